@@ -1,0 +1,228 @@
+"""What crosses the seam to the log: values that land whole or not at all.
+
+Everything here is a tuple or a frozen dataclass. The hot ones are tuples because they are made once per step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from ergon.core.history import Event
+from ergon.core.status import TaskStatus
+
+
+class MessageKind:
+    """What a message in a flow's inbox asks for."""
+
+    SIGNAL: Final = "signal"
+    CHILD: Final = "child"
+    """A child flow ended: `name` is the parent's operation, the payload its outcome."""
+    CANCEL: Final = "cancel"
+
+
+class Lease(NamedTuple):
+    """The right to write to a flow: who holds it, and the flow's epoch when it was claimed."""
+
+    worker: str
+    """The incarnation id of a registered worker."""
+    epoch: int
+
+
+class Message(NamedTuple):
+    """Something for a flow's inbox."""
+
+    flow_id: str
+    kind: str
+    name: str
+    payload: str | None = None
+    key: str | None = None
+    """Idempotency key within (flow, kind, name): a second message with the same key changes nothing."""
+
+
+class Received(NamedTuple):
+    """A message as the log keeps it."""
+
+    id: int
+    """Grows with each message of a flow; the order of arrival."""
+    flow_id: str
+    kind: str
+    name: str
+    payload: str | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewFlow:
+    """A flow to create. Creating one whose id exists with the same name and input changes nothing."""
+
+    id: str
+    name: str
+    input: str
+    """JSON."""
+    queue: str = "default"
+    version: str | None = None
+    priority: int = 0
+    """Higher is claimed first."""
+    start_at: float | None = None
+    """Not claimable before this, by the log's clock; None: at once."""
+    delay_seconds: float | None = None
+    """Added to the log's present time to give `start_at`."""
+    timeout_seconds: float | None = None
+    """The flow is cancelled this long after it first starts."""
+    parent_id: str | None = None
+    parent_op: str | None = None
+    """The parent's operation that awaits this flow's outcome."""
+    close_with_parent: bool = True
+    """Cancel this flow when its parent ends first."""
+    owner: Lease | None = None
+    """Create it already claimed by this worker (epoch 1), for a caller that runs it at once."""
+
+
+class Settled(NamedTuple):
+    """How a commit leaves a flow that its owner lets go."""
+
+    status: TaskStatus
+    """COMPLETED, FAILED, CANCELLED, SUSPENDED, PENDING (given back) or PARKED."""
+    output: str | None = None
+    """JSON: the result, or the failure. Only for the terminal three."""
+    wake_at: float | None = None
+    """For SUSPENDED: when the earliest timer is due; for PENDING: not claimable before. None: no such time."""
+    reason: str = ""
+    """JSON that says what the flow waits for (a list of `Wait`), or plain text why it is parked."""
+    inbox_seen: int = 0
+    """The highest message id the owner has seen: a later one turns SUSPENDED into PENDING at once."""
+
+
+class Commit(NamedTuple):
+    """Everything one advance of a flow changes. All of it lands under `lease`, or none of it does."""
+
+    flow_id: str
+    lease: Lease
+    events: tuple[Event, ...] = ()
+    consumed: tuple[int, ...] = ()
+    """Inbox messages these events account for."""
+    messages: tuple[Message, ...] = ()
+    """For other flows' inboxes (cancelling a child). One for a flow that has ended is dropped."""
+    children: tuple[NewFlow, ...] = ()
+    settled: Settled | None = None
+    """None: the flow stays with its owner."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowRecord:
+    """One flow as the log keeps it, without its history."""
+
+    id: str
+    name: str
+    status: TaskStatus
+    queue: str
+    version: str | None
+    priority: int
+    input: str
+    output: str | None
+    reason: str
+    created_at: float
+    started_at: float | None
+    """When it was first claimed: where the flow's own time begins."""
+    ended_at: float | None
+    wake_at: float | None
+    deadline_at: float | None
+    owner: str | None
+    epoch: int
+    claims_stalled: int
+    """Claims in a row after which the owner died without recording anything."""
+    parent_id: str | None
+    parent_op: str | None
+    close_with_parent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedFlow:
+    """A flow that now belongs to the claimer, with all it needs to go on."""
+
+    flow: FlowRecord
+    lease: Lease
+    events: list[Event]
+    inbox: list[Received]
+    """Messages not yet accounted for by an event, oldest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimRequest:
+    """Which flows a worker can run, and how many it has room for."""
+
+    worker: str
+    names: tuple[str, ...]
+    queues: tuple[str, ...] = ("default",)
+    versions: tuple[str, ...] | None = None
+    """Versions this worker runs; None: any. A flow without a version fits every worker."""
+    limit: int = 100
+    claims_stalled_max: int = 20
+    """A flow claimed this often in a row without progress is parked instead."""
+    flow_id: str | None = None
+    """Only this flow, whatever its queue and version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRecord:
+    """One incarnation of a worker: a process's claim to be alive."""
+
+    id: str
+    """Unique for each start."""
+    name: str
+    host: str
+    pid: int
+    process_start: str
+    """Tells a reused pid from the same process, such as the kernel's start time of the process."""
+    boot_id: str
+    flows: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+    versions: tuple[str, ...] | None = None
+    started_at: float = 0.0
+    lease_expires_at: float = 0.0
+    state: str = "alive"
+    """alive, draining, dead or stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Something changed; look sooner than you would. Losing a hint costs time, never work."""
+
+    ready: bool = False
+    """Some flow became claimable."""
+    wake_at: float | None = None
+    """Some flow becomes claimable at this time."""
+    inbox: frozenset[str] = frozenset()
+    """Flows that got a message."""
+    settled: frozenset[str] = frozenset()
+    """Flows that let go: ended, suspended or parked."""
+    elsewhere: bool = False
+    """Another process wrote: anything may have changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Durability:
+    """What the log's live settings survive."""
+
+    level: str
+    """D0 nothing, D1 worker crashes, D2 also a crash of the database process, D3 also power loss, D4 also
+    loss of the machine."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """The settings read back, which back the level."""
+    notes: tuple[str, ...] = ()
+    """What keeps it from a higher level, and warnings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowFilter:
+    """Which flows to list; every field narrows."""
+
+    statuses: tuple[TaskStatus, ...] = ()
+    names: tuple[str, ...] = ()
+    queue: str | None = None
+    version: str | None = None
+    parent_id: str | None = None
+    id_prefix: str | None = None
+    created_after: float | None = None
+    created_before: float | None = None

@@ -1,0 +1,67 @@
+"""The events of one flow: what its history is made of.
+
+An event is one row. Rows are written in the order the flow saw them, never changed, and replayed in that order.
+The tuple's fields are the columns, in the same order, in every log.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Event(NamedTuple):
+    """One row of a flow's history."""
+
+    seq: int
+    """1, 2, 3 ... without a gap within a flow."""
+    kind: str
+    """One of `EventKind`."""
+    op: str
+    """The durable operation this settles, such as `0/2:1`; empty where there is none."""
+    name: str
+    """What the operation is about: the step's, signal's or child flow's name."""
+    digest: str
+    """Digest of the operation's arguments; empty where it has none."""
+    payload: str | None
+    """JSON: a result, a failure, a signal's value."""
+    at: float
+    """When, by the log's clock: seconds since 1970-01-01 UTC."""
+    source: str
+    """Where the flow's code asked for it: `file.py:42`."""
+    attempt: int
+    """Which attempt of a step this is, from 1; 0 where it does not apply."""
+
+
+class EventKind:
+    """The kinds of event. Those in `DELIVERED` change what the flow sees; the rest are kept beside it."""
+
+    STEP_COMPLETED: Final = "step_completed"
+    STEP_FAILED: Final = "step_failed"
+    TIMER_FIRED: Final = "timer_fired"
+    SIGNAL_RECEIVED: Final = "signal_received"
+    CHILD_COMPLETED: Final = "child_completed"
+    CHILD_FAILED: Final = "child_failed"
+    CANCEL_REQUESTED: Final = "cancel_requested"
+    STEP_STARTED: Final = "step_started"
+    """An at-most-once step is about to run."""
+    STEP_RETRIED: Final = "step_retried"
+    """An attempt failed and another will follow: payload has the failure, `at` of the next attempt."""
+    STEP_WAITED: Final = "step_waited"
+    """A durable wait inside a step body was answered."""
+    PATCHED: Final = "patched"
+    """The flow passed `patched(name)` for the first time and took the new branch."""
+    FLOW_RETRIED: Final = "flow_retried"
+    """The flow raised and starts again from its entry; completed operations before this are reused."""
+
+
+DELIVERED: Final = frozenset(
+    {
+        EventKind.STEP_COMPLETED,
+        EventKind.STEP_FAILED,
+        EventKind.TIMER_FIRED,
+        EventKind.SIGNAL_RECEIVED,
+        EventKind.CHILD_COMPLETED,
+        EventKind.CHILD_FAILED,
+        EventKind.CANCEL_REQUESTED,
+    }
+)

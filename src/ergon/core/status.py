@@ -1,0 +1,53 @@
+"""The states of a flow and their legal moves: one table, used by code, SQL checks and documentation."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class TaskStatus(StrEnum):
+    """Where a flow stands."""
+
+    PENDING = "pending"
+    """Ready: a worker that runs its code may claim it."""
+    RUNNING = "running"
+    """Owned by a worker, whether it computes or waits in memory."""
+    SUSPENDED = "suspended"
+    """Waiting for a timer, a signal or a child; in no worker's memory."""
+    PAUSED = "paused"
+    """Held back by a person until resumed."""
+    PARKED = "parked"
+    """Stopped without failing; needs a person or a deploy, then `resume`."""
+    COMPLETED = "completed"
+    """Returned."""
+    FAILED = "failed"
+    """Raised."""
+    CANCELLED = "cancelled"
+    """Cancelled before it returned, or killed."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """True when the flow has ended and its outcome will never change."""
+        return self in TERMINAL
+
+
+_S = TaskStatus
+TERMINAL: Final = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})
+
+LEGAL: Final[dict[TaskStatus, frozenset[TaskStatus]]] = {
+    _S.PENDING: frozenset({_S.RUNNING, _S.SUSPENDED, _S.PAUSED, _S.PARKED, _S.CANCELLED}),
+    # back to PENDING: drained, or its worker's lease expired
+    _S.RUNNING: frozenset(set(_S) - {_S.RUNNING}),
+    _S.SUSPENDED: frozenset({_S.PENDING, _S.PAUSED, _S.CANCELLED}),
+    _S.PAUSED: frozenset({_S.PENDING, _S.CANCELLED}),
+    _S.PARKED: frozenset({_S.PENDING, _S.CANCELLED}),
+    _S.COMPLETED: frozenset(),
+    _S.FAILED: frozenset({_S.PENDING}),  # only by an operator's `retry`
+    _S.CANCELLED: frozenset(),
+}
+
+
+def is_legal(current: TaskStatus, target: TaskStatus) -> bool:
+    """Tell whether a flow may go from `current` to `target`."""
+    return target in LEGAL[current]

@@ -1,0 +1,207 @@
+"""The execution log: the contract every store keeps.
+
+Five facets, one object: *journal* (what owners write), *intake* (what anyone may write), *leases* (who owns
+what), *catalog* (what anyone may read) and *hints* (look sooner). All writes of a process go through one group
+commit: what is submitted while a transaction is in flight shares the next one, and each submission in it
+succeeds or fails on its own. A write has happened when its call returned or its `done` was called without an
+error; before that it may or may not have, and repeating it is safe.
+
+All comparisons of time use the log's own clock, `now()`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from ergon.core.commit import (
+    ClaimedFlow,
+    ClaimRequest,
+    Commit,
+    Durability,
+    FlowFilter,
+    FlowRecord,
+    Hint,
+    Message,
+    NewFlow,
+    Received,
+    WorkerRecord,
+)
+from ergon.core.history import Event
+from ergon.core.status import TaskStatus
+
+
+class ExecutionLog(ABC):
+    """Where flows are kept. Open it with `await connect()` or `async with`; one per process and store."""
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def connect(self) -> Self:
+        """Open the log, creating or migrating its tables. Connecting twice changes nothing.
+
+        Raises `LogRefused`, `LogTooNew`, `LogDamaged`, `LogBusy`.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish the writes already submitted, then close. Closing twice changes nothing."""
+
+    async def __aenter__(self) -> Self:
+        return await self.connect()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """How to name this log to another process, without secrets."""
+
+    @abstractmethod
+    async def durability(self) -> Durability:
+        """Read the live settings back and say what they survive."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """The log's clock: seconds since 1970-01-01 UTC."""
+
+    # -- journal: owners write -------------------------------------------------------------------------
+
+    @abstractmethod
+    def submit(self, commit: Commit, done: Callable[[BaseException | None], None]) -> None:
+        """Put `commit` into the next group commit. Call from the event loop that connected the log.
+
+        `done(None)` is called on that loop once the commit is durable, `done(error)` when nothing of it was
+        written: `LeaseLost` when `commit.lease` no longer owns the flow or its worker was declared dead,
+        `LogFull` and `LogBusy` when the same commit may be submitted again later. `done` is called from a
+        plain callback, never inside a task.
+        """
+
+    # -- intake: anyone writes -------------------------------------------------------------------------
+
+    @abstractmethod
+    async def create(self, flow: NewFlow) -> FlowRecord | None:
+        """Create a flow. None when it was created, else the flow that already has this id.
+
+        The caller compares the two; creating changes nothing when the id exists.
+        """
+
+    @abstractmethod
+    async def send(self, message: Message) -> None:
+        """Put a message into a flow's inbox; a suspended flow becomes pending.
+
+        Raises `FlowNotFound`, and `IllegalMove` when the flow has ended (but not for a repeated key).
+        """
+
+    @abstractmethod
+    async def move(
+        self, flow_id: str, target: TaskStatus, *, reason: str = "", output: str | None = None
+    ) -> FlowRecord:
+        """An operator's act on a flow: PAUSED, PENDING (resume, retry) or CANCELLED (kill).
+
+        Takes the flow from its owner at once: the owner's next commit gets `LeaseLost`. Resuming sets
+        `claims_stalled` back to 0. Killing cancels the children that close with their parent, and tells the
+        parent. Returns the flow as it is afterwards. Raises `FlowNotFound`, `IllegalMove`.
+        """
+
+    @abstractmethod
+    async def delete(self, flow_id: str) -> bool:
+        """Remove an ended flow with its history, inbox and children. False when there is no such flow.
+
+        Raises `IllegalMove` when it has not ended.
+        """
+
+    # -- leases: who owns what -------------------------------------------------------------------------
+
+    @abstractmethod
+    async def register(self, worker: WorkerRecord, *, lease_seconds: float) -> WorkerRecord:
+        """Declare a worker's incarnation alive for `lease_seconds` from now."""
+
+    @abstractmethod
+    async def renew(
+        self, worker_id: str, *, lease_seconds: float, doing: dict[str, str] | None = None
+    ) -> float:
+        """Extend the lease; returns when it now expires, by the log's clock.
+
+        `doing` sets the `reason` of flows this worker owns, for whoever asks why one does not move.
+        Raises `LeaseLost` when the incarnation was declared dead: register again under a new id.
+        """
+
+    @abstractmethod
+    async def retire(self, worker_id: str) -> int:
+        """End an incarnation. Flows it still owns become pending; returns how many."""
+
+    @abstractmethod
+    async def reap(self) -> list[WorkerRecord]:
+        """Declare dead each worker whose lease has expired or whose process is known to be gone.
+
+        Marking comes first and refuses every later write of that incarnation; then its flows become pending.
+        Returns the workers declared dead by this call.
+        """
+
+    @abstractmethod
+    async def claim(self, request: ClaimRequest) -> list[ClaimedFlow]:
+        """Take ownership of flows that are ready, by priority and then by how long they have been ready.
+
+        Flows whose start or wake time has come are ready. Each comes with its history and unread inbox.
+        A flow without code for it is never touched and never stands in another's way.
+        Raises `LeaseLost` when the worker was declared dead.
+        """
+
+    # -- catalog: anyone reads -------------------------------------------------------------------------
+
+    @abstractmethod
+    async def find(self, flow_id: str) -> FlowRecord | None:
+        """One flow, or None."""
+
+    @abstractmethod
+    async def history(self, flow_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
+        """The events of a flow with `seq` greater than `after`, in order."""
+
+    @abstractmethod
+    async def inbox(self, flow_id: str) -> list[Received]:
+        """The messages of a flow that no event accounts for yet, oldest first."""
+
+    @abstractmethod
+    async def arrivals(self, worker_id: str, after: int) -> tuple[int, list[Received]]:
+        """Messages that came for flows `worker_id` owns since the cursor `after` (0: from the start).
+
+        Returns the next cursor and the messages, oldest first for each flow. A message may be returned more
+        than once.
+        """
+
+    @abstractmethod
+    async def settled(self, flow_ids: Sequence[str]) -> list[FlowRecord]:
+        """Those of `flow_ids` that have ended or are parked."""
+
+    @abstractmethod
+    async def list(
+        self, where: FlowFilter, *, limit: int = 100, after: str | None = None
+    ) -> tuple[list[FlowRecord], str | None]:
+        """Flows, newest first, and the key of the next page (None: no more). `after` is such a key."""
+
+    @abstractmethod
+    async def count(self, where: FlowFilter) -> dict[TaskStatus, int]:
+        """How many flows there are of each status."""
+
+    @abstractmethod
+    async def workers(self) -> list[WorkerRecord]:
+        """Every incarnation still on record, newest first."""
+
+    @abstractmethod
+    async def next_wake(self, names: Sequence[str]) -> float | None:
+        """When the next of the flows with these names becomes claimable by time, or None."""
+
+    # -- hints: look sooner ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def subscribe(self, listener: Callable[[Hint], None]) -> Callable[[], None]:
+        """Call `listener` on the log's event loop when something changed; returns how to stop.
+
+        Changes by other processes arrive within 20 ms on an idle machine. A listener must not block.
+        """
