@@ -1,0 +1,56 @@
+"""What may cross the log without an annotation: only what reads back equal, class for class.
+
+JSON has six kinds of value. A tuple would come back as a list, a UUID as a str: equal on no replay. So a value
+without a declared type is None, bool, int, finite float, str, list, or dict with str keys, all the way down.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ergon.core.codec.walk import SCALARS, Link, find, name_of
+from ergon.errors import EncodingError
+
+
+def is_plain(value: Any) -> bool:
+    """Tell whether a value reads back as itself without a declared type. `RecursionError` when nested too deeply."""
+    kind = type(value)
+    if kind in SCALARS:
+        return True
+    if kind is float:
+        return math.isfinite(value)
+    if kind is dict:
+        for key in value:
+            if type(key) is not str:
+                return False
+        value = value.values()
+    elif kind is not list:
+        return False
+    for part in value:
+        if type(part) not in SCALARS and not is_plain(part):
+            return False
+    return True
+
+
+def explain_plain(value: object, prefix: str = "$") -> EncodingError:
+    """The error for a value that `is_plain` refused: which part, what it is, and what to do."""
+    path, fault = find(value, _wrong) or ("$", "a value that reads back differently")
+    path = prefix + path[1:]
+    return EncodingError(f"{path}: {fault}", path=path)
+
+
+def _wrong(part: Any, link: Link) -> str | None:
+    kind = type(part)
+    if kind in SCALARS:
+        return None
+    if kind is float:
+        return None if math.isfinite(part) else "NaN and infinity have no JSON form; use None or a str instead"
+    if kind is list or kind is dict:
+        if link.parent is not None and link.parent.holds(id(part)):
+            return f"{name_of(part)} contains itself"
+        odd = next((key for key in part if type(key) is not str), None) if kind is dict else None
+        if odd is not None:
+            return f"a key of type {name_of(odd)} would read back as str; annotate the return type"
+        return None
+    return f"{name_of(part)} would not read back as itself without a declared type; annotate the return type"

@@ -1,0 +1,212 @@
+"""Walk a value part by part, with a path such as `$.items[3].price` for each part.
+
+Used only after something went wrong or might have: the fast road never comes here. Walks keep their own stack, so
+a deep value cannot overflow Python's, and never call `repr`, `str` or `==` of a value: that is code of the user's
+which may raise, and messages must not show secrets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from typing import Any, Final
+
+import msgspec
+
+DEPTH_MAX: Final = 900
+"""Parts nested deeper than this are reported as too deep; JSON readers elsewhere stop near here too."""
+PARTS_MAX: Final = 1_000_000
+"""Parts looked at before a walk gives up, so that a message about a huge value does not take minutes."""
+KEY_CHARS_MAX: Final = 40
+
+SCALARS: Final = frozenset({type(None), bool, int, str})
+
+type_of = type
+"""The class an object really has; `__class__` may lie."""
+
+
+def type_name(kind: type) -> str:
+    """The qualified name of a class, without `builtins.`."""
+    try:
+        module, name = kind.__module__, kind.__qualname__
+    except AttributeError:  # a metaclass that hides them
+        return "object"
+    return name if module == "builtins" else f"{module}.{name}"
+
+
+def name_of(value: object) -> str:
+    """The qualified name of a value's class."""
+    return type_name(type_of(value))
+
+
+class Link:
+    """Where a part is: a chain back to the root, so that a path is only spelled when it is needed."""
+
+    __slots__ = ("depth", "parent", "segment", "value_id")
+
+    def __init__(self, parent: Link | None, segment: str, value_id: int) -> None:
+        self.parent, self.segment, self.value_id = parent, segment, value_id
+        self.depth = parent.depth + 1 if parent is not None else 0
+
+    def path(self) -> str:
+        """Spell the path, such as `$.items[3].price`."""
+        segments: list[str] = []
+        link: Link | None = self
+        while link is not None:
+            segments.append(link.segment)
+            link = link.parent
+        if len(segments) > 30:
+            segments[10:-10] = ["…"]
+        return "".join(reversed(segments))
+
+    def holds(self, value_id: int) -> bool:
+        """Tell whether an object is one of the parents: the value contains itself."""
+        link: Link | None = self
+        while link is not None:
+            if link.value_id == value_id:
+                return True
+            link = link.parent
+        return False
+
+
+def key_segment(key: object) -> str:
+    """How a dictionary key is spelled in a path."""
+    kind = type_of(key)
+    if kind is str:
+        text = str(key)
+        if text.isidentifier() and len(text) <= KEY_CHARS_MAX:
+            return f".{text}"
+        shown = text[:KEY_CHARS_MAX].encode("ascii", "backslashreplace").decode("ascii")
+        return f'["{shown}{"…" if len(text) > KEY_CHARS_MAX else ""}"]'
+    if kind is int or kind is bool:
+        return f"[{key}]" if kind is bool or -(10**18) < int(key) < 10**18 else "[int]"  # type: ignore[call-overload]
+    return f"[{type_name(kind)}]"
+
+
+def field_names(kind: type) -> tuple[str, ...] | None:
+    """The fields of a dataclass, attrs class, msgspec Struct or pydantic model; None for any other class."""
+    struct = getattr(kind, "__struct_fields__", None)
+    if struct is not None:
+        return tuple(struct)
+    if dataclasses.is_dataclass(kind):
+        return tuple(field.name for field in dataclasses.fields(kind))
+    attrs = getattr(kind, "__attrs_attrs__", None)
+    if attrs is not None:
+        return tuple(field.name for field in attrs)
+    if is_pydantic_model(kind):
+        return tuple(getattr(kind, "model_fields", ()))
+    return None
+
+
+def is_pydantic_model(kind: object) -> bool:
+    """Tell whether a class is a pydantic (2.x) model, without importing pydantic."""
+    pydantic = sys.modules.get("pydantic")
+    model = getattr(pydantic, "BaseModel", None)
+    return isinstance(model, type) and isinstance(kind, type) and issubclass(kind, model)
+
+
+_UNSET: Final = object()
+
+
+def parts_of(value: object) -> Iterator[tuple[str, object]]:
+    """Each part directly inside a value, with its path segment. A scalar has none."""
+    kind = type_of(value)
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield key_segment(key), part
+    elif isinstance(value, tuple) and hasattr(kind, "_fields"):
+        for name, part in zip(kind._fields, value, strict=False):
+            yield f".{name}", part
+    elif isinstance(value, list | tuple):
+        for index, part in enumerate(value):
+            yield f"[{index}]", part
+    elif isinstance(value, set | frozenset):
+        for part in value:
+            yield "[*]", part
+    elif not isinstance(value, Enum | type):
+        for name in field_names(kind) or ():
+            part = getattr(value, name, _UNSET)
+            if part is not _UNSET:
+                yield f".{name}", part
+        extra = getattr(value, "__pydantic_extra__", None)
+        if isinstance(extra, dict):
+            yield from parts_of(extra)
+
+
+def find(value: object, wrong: Callable[[Any, Link], str | None]) -> tuple[str, str] | None:
+    """Return the path and the fault of the first part, in reading order, that `wrong` names a fault for."""
+    stack = [(value, Link(None, "$", id(value)))]
+    looked_at = 0
+    while stack:
+        part, link = stack.pop()
+        fault = wrong(part, link)
+        if fault is not None:
+            return link.path(), fault
+        looked_at += 1
+        if type_of(part) in SCALARS:
+            continue
+        if link.depth >= DEPTH_MAX or looked_at > PARTS_MAX:
+            return link.path(), "nested too deeply" if looked_at <= PARTS_MAX else "too large to look through"
+        inner = [(child, Link(link, segment, id(child))) for segment, child in parts_of(part)]
+        inner.reverse()
+        stack.extend(inner)
+    return None
+
+
+def _not_finite(part: object, _link: Link) -> str | None:
+    if isinstance(part, float) and not math.isfinite(part):
+        return "NaN and infinity have no JSON form; use None, a str or Decimal instead"
+    return None
+
+
+def find_not_finite(value: object) -> tuple[str, str] | None:
+    """Find a float that JSON cannot hold, which the encoder would turn into null without a word."""
+    return find(value, _not_finite)
+
+
+def find_unencodable(value: object, encode_leaf: Callable[[object], bytes]) -> tuple[str, str] | None:
+    """Find the first part that cannot be encoded. `encode_leaf` is tried on parts that have no parts."""
+
+    def wrong(part: object, link: Link) -> str | None:
+        kind = type_of(part)
+        if link.parent is not None and kind not in SCALARS and link.parent.holds(id(part)) and any(parts_of(part)):
+            return f"{type_name(kind)} contains itself"
+        if isinstance(part, Mapping) and (fault := _bad_key(part, encode_leaf)):
+            return fault
+        if next(parts_of(part), None) is not None:
+            return None
+        try:
+            encode_leaf(part)
+        except Exception:  # whatever a user's hook raises: the part is not encodable
+            return _why(part)
+        return None
+
+    return find(value, wrong)
+
+
+def _bad_key(mapping: Mapping[Any, object], encode_leaf: Callable[[object], bytes]) -> str | None:
+    for key in mapping:
+        if type_of(key) is str and key.isascii():
+            continue
+        if isinstance(key, float) and not math.isfinite(key):
+            return "NaN or infinity as a key has no JSON form"
+        try:
+            encode_leaf({key: None})
+        except Exception:  # as above
+            return f"a key of type {name_of(key)} has no JSON form; use str, int or UUID keys"
+    return None
+
+
+def _why(part: object) -> str:
+    kind = type_of(part)
+    if kind is int:
+        return "an int of more than 4300 digits has no JSON form"
+    if isinstance(part, str):
+        return "a str with lone surrogates is not text, so it has no JSON form"
+    return (
+        f"{type_name(kind)} has no JSON form; return a dataclass, or the plain data you need from it "
+        "(an id, a path, a dict)"
+    )

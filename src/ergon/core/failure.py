@@ -1,0 +1,176 @@
+"""Errors to JSON and back, so that `except InsufficientFunds as e: e.balance` works the same live and on replay.
+
+What is read back may have been written by anyone who can write to the log. So an error is rebuilt only from classes
+already imported, its own `__new__` and `__init__` are not run, and its attributes go straight into its dictionary.
+Anything else becomes `StepFailed`. How single values travel is in `core/tagged.py`.
+"""
+
+from __future__ import annotations
+
+import os.path
+import traceback
+from builtins import BaseExceptionGroup
+from types import TracebackType
+from typing import Any, Final
+
+import msgspec
+
+from ergon.core.known import class_address, find_class
+from ergon.core.retry import own_answer
+from ergon.core.tagged import Budget, cut, declared_types, instance_values, pack, set_values, unpack
+from ergon.errors import StepFailed
+
+MESSAGE_CHARS_MAX: Final = 8_000
+CHAIN_MAX: Final = 8
+"""Causes of causes kept."""
+GROUP_MAX: Final = 100
+"""Members of an exception group kept."""
+ERRORS_MAX: Final = 200
+"""Errors in one record, all chains and groups together."""
+FRAMES_MAX: Final = 20
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def describe(error: BaseException) -> str:
+    """Write an error as JSON text: class, message, arguments, attributes, traceback lines, causes, group members.
+
+    Values that cannot travel are left out; long texts are cut with a note. Never raises for an `Exception`, whatever
+    its methods do. KeyboardInterrupt, CancelledError and the like are not failures and must not come here.
+    """
+    assert isinstance(error, Exception), f"{type(error).__name__} is not a failure to record"
+    return _encode(_Describer().record(error)).decode()
+
+
+class _Describer:
+    """Keeps count over one record: errors already in it (chains may be cycles) and room left for values."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self._budget = Budget()
+
+    def record(self, error: BaseException, depth: int = 0) -> dict[str, Any]:
+        self._seen.add(id(error))
+        module, qualname = class_address(type(error))
+        values, notes = instance_values(error)
+        record: dict[str, Any] = {
+            "module": cut(module, 500),
+            "type": cut(qualname, 500),
+            "message": cut(message_of(error), MESSAGE_CHARS_MAX),
+            "args": [self._budget.pack(arg) for arg in _args_of(error)],
+        }
+        if attrs := self._budget.pack_all(values):
+            record["attrs"] = attrs
+        if notes:
+            record["notes"] = [cut(note, 1_000) for note in notes[:20]]
+        if (retryable := own_answer(error)) is not None:
+            record["retryable"] = retryable
+        if frames := _frames(error.__traceback__):
+            record["traceback"] = frames
+        self._add_related(record, error, depth)
+        return record
+
+    def _add_related(self, record: dict[str, Any], error: BaseException, depth: int) -> None:
+        cause, context = error.__cause__, error.__context__
+        if cause is not None and self._has_room(cause, depth):
+            record["cause"] = self.record(cause, depth + 1)
+        elif context is not None and not error.__suppress_context__ and self._has_room(context, depth):
+            record["context"] = self.record(context, depth + 1)
+        if isinstance(error, BaseExceptionGroup):
+            members = [member for member in error.exceptions[:GROUP_MAX] if self._has_room(member, depth)]
+            record["group"] = [self.record(member, depth + 1) for member in members]
+            if dropped := len(error.exceptions) - len(members):
+                record["group_dropped"] = dropped
+
+    def _has_room(self, error: BaseException, depth: int) -> bool:
+        return (
+            isinstance(error, Exception)
+            and id(error) not in self._seen
+            and depth < CHAIN_MAX
+            and len(self._seen) < ERRORS_MAX
+        )
+
+
+def message_of(error: BaseException) -> str:
+    """`str(error)`, or a note when that raises."""
+    try:
+        return str(error)
+    except Exception as broken:  # the user's __str__
+        return f"(no message: its __str__ raised {type(broken).__name__})"
+
+
+def _args_of(error: BaseException) -> tuple[Any, ...]:
+    if isinstance(error, BaseExceptionGroup):
+        return (error.message,)  # the members have a place of their own
+    return error.args[:20]
+
+
+def _frames(trace: TracebackType | None) -> list[str]:
+    """`function (file.py:42)` for each frame, outermost first; the middle of a long one is left out."""
+    frames = [
+        cut(f"{frame.f_code.co_name} ({os.path.basename(frame.f_code.co_filename)}:{line})", 300)
+        for frame, line in traceback.walk_tb(trace)
+    ]
+    if len(frames) > FRAMES_MAX:
+        frames[FRAMES_MAX // 4 : -FRAMES_MAX * 3 // 4] = [f"… {len(frames) - FRAMES_MAX} more …"]
+    return frames
+
+
+def rebuild(text: str) -> Exception:
+    """Make the error that `describe` wrote, or `StepFailed` where its class is not imported here or does not fit.
+
+    Never raises for bad text, imports nothing, and runs no code that the text names.
+    """
+    try:
+        return _rebuild(_decode(text), 0)
+    except Exception:  # not JSON, not an object, nested too deeply: whatever is in the log
+        return StepFailed("unknown error", "the record of this failure cannot be read")
+
+
+def _rebuild(record: dict[str, Any], depth: int) -> Exception:
+    error = _build(record)
+    if depth < CHAIN_MAX:
+        for key in ("cause", "context"):
+            if isinstance(inner := record.get(key), dict):
+                setattr(error, f"__{key}__", _rebuild(inner, depth + 1))
+    notes = record.get("notes")
+    if isinstance(notes, list):
+        for note in notes[:20]:
+            if isinstance(note, str):
+                error.add_note(note)
+    return error
+
+
+def _build(record: dict[str, Any]) -> Exception:
+    module, qualname = record.get("module"), record.get("type")
+    message = record.get("message")
+    name = qualname if module in ("builtins", None) else f"{module}.{qualname}"
+    failed = StepFailed(str(name), message if isinstance(message, str) else "")
+    if not isinstance(module, str) or not isinstance(qualname, str):
+        return failed
+    kind = find_class(module, qualname)
+    if kind is None or not issubclass(kind, Exception):
+        return failed
+    try:
+        return _build_kind(kind, record)
+    except Exception:  # the class changed, or the record never fitted it
+        return failed
+
+
+def _build_kind(kind: type[Exception], record: dict[str, Any]) -> Exception:
+    packed = record.get("args", [])
+    args = tuple(unpack(arg) for arg in packed) if isinstance(packed, list) else ()
+    if issubclass(kind, ExceptionGroup):
+        members = [_rebuild(member, CHAIN_MAX - 1) for member in record.get("group", [])[:GROUP_MAX]]
+        args = (str(args[0]) if args else "", members)
+    # The nearest built-in class makes the object, as only it knows the layout; the user's __new__ never runs.
+    base: Any = next(each for each in kind.__mro__ if each.__module__ == "builtins")
+    error: Exception = base.__new__(kind, *args)
+    if not isinstance(error, kind):
+        raise TypeError("not the class asked for")
+    base.__init__(error, *args)  # sets e.g. SyntaxError.lineno, UnicodeError.reason, StopIteration.value
+    attrs = record.get("attrs")
+    if isinstance(attrs, dict):
+        set_values(error, {name: unpack(value, declared_types(kind).get(name)) for name, value in attrs.items()})
+    return error
