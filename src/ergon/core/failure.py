@@ -7,9 +7,8 @@ Anything else becomes `StepFailed`. How single values travel is in `core/tagged.
 
 from __future__ import annotations
 
-import os.path
 import traceback
-from builtins import BaseExceptionGroup
+from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ import msgspec
 
 from ergon.core.known import class_address, find_class
 from ergon.core.retry import own_answer
-from ergon.core.tagged import Budget, cut, declared_types, instance_values, pack, set_values, unpack
+from ergon.core.tagged import Budget, cut, declared_types, instance_values, set_values, unpack
 from ergon.errors import StepFailed
 
 MESSAGE_CHARS_MAX: Final = 8_000
@@ -96,20 +95,23 @@ def message_of(error: BaseException) -> str:
     """`str(error)`, or a note when that raises."""
     try:
         return str(error)
-    except Exception as broken:  # the user's __str__
+    except Exception as broken:  # noqa: BLE001  # the user's __str__
         return f"(no message: its __str__ raised {type(broken).__name__})"
 
 
 def _args_of(error: BaseException) -> tuple[Any, ...]:
     if isinstance(error, BaseExceptionGroup):
         return (error.message,)  # the members have a place of their own
+    if isinstance(error, OSError) and error.filename is not None and len(error.args) == 2:
+        # Given as the third argument, and kept apart from `args`.
+        return (*error.args, error.filename, *(() if error.filename2 is None else (None, error.filename2)))
     return error.args[:20]
 
 
 def _frames(trace: TracebackType | None) -> list[str]:
     """`function (file.py:42)` for each frame, outermost first; the middle of a long one is left out."""
     frames = [
-        cut(f"{frame.f_code.co_name} ({os.path.basename(frame.f_code.co_filename)}:{line})", 300)
+        cut(f"{frame.f_code.co_name} ({PurePath(frame.f_code.co_filename).name}:{line})", 300)
         for frame, line in traceback.walk_tb(trace)
     ]
     if len(frames) > FRAMES_MAX:
@@ -124,7 +126,7 @@ def rebuild(text: str) -> Exception:
     """
     try:
         return _rebuild(_decode(text), 0)
-    except Exception:  # not JSON, not an object, nested too deeply: whatever is in the log
+    except Exception:  # noqa: BLE001  # not JSON, not an object, nested too deeply: whatever is in the log
         return StepFailed("unknown error", "the record of this failure cannot be read")
 
 
@@ -154,7 +156,7 @@ def _build(record: dict[str, Any]) -> Exception:
         return failed
     try:
         return _build_kind(kind, record)
-    except Exception:  # the class changed, or the record never fitted it
+    except Exception:  # noqa: BLE001  # the class changed, or the record never fitted it
         return failed
 
 
@@ -172,5 +174,7 @@ def _build_kind(kind: type[Exception], record: dict[str, Any]) -> Exception:
     base.__init__(error, *args)  # sets e.g. SyntaxError.lineno, UnicodeError.reason, StopIteration.value
     attrs = record.get("attrs")
     if isinstance(attrs, dict):
-        set_values(error, {name: unpack(value, declared_types(kind).get(name)) for name, value in attrs.items()})
+        set_values(
+            error, {name: unpack(value, declared_types(kind).get(name)) for name, value in attrs.items()}
+        )
     return error

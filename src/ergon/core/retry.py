@@ -74,7 +74,9 @@ class RetryPolicy:
         _check_number("factor", self.factor, 1, FACTOR_MAX)
         _check_number("jitter", self.jitter, 0, 1)
         _check_classes("give_up_on", self.give_up_on)
-        if self.retry_on is not None and (isinstance(self.retry_on, type | tuple) or not callable(self.retry_on)):
+        if self.retry_on is not None and (
+            isinstance(self.retry_on, type | tuple) or not callable(self.retry_on)
+        ):
             _check_classes("retry_on", self.retry_on)
 
     def with_max_attempts(self, attempts: int) -> RetryPolicy:
@@ -130,7 +132,7 @@ def is_retryable(policy: RetryPolicy, error: Exception) -> bool:
         return isinstance(error, policy.retry_on)
     try:
         return bool(policy.retry_on(error))
-    except Exception:  # the user's function; a retry must not hide the error it could not judge
+    except Exception:  # noqa: BLE001  # the user's function; a retry must not hide the error it could not judge
         return False
 
 
@@ -139,7 +141,7 @@ def own_answer(error: BaseException) -> bool | None:
     try:
         ask: Any = getattr(error, "is_retryable", None)
         answer = ask() if callable(ask) else ask
-    except Exception:  # the user's method
+    except Exception:  # noqa: BLE001  # the user's method
         return None
     return answer if isinstance(answer, bool) else None
 
@@ -150,7 +152,7 @@ def _asked_delay(error: Exception) -> float | None:
         if isinstance(asked, bool) or not isinstance(asked, int | float):
             return None
         seconds = float(asked)
-    except Exception:  # the user's property, or an int beyond float
+    except Exception:  # noqa: BLE001  # the user's property, or an int beyond float
         return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
@@ -175,4 +177,6 @@ def _check_classes(name: str, value: object) -> None:
 # Below the checks, which run as these are made.
 RetryPolicy.NONE = RetryPolicy(attempts_max=1)
 RetryPolicy.STANDARD = RetryPolicy()
-RetryPolicy.AGGRESSIVE = RetryPolicy(attempts_max=10, first_delay_seconds=0.1, factor=1.5, delay_max_seconds=10.0)
+RetryPolicy.AGGRESSIVE = RetryPolicy(
+    attempts_max=10, first_delay_seconds=0.1, factor=1.5, delay_max_seconds=10.0
+)

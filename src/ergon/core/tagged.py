@@ -8,7 +8,6 @@ is written as its JSON and comes back only where the exception class declares th
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -21,6 +20,7 @@ from uuid import UUID
 import msgspec
 
 from ergon.core.codec import MISSING, decoder_for, encode, hints_of
+from ergon.core.codec.classes import class_hints
 from ergon.core.codec.walk import name_of
 from ergon.errors import ErgonError
 
@@ -41,7 +41,11 @@ _TEXTUAL: Final[dict[type, str]] = {
 }
 _BY_TAG: Final = {tag: kind for kind, tag in _TEXTUAL.items()}
 _SEQUENCES: Final[dict[type, str]] = {tuple: "tuple", set: "set", frozenset: "frozenset"}
-_SEQUENCE_BY_TAG: Final[dict[str, Callable[[Any], Any]]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
+_MAKERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+}
 
 
 def cut(text: str, chars_max: int) -> str:
@@ -62,7 +66,7 @@ class Budget:
         try:
             packed = pack(value)
             size = len(msgspec.json.encode(packed))
-        except Exception:  # no JSON form, or user code raised on the way
+        except Exception:  # noqa: BLE001  # no JSON form, or user code raised on the way
             return {TAG: "lost", "v": name_of(value)}
         if size > min(VALUE_BYTES_MAX, self._left):
             return {TAG: "lost", "v": name_of(value)}
@@ -88,6 +92,14 @@ def pack(value: Any, depth: int = 0) -> Any:
         return cut(value, TEXT_CHARS_MAX)
     if kind is float:
         return value if math.isfinite(value) else {TAG: "float", "v": str(value)}
+    if tag := _TEXTUAL.get(kind):
+        return {TAG: tag, "v": msgspec.to_builtins(value)}
+    if isinstance(value, PurePath):
+        return {TAG: "path", "v": str(value)}
+    return _pack_parts(value, kind, depth)
+
+
+def _pack_parts(value: Any, kind: type, depth: int) -> Any:
     if depth > DEPTH_MAX:
         raise RecursionError
     if kind is list:
@@ -97,12 +109,8 @@ def pack(value: Any, depth: int = 0) -> Any:
             return {cut(key, TEXT_CHARS_MAX): pack(part, depth + 1) for key, part in value.items()}
         pairs = [[pack(key, depth + 1), pack(part, depth + 1)] for key, part in value.items()]
         return {TAG: "dict", "v": pairs}
-    if tag := _TEXTUAL.get(kind):
-        return {TAG: tag, "v": msgspec.to_builtins(value)}
     if tag := _SEQUENCES.get(kind):
         return {TAG: tag, "v": [pack(part, depth + 1) for part in value]}
-    if isinstance(value, PurePath):
-        return {TAG: "path", "v": str(value)}
     return {TAG: "json", "v": encode(value)}
 
 
@@ -120,9 +128,9 @@ def unpack(packed: Any, declared: object = MISSING, depth: int = 0) -> Any:
 
 
 def _unpack_tagged(tag: Any, value: Any, declared: object, depth: int) -> Any:
-    if kind := _BY_TAG.get(tag):
-        return msgspec.convert(value, kind)
-    if make := _SEQUENCE_BY_TAG.get(tag):
+    if textual := _BY_TAG.get(str(tag)):
+        return msgspec.convert(value, textual)
+    if make := _MAKERS.get(str(tag)):
         return make(unpack(part, MISSING, depth + 1) for part in value)
     if tag == "dict":
         return {unpack(key, MISSING, depth + 1): unpack(part, MISSING, depth + 1) for key, part in value}
@@ -137,32 +145,25 @@ def _unpack_tagged(tag: Any, value: Any, declared: object, depth: int) -> Any:
     raise ValueError("unknown tag")
 
 
-@lru_cache(maxsize=1024)
-def declared_types(kind: type[Exception]) -> dict[str, Any]:
+def _declared_types(kind: type) -> dict[str, Any]:
     """The types an exception class declares for its attributes: class annotations, else those of `__init__`."""
     declared: dict[str, Any] = {}
-    for each in reversed(kind.__mro__):
-        if each.__module__ == "builtins":
+    sources: list[Callable[[], dict[str, Any]]] = [
+        lambda: hints_of(vars(kind)["__init__"]).params,
+        lambda: class_hints(kind),
+    ]
+    for each in reversed(kind.__mro__[1:]):
+        if issubclass(each, Exception) and each.__module__ != "builtins":
+            declared.update(declared_types(each))
+    for source in sources:
+        try:
+            declared.update(source())
+        except (ErgonError, KeyError):  # no such function, or a name we cannot resolve: plain JSON then
             continue
-        for source in (vars(each).get("__init__"), _annotated(each)):
-            if source is None:
-                continue
-            try:
-                declared.update(hints_of(source).params)
-            except ErgonError:  # a name we cannot resolve: those attributes come back as plain JSON
-                continue
     return declared
 
 
-def _annotated(kind: type) -> Any:
-    """A function that carries a class's own annotations and sees its module's names."""
-    if not (annotations := vars(kind).get("__annotations__")):
-        return None
-    module = sys.modules.get(kind.__module__)
-    code = (lambda: None).__code__
-    function = type(_annotated)(code, vars(module) if module else {})
-    function.__annotations__ = dict(annotations)
-    return function
+declared_types: Callable[[type], dict[str, Any]] = lru_cache(maxsize=1024)(_declared_types)
 
 
 def instance_values(error: BaseException) -> tuple[dict[str, Any], list[str]]:
@@ -174,7 +175,9 @@ def instance_values(error: BaseException) -> tuple[dict[str, Any], list[str]]:
             values[name] = slot.__get__(error)
         except AttributeError:  # not set
             continue
-    named = {name: value for name, value in values.items() if isinstance(name, str) and not name.startswith("__")}
+    named = {
+        name: value for name, value in values.items() if isinstance(name, str) and not name.startswith("__")
+    }
     return named, [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
 
 
@@ -192,7 +195,9 @@ def _slots(kind: type) -> dict[str, MemberDescriptorType]:
     found: dict[str, MemberDescriptorType] = {}
     for each in reversed(kind.__mro__):
         if each.__module__ != "builtins":
-            found.update({name: slot for name, slot in vars(each).items() if isinstance(slot, MemberDescriptorType)})
+            found.update(
+                {name: slot for name, slot in vars(each).items() if isinstance(slot, MemberDescriptorType)}
+            )
     return found
 
 

@@ -9,11 +9,15 @@ from typing import Any, Final
 
 import msgspec
 
-from ergon.core.codec.encode import encode_bytes
+from ergon.core.codec.convert import Misfit, check_convertible, convert
+from ergon.core.codec.encode import CHARS_UNCHECKED, check_written, explain, write
+from ergon.core.codec.guard import Guard, explain_misfit, guard_of
 from ergon.core.codec.hooks import Refused, from_json
-from ergon.core.codec.plain import explain_plain, is_plain
+from ergon.core.codec.parse import parse
+from ergon.core.codec.plain import is_plain
+from ergon.core.codec.shape import Anything, Shape
 from ergon.core.codec.walk import name_of
-from ergon.errors import DecodingError, EncodingError, UsageError
+from ergon.errors import DecodingError, EncodingError
 
 
 class Missing(enum.Enum):
@@ -32,19 +36,19 @@ class Decoder:
     Raises `UsageError` when the type cannot be read back from JSON without doubt.
     """
 
-    __slots__ = ("_read", "annotation", "fits")
+    __slots__ = ("annotation", "fits", "read", "shape")
 
     def __init__(self, annotation: object) -> None:
         self.annotation = annotation
-        self._read, self.fits = _reader(annotation)
+        self.read, self.fits, self.shape = _reader(annotation)
 
     def decode(self, text: str | bytes) -> Any:
         """Return the value. Raises `DecodingError` when the text is not JSON or does not fit the type."""
         try:
-            return self._read(text)
+            return self.read(text)
         except MemoryError:
             raise
-        except Exception as error:  # also what a dataclass's __post_init__ raises
+        except Exception as error:  # noqa: BLE001  # also what a dataclass's __post_init__ raises
             path, fault = fault_of(error)
             raise DecodingError(
                 f"{path}: the stored value does not fit the declared type: {fault}", path=path
@@ -63,23 +67,34 @@ def recode(value: object, decoder: Decoder) -> tuple[str, Any]:
     fits = decoder.fits
     if fits is not None:
         try:
-            plain = fits(value)
-        except RecursionError:
-            plain = False
-        if not plain:
-            raise explain_plain(value)
-    raw = encode_bytes(value)
+            survives = fits(value)
+        except Exception:  # noqa: BLE001  # too deep, or a property of the user's raised: encoding it will say where
+            survives = False
+        if not survives and (misfit := explain_misfit(decoder.shape, value)) is not None:
+            raise misfit
+    # As in `encode`, but the bytes are kept: msgspec reads them faster than text.
     try:
-        return raw.decode(), decoder._read(raw)  # noqa: SLF001  # one duty in two entries
+        raw = write(value)
+        text = raw.decode()
     except MemoryError:
         raise
-    except Exception as error:  # as in `decode`
+    except Exception as error:  # noqa: BLE001  # as in `encode`
+        raise explain(value, error) from None
+    if ("null" in text and fits is not is_plain) or len(text) > CHARS_UNCHECKED:
+        check_written(value, text)
+    try:
+        return text, decoder.read(raw)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  # as in `decode`
         path, fault = fault_of(error)
         raise EncodingError(f"{path}: the value does not fit the declared type: {fault}", path=path) from None
 
 
 def fault_of(error: Exception) -> tuple[str, str]:
     """The path and the fault of a failed decode, without any part of the value."""
+    if isinstance(error, Misfit):
+        return error.path, error.fault
     cause = error.__cause__
     message = str(error) if isinstance(error, msgspec.MsgspecError) else ""
     fault, _, place = message.partition(" - at `")
@@ -101,13 +116,29 @@ def fault_of(error: Exception) -> tuple[str, str]:
     return path, fault[:1].lower() + fault[1:]
 
 
-def _reader(annotation: object) -> tuple[Callable[[str | bytes], Any], Callable[[Any], bool] | None]:
-    if annotation is MISSING or annotation is Any or annotation is object:
-        return msgspec.json.Decoder().decode, is_plain
+Read = Callable[[str | bytes], Any]
+
+
+def _reader(annotation: Any) -> tuple[Read, Guard | None, Shape]:
+    """How to read an annotation, how to see that a value survives the trip, and its shape to explain why not."""
+    if annotation is MISSING:
+        annotation = Any
+    shape = parse(annotation, {})
+    if isinstance(shape, Anything):
+        return _read_json, is_plain, shape
     try:
-        return msgspec.json.Decoder(annotation, dec_hook=from_json).decode, None  # type: ignore[call-overload]
-    except (TypeError, NameError) as error:
-        raise UsageError(f"{annotation!r} cannot be read back from JSON: {error}") from None
+        read: Read = msgspec.json.Decoder(annotation, dec_hook=from_json).decode
+    except (TypeError, NameError):  # a union of several classes, or an Enum of odd values
+        check_convertible(shape)
+        read = _read_by_shape(shape)
+    return read, guard_of(shape), shape
+
+
+def _read_by_shape(shape: Shape) -> Read:
+    return lambda text: convert(shape, _read_json(text))
+
+
+_read_json: Final = msgspec.json.Decoder().decode
 
 
 @lru_cache(maxsize=4096)

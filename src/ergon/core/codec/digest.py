@@ -26,11 +26,12 @@ def digest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     try:
         raw = _encode(asked)
         # A set of sets or of NaNs sorts without an error but in no fixed order; its text shows these marks.
-        if b"[[" in raw[1:] or b"[null" in raw or b",null" in raw:
+        text = raw.decode()
+        if "[[" in text[1:] or "[null" in text or ",null" in text:
             raw = _slow(args, kwargs)
     except MemoryError:
         raise
-    except Exception:  # mixed sets, int keys, values of the user's that cannot be encoded
+    except Exception:  # noqa: BLE001  # mixed sets, int keys, values of the user's that cannot be encoded
         raw = _slow(args, kwargs)
     return blake2b(raw, digest_size=8).hexdigest()
 
@@ -66,7 +67,7 @@ def _canonical_or_name(value: Any) -> bytes:
         return _canonical(value)
     except MemoryError:
         raise
-    except Exception:  # cycles, lone surrogates, properties that raise: the class is all that can be said
+    except Exception:  # noqa: BLE001  # cycles, lone surrogates, properties that raise: the class is all that can be said
         return _encode(name_of(value))
 
 

@@ -61,11 +61,13 @@ def _plain_function(function: Any) -> Any:
         elif isinstance(function, types.FunctionType):
             return function
         elif not isinstance(function, type) and isinstance(
-            call := getattr(type(function), "__call__", None), types.FunctionType
+            call := vars(type(function)).get("__call__"), types.FunctionType
         ):
             function = call
         else:
-            raise UsageError(f"{name_of(function)} is not a Python function, so its annotations cannot be read")
+            raise UsageError(
+                f"{name_of(function)} is not a Python function, so its annotations cannot be read"
+            )
 
 
 def _closed_over(function: types.FunctionType) -> dict[str, Any]:

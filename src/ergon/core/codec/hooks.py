@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import pathlib
-from collections import deque
 from enum import Enum
 from typing import Any, Final
 
@@ -39,14 +38,12 @@ def to_json(value: Any) -> Any:
         return str.__str__(value)
     if isinstance(value, int):
         return int.__int__(value)
-    if kind is deque:
-        return list(value)
     raise TypeError(f"{name_of(value)} has no JSON form")
 
 
 def _dump_model(model: Any) -> bytes:
     # By field name, not alias: the two kinds of alias may differ, and names always read back.
-    text: str = model.model_dump_json(round_trip=True, by_alias=False)
+    text: str = model.model_dump_json(round_trip=True, by_alias=False, warnings=False)
     return text.encode()
 
 
@@ -75,7 +72,7 @@ def _load_model(kind: Any, data: Any) -> Any:
         return load_model_text(kind, msgspec.json.encode(data))
     except Refused:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # pydantic's error, or one from a validator of the user's
         raise Refused(_model_fault(error)) from None
 
 
@@ -95,7 +92,7 @@ def _model_fault(error: Exception) -> str:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]  # type: ignore[attr-defined]
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
         return f"refused by its model at `{place or '.'}` ({first['type']})"
-    except Exception:  # not pydantic's error, or one of a shape we do not know
+    except Exception:  # noqa: BLE001  # not pydantic's error, or one of a shape we do not know
         return f"refused by its model ({type(error).__name__})"
 
 

@@ -21,21 +21,24 @@ def is_plain(value: Any) -> bool:
     if kind is float:
         return math.isfinite(value)
     if kind is dict:
-        for key in value:
-            if type(key) is not str:
+        for key, part in value.items():
+            if type(key) is not str or (type(part) not in SCALARS and not is_plain(part)):
                 return False
-        value = value.values()
-    elif kind is not list:
+        return True
+    if kind is not list:
         return False
-    for part in value:
+    for part in value:  # noqa: SIM110  # half the time of a generator
         if type(part) not in SCALARS and not is_plain(part):
             return False
     return True
 
 
-def explain_plain(value: object, prefix: str = "$") -> EncodingError:
-    """The error for a value that `is_plain` refused: which part, what it is, and what to do."""
-    path, fault = find(value, _wrong) or ("$", "a value that reads back differently")
+def explain_plain(value: object, prefix: str = "$") -> EncodingError | None:
+    """The error for a value that `is_plain` refused: which part, what it is, and what to do. None for a plain one."""
+    found = find(value, _wrong)
+    if found is None:
+        return None
+    path, fault = found
     path = prefix + path[1:]
     return EncodingError(f"{path}: {fault}", path=path)
 
@@ -45,7 +48,9 @@ def _wrong(part: Any, link: Link) -> str | None:
     if kind in SCALARS:
         return None
     if kind is float:
-        return None if math.isfinite(part) else "NaN and infinity have no JSON form; use None or a str instead"
+        return (
+            None if math.isfinite(part) else "NaN and infinity have no JSON form; use None or a str instead"
+        )
     if kind is list or kind is dict:
         if link.parent is not None and link.parent.holds(id(part)):
             return f"{name_of(part)} contains itself"
