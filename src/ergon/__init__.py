@@ -1,0 +1,124 @@
+"""Ergon: durable execution for Python. Ordinary `async` functions whose work survives crashes, deploys and waiting.
+
+Names are imported on first use, so that `import ergon` is quick and loads no driver that is not used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ergon.core.commit import Durability, FlowFilter, FlowRecord
+    from ergon.core.retry import RetryableError, RetryPolicy
+    from ergon.core.status import TaskStatus
+    from ergon.errors import (
+        ArgumentsMismatch,
+        DagError,
+        DecodingError,
+        DuplicateRegistration,
+        EncodingError,
+        ErgonError,
+        FlowCancelled,
+        FlowError,
+        FlowFailed,
+        FlowIdConflict,
+        FlowNotFound,
+        FlowNotRegistered,
+        FlowParked,
+        ForkedConnection,
+        IllegalMove,
+        InvalidName,
+        LeaseLost,
+        LogBusy,
+        LogClosed,
+        LogDamaged,
+        LogFull,
+        LogRefused,
+        LogTooNew,
+        NonDeterminismError,
+        NotAllowedInFlow,
+        NotInFlow,
+        StepCancelled,
+        StepFailed,
+        StepInterrupted,
+        StepTimeout,
+        StoreError,
+        UsageError,
+    )
+    from ergon.executor.executor import Executor
+    from ergon.executor.outcome import Completed, Outcome, Suspended
+    from ergon.flows.children import ChildHandle, invoke
+    from ergon.flows.dag import DagBuilder, dag
+    from ergon.flows.flow import Flow, FlowCall, flow
+    from ergon.flows.stable import (
+        attempt,
+        deprecate_patch,
+        flow_id,
+        get_logger,
+        idempotency_key,
+        is_replaying,
+        now,
+        patched,
+        random,
+        rng,
+        uuid4,
+    )
+    from ergon.flows.steps import DID_NOT_HAPPEN, Happened, Step, run_step, step
+    from ergon.flows.types import flow_type
+    from ergon.flows.waits import await_external_signal, schedule_timer, schedule_timer_named, wait_signal
+    from ergon.opening import open_log
+    from ergon.scheduler.handle import FlowHandle
+    from ergon.scheduler.scheduler import ScheduleOptions, Scheduler
+    from ergon.storage.log import ExecutionLog
+    from ergon.storage.sqlite import InMemoryExecutionLog, SqliteExecutionLog
+    from ergon.worker.worker import Worker, WorkerHandle, WorkerOptions
+
+_PLACES = {
+    "ergon.core.commit": "Durability FlowFilter FlowRecord",
+    "ergon.core.retry": "RetryPolicy RetryableError",
+    "ergon.core.status": "TaskStatus",
+    "ergon.errors": (
+        "ArgumentsMismatch DagError DecodingError DuplicateRegistration EncodingError ErgonError FlowCancelled "
+        "FlowError FlowFailed FlowIdConflict FlowNotFound FlowNotRegistered FlowParked ForkedConnection IllegalMove "
+        "InvalidName LeaseLost LogBusy LogClosed LogDamaged LogFull LogRefused LogTooNew NonDeterminismError "
+        "NotAllowedInFlow NotInFlow StepCancelled StepFailed StepInterrupted StepTimeout StoreError UsageError"
+    ),
+    "ergon.executor.executor": "Executor",
+    "ergon.executor.outcome": "Completed Outcome Suspended",
+    "ergon.flows.children": "ChildHandle invoke",
+    "ergon.flows.dag": "DagBuilder dag",
+    "ergon.flows.flow": "Flow FlowCall flow",
+    "ergon.flows.stable": (
+        "attempt deprecate_patch flow_id get_logger idempotency_key is_replaying now patched random rng uuid4"
+    ),
+    "ergon.flows.steps": "DID_NOT_HAPPEN Happened Step run_step step",
+    "ergon.flows.types": "flow_type",
+    "ergon.flows.waits": "await_external_signal schedule_timer schedule_timer_named wait_signal",
+    "ergon.opening": "open_log",
+    "ergon.scheduler.handle": "FlowHandle",
+    "ergon.scheduler.scheduler": "ScheduleOptions Scheduler",
+    "ergon.storage.log": "ExecutionLog",
+    "ergon.storage.sqlite": "InMemoryExecutionLog SqliteExecutionLog",
+    "ergon.worker.worker": "Worker WorkerHandle WorkerOptions",
+}
+_MODULE_OF = {name: module for module, names in _PLACES.items() for name in names.split()}
+
+__version__ = "0.1.0"
+__all__ = [  # noqa: PLE0604, PLE0605  # the keys are strings
+    *sorted(_MODULE_OF),
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Submodules and public names never collide but for `flow`: importing the package `ergon.flows` sets the attribute.
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'ergon' has no attribute {name!r}")
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})

@@ -1,0 +1,168 @@
+"""`Executor`: run one flow here and now, in the calling program, without a worker.
+
+The flow is as durable as on a worker: it is created (or taken up) in the log, owned by an incarnation with a lease,
+and its history grows with every step. When it can only wait, it leaves memory and `run` returns `Suspended`; run it
+again, or let a worker go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Generic, TypeVar
+
+from ergon.core.commit import ClaimedFlow, ClaimRequest, FlowRecord, Lease, NewFlow, Settled
+from ergon.core.failure import rebuild
+from ergon.core.names import check_name
+from ergon.core.status import TaskStatus
+from ergon.errors import FlowIdConflict, FlowNotFound, FlowParked, IllegalMove, LeaseLost, NotInFlow, UsageError
+from ergon.executor.host import Host
+from ergon.executor.incarnation import Incarnation
+from ergon.executor.outcome import Completed, Outcome, Suspended
+from ergon.executor.run import FlowRun
+from ergon.executor.sentences import read_waits, waits_sentence
+from ergon.flows.context import current_machine, step_context
+from ergon.flows.flow import BoundFlow, FlowCall
+from ergon.flows.types import MARK, flow_call_of, flows_of
+from ergon.storage.log import ExecutionLog
+
+R = TypeVar("R")
+
+LEASE_SECONDS: Final = 10.0
+
+
+class Executor(Generic[R]):
+    """Runs one flow by its id.
+
+        executor = Executor(OrderProcessor("ORD-1", 100.0), log, "order-1")
+        outcome = await executor.run(lambda order: order.run())
+
+    flow: an object of a `@flow_type` class, or a flow bound to its arguments.
+    log: a connected execution log.
+    flow_id: the flow's id; running the same id again goes on where it stopped, or returns the recorded result.
+    """
+
+    def __init__(self, flow: Any, log: ExecutionLog, flow_id: str) -> None:
+        self._target = flow
+        self._log = log
+        self.flow_id = check_name("flow id", flow_id)
+
+    async def run(self, entry: Callable[[Any], Coroutine[Any, Any, R]] | None = None) -> Outcome[R]:
+        """Run until the flow ends or can only wait.
+
+        entry: which flow of the object to run, `lambda f: f.process()`; needless when it has only one.
+        Returns `Completed(result)` or `Suspended(reason)`; raises the error the flow failed with, `FlowCancelled`,
+        `FlowParked`, and `IllegalMove` while another worker runs it.
+        """
+        if current_machine() is not None or step_context.get() is not None:
+            raise NotInFlow("Executor.run inside a flow or step: use invoke(child) to start a child flow.")
+        call = self._call(entry)
+        async with Incarnation(self._log, f"executor:{self.flow_id}", (call.flow.name,), LEASE_SECONDS) as incarnation:
+            claimed = await self._take_up(call, incarnation)
+            if not isinstance(claimed, ClaimedFlow):
+                return self._recorded(claimed, call)
+            return await self._run(claimed, call, incarnation)
+
+    def _call(self, entry: Callable[[Any], Coroutine[Any, Any, R]] | None) -> FlowCall[R]:
+        if entry is None:
+            return flow_call_of(self._target)
+        return _chosen(self._target, entry)
+
+    async def _take_up(self, call: FlowCall[R], incarnation: Incarnation) -> ClaimedFlow | FlowRecord:
+        """Own the flow: create it, or claim it; an ended one comes back as its record."""
+        lease = Lease(incarnation.id, 1)
+        new = NewFlow(
+            id=self.flow_id,
+            name=call.flow.name,
+            input=call.input,
+            queue=call.flow.options.queue,
+            priority=call.flow.options.priority,
+            timeout_seconds=call.flow.options.timeout,
+            owner=lease,
+        )
+        existing = await self._log.create(new)
+        if existing is None:
+            created = await self._log.find(self.flow_id)
+            assert created is not None, "a flow that was created is in the log"
+            return ClaimedFlow(created, lease, [], [])
+        if (existing.name, existing.input) != (new.name, new.input):
+            raise FlowIdConflict(
+                f"flow id {self.flow_id!r} is taken by a flow `{existing.name}` with another input; choose another id"
+                if existing.name == new.name
+                else f"flow id {self.flow_id!r} is taken by a flow `{existing.name}`; choose another id"
+            )
+        if existing.status.is_terminal or existing.status is TaskStatus.PARKED:
+            return existing
+        await self._log.reap()
+        request = ClaimRequest(worker=incarnation.id, names=(call.flow.name,), limit=1, flow_id=self.flow_id)
+        claims = await self._log.claim(request)
+        if claims:
+            return claims[0]
+        record = await self._log.find(self.flow_id)
+        if record is None:
+            raise FlowNotFound(self.flow_id)
+        if record.status.is_terminal or record.status is TaskStatus.PARKED:
+            return record
+        raise IllegalMove(f"flow {self.flow_id!r} is {record.status}, owned by {record.owner}; it cannot be run here now")
+
+    async def _run(self, claimed: ClaimedFlow, call: FlowCall[R], incarnation: Incarnation) -> Outcome[R]:
+        host = Host(self._log, may_start=incarnation.may_start)
+        ended: asyncio.Future[Settled | None] = host.loop.create_future()
+
+        def on_end(_run: FlowRun, settled: Settled | None) -> None:
+            if not ended.done():
+                ended.set_result(settled)
+
+        run = FlowRun(claimed, call.flow, host, on_end=on_end, on_idle=FlowRun.suspend)
+        incarnation.attach(run)
+        try:
+            run.start()
+            settled = await ended
+        except asyncio.CancelledError:
+            run.give_back()
+            await asyncio.wait({ended}, timeout=LEASE_SECONDS)
+            raise
+        finally:
+            host.close()
+        if settled is None:
+            raise LeaseLost(f"flow {self.flow_id!r} was taken over while it ran here; this run wrote nothing more")
+        return self._outcome(settled.status, settled.output, settled.reason, call)
+
+    def _recorded(self, record: FlowRecord, call: FlowCall[R]) -> Outcome[R]:
+        return self._outcome(record.status, record.output, record.reason, call)
+
+    def _outcome(self, status: TaskStatus, output: str | None, reason: str, call: FlowCall[R]) -> Outcome[R]:
+        if status is TaskStatus.COMPLETED:
+            return Completed(call.flow.result_decoder.decode(output if output is not None else "null"))
+        if status is TaskStatus.PARKED:
+            raise FlowParked(self.flow_id, reason)
+        if status.is_terminal:
+            raise rebuild(output if output is not None else "null")
+        waits = read_waits(reason)
+        return Suspended(waits_sentence(waits), waits)
+
+
+def _chosen(target: Any, entry: Callable[[Any], Coroutine[Any, Any, Any]]) -> FlowCall[Any]:
+    """The flow call that `entry` makes, found by calling it with a stand-in that only notes what was asked for."""
+    if isinstance(target, FlowCall):
+        raise UsageError("the flow is bound to its arguments already; call run() without an entry")
+    if not getattr(type(target), MARK, False):
+        raise UsageError(f"{type(target).__name__} is not a @flow_type class; decorate it, or bind a flow function")
+    chosen = entry(_Chooser(target))
+    if not isinstance(chosen, FlowCall):
+        names = ", ".join(flow.name for flow in flows_of(type(target)))
+        raise UsageError(f"the entry must call one of the object's flows ({names}), such as `lambda f: f.process()`")
+    return chosen
+
+
+class _Chooser:
+    """Stands for the object while its entry is found: a flow method gives its call, the rest is the object's."""
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._target, name)
+        return value.bind if isinstance(value, BoundFlow) else value
+
+

@@ -1,0 +1,63 @@
+"""What a flow in memory needs from whoever runs it: a log, a loop, threads, and leave to start work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from concurrent.futures import Executor as Pool
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+from ergon.storage.log import ExecutionLog
+
+logger = logging.getLogger("ergon.executor")
+
+
+class Host:
+    """One per worker or executor, shared by its flows."""
+
+    def __init__(
+        self,
+        log: ExecutionLog,
+        *,
+        may_start: Callable[[], bool] = lambda: True,
+        threads_max: int | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.log = log
+        self.loop = asyncio.get_running_loop()
+        self.may_start = may_start
+        """False while the right to run steps is in doubt: the lease may have expired."""
+        self.draining = False
+        """True once the worker is shutting down: no new step starts, flows are let go where they stand."""
+        self.rng = rng if rng is not None else random.Random()  # noqa: S311  # jitter only
+        self._threads_max = threads_max
+        self._threads: ThreadPoolExecutor | None = None
+        self._processes: ProcessPoolExecutor | None = None
+
+    def threads(self) -> Pool:
+        """The pool that plain `def` steps run on."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._threads_max, thread_name_prefix="ergon-step")
+        return self._threads
+
+    def processes(self) -> Pool:
+        """The pool that `process=True` steps run on. Spawned, not forked: an open log must not cross a fork."""
+        if self._processes is None:
+            self._processes = ProcessPoolExecutor(mp_context=get_context("spawn"))
+        return self._processes
+
+    def close(self) -> None:
+        """Let the pools go; a thread that still runs a step is not waited for."""
+        for pool in (self._threads, self._processes):
+            if pool is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def on_flow_error(self, flow_id: str, context: dict[str, Any]) -> None:
+        """A callback or a forgotten task of a flow raised: nobody else will say so."""
+        logger.error(
+            "flow %s: %s", flow_id, context.get("message", "error in a callback"), exc_info=context.get("exception")
+        )

@@ -1,0 +1,143 @@
+"""One incarnation of a worker: registered, renewed while it lives, retired at the end.
+
+The lease is a row in the log with a time on the log's clock. Beside it stands a deadline on this process's own
+clock that passes earlier: when renewing fails or the process was frozen, no new step starts after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from ergon.core.commit import WorkerRecord
+from ergon.errors import LeaseLost, LogClosed, StoreError
+from ergon.storage.log import ExecutionLog
+from ergon.storage.process import this_process
+
+logger = logging.getLogger("ergon.worker")
+
+RENEWALS_PER_LEASE: Final = 4
+SAFE_PART: Final = 0.8
+"""Steps start only in this part of the lease, counted from before it was asked for."""
+
+
+class Renewable(Protocol):
+    """A flow in memory, as far as its lease is concerned."""
+
+    flow_id: str
+
+    def abort(self, why: str) -> None:
+        """Forget the flow; write nothing."""
+
+
+class Incarnation:
+    """The right to own flows. Use as `async with`."""
+
+    def __init__(
+        self,
+        log: ExecutionLog,
+        name: str,
+        flows: tuple[str, ...],
+        lease_seconds: float,
+        *,
+        queues: tuple[str, ...] = ("default",),
+        versions: tuple[str, ...] | None = None,
+        on_lost: Callable[[], None] | None = None,
+        doing: Callable[[], dict[str, str]] | None = None,
+    ) -> None:
+        self.id = f"{name}#{secrets.token_hex(6)}"
+        self.lost = False
+        self._log = log
+        self._name, self._flows, self._queues, self._versions = name, flows, queues, versions
+        self._lease_seconds = lease_seconds
+        self._on_lost = on_lost
+        self._doing = doing
+        self._runs: list[Renewable] = []
+        self._safe_until = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.register()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.retire()
+
+    def attach(self, run: Renewable) -> None:
+        """Abort `run` when the lease is lost."""
+        self._runs.append(run)
+
+    def may_start(self) -> bool:
+        """True while the lease surely holds."""
+        return not self.lost and time.monotonic() < self._safe_until
+
+    async def register(self) -> None:
+        """Become alive."""
+        process = this_process()
+        asked_at = time.monotonic()
+        record = WorkerRecord(
+            id=self.id,
+            name=self._name,
+            host=process.host,
+            pid=process.pid,
+            process_start=process.process_start,
+            boot_id=process.boot_id,
+            flows=self._flows,
+            queues=self._queues,
+            versions=self._versions,
+        )
+        await self._log.register(record, lease_seconds=self._lease_seconds)
+        self._safe_until = asked_at + self._lease_seconds * SAFE_PART
+        self._task = asyncio.create_task(self._keep(), name=f"ergon-lease-{self._name}")
+
+    async def retire(self) -> None:
+        """Stop renewing and give everything back."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        if not self.lost:
+            try:
+                await self._log.retire(self.id)
+            except LogClosed:
+                pass
+            except StoreError as error:
+                logger.warning("worker %s could not retire (%s); its lease will expire by itself", self._name, error)
+
+    async def _keep(self) -> None:
+        """Renew until cancelled, or until the log says that this incarnation is dead."""
+        while True:
+            await asyncio.sleep(self._lease_seconds / RENEWALS_PER_LEASE)
+            asked_at = time.monotonic()
+            try:
+                await self._log.renew(
+                    self.id, lease_seconds=self._lease_seconds, doing=self._doing() if self._doing else None
+                )
+            except LeaseLost as error:
+                self._lose(str(error))
+                return
+            except StoreError as error:
+                left = self._safe_until - time.monotonic()
+                logger.warning("worker %s could not renew its lease (%s); %.1f s left", self._name, error, left)
+            else:
+                self._safe_until = asked_at + self._lease_seconds * SAFE_PART
+
+    def _lose(self, why: str) -> None:
+        self.lost = True
+        logger.error(
+            "worker %s lost its lease (%s): it was frozen or cut off for longer than %g s. Its flows go on elsewhere",
+            self._name,
+            why,
+            self._lease_seconds,
+        )
+        for run in self._runs:
+            run.abort("its worker's lease was lost")
+        if self._on_lost is not None:
+            self._on_lost()

@@ -1,0 +1,29 @@
+"""What running a flow here and now came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Completed(Generic[R]):
+    """The flow returned."""
+
+    result: R
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """The flow can only wait and has left memory; a worker, or running it again, lets it go on."""
+
+    reason: str
+    """One sentence: what it waits for."""
+    waits: tuple[dict[str, Any], ...] = ()
+    """The same as data: each with `kind` (timer, signal, child, retry), `name`, and `due` where there is one."""
+
+
+Outcome = Completed[R] | Suspended
+"""What `Executor.run` returns."""

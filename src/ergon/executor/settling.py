@@ -1,0 +1,47 @@
+"""How a flow ends: what its coroutine did becomes a status, an output, or another attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any, NamedTuple
+
+from ergon.core.codec import recode
+from ergon.core.commit import Settled
+from ergon.core.failure import describe
+from ergon.core.retry import next_delay
+from ergon.core.status import TaskStatus
+from ergon.errors import EncodingError, FlowCancelled, FlowError
+from ergon.flows.flow import Flow
+
+
+class Retry(NamedTuple):
+    """The flow raised and is tried again after this many seconds."""
+
+    delay_seconds: float
+    failure: str
+
+
+def settle(
+    root: asyncio.Task[Any], flow: Flow[..., Any], *, flow_id: str, attempt: int, cancel_reason: str | None
+) -> Settled | Retry:
+    """Decide from the ended coroutine. `cancel_reason` is None when nobody asked to cancel."""
+    if root.cancelled():
+        reason = cancel_reason if cancel_reason is not None else "it cancelled itself"
+        return Settled(TaskStatus.CANCELLED, describe(FlowCancelled(flow_id, reason)))
+    error = root.exception()
+    if error is None:
+        try:
+            text, _ = recode(root.result(), flow.result_decoder)
+        except EncodingError as refused:
+            error = EncodingError(f"the result of flow `{flow.name}` cannot be stored: {refused}", path=refused.path)
+        else:
+            return Settled(TaskStatus.COMPLETED, text)
+    if not isinstance(error, Exception):
+        error = FlowError(f"{type(error).__name__}: {error}")
+    failure = describe(error)
+    # The jitter of a flow's retry needs no repeatability: the delay is recorded with the event.
+    delay = next_delay(flow.options.retry, attempt, error, random.Random())  # noqa: S311
+    if delay is not None and cancel_reason is None:
+        return Retry(delay, failure)
+    return Settled(TaskStatus.FAILED, failure)

@@ -1,0 +1,69 @@
+"""A flow's arguments as its stored input, and back: a JSON object by parameter name."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from ergon.core.codec import MISSING, Hints, decoder_for, encode
+from ergon.core.codec.objects import split_object
+from ergon.errors import ArgumentsMismatch, DecodingError
+
+_Parameter = inspect.Parameter
+
+
+def encode_arguments(name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """The input to store. Raises `ArgumentsMismatch`, `EncodingError`."""
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise ArgumentsMismatch(f"flow `{name}{signature}` was given arguments it does not take: {error}") from None
+    return encode(dict(bound.arguments))
+
+
+def decode_arguments(
+    name: str, signature: inspect.Signature, hints: Hints, text: str
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments to call with. Raises `DecodingError` when the stored input does not fit the signature."""
+    parts = split_object(text)
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for parameter in signature.parameters.values():
+        part = parts.pop(parameter.name, None)
+        if part is None:
+            if parameter.default is parameter.empty and parameter.kind not in _VARIADIC:
+                raise DecodingError(
+                    f"flow `{name}`: the stored input has no `{parameter.name}`. Give the parameter a default, so "
+                    "that flows started before it existed can run",
+                    path=f"$.{parameter.name}",
+                )
+            if parameter.kind in (_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD) and parts:
+                args.append(parameter.default)
+            continue
+        value = decoder_for(_annotation(parameter, hints)).decode(part)
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            args.extend(value)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            kwargs.update(value)
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            kwargs[parameter.name] = value
+        else:
+            args.append(value)
+    if parts:
+        extra = ", ".join(sorted(parts))
+        raise DecodingError(f"flow `{name}{signature}`: the stored input has parameters it does not take: {extra}")
+    return tuple(args), kwargs
+
+
+_VARIADIC = (_Parameter.VAR_POSITIONAL, _Parameter.VAR_KEYWORD)
+
+
+def _annotation(parameter: inspect.Parameter, hints: Hints) -> Any:
+    hint = hints.params.get(parameter.name, MISSING)
+    if hint is MISSING:
+        return MISSING
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        return list[hint]  # type: ignore[valid-type]
+    if parameter.kind is parameter.VAR_KEYWORD:
+        return dict[str, hint]  # type: ignore[valid-type]
+    return hint

@@ -1,0 +1,95 @@
+"""Child flows: started from a flow, awaited or detached, cancelled with their parent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from ergon.core.codec import digest
+from ergon.core.names import check_name
+from ergon.errors import NotInFlow
+from ergon.flows.context import caller_place, current_machine, step_context
+from ergon.flows.flow import FlowCall
+from ergon.flows.types import flow_call_of
+from ergon.replay.machine import FlowMachine
+from ergon.replay.operations import Operation, OperationKind, Place
+
+R = TypeVar("R")
+
+
+class ChildRequest(NamedTuple):
+    """A child flow to start: what an operation of kind `child` carries."""
+
+    call: FlowCall[Any]
+    id: str | None
+    queue: str | None
+    detached: bool
+
+
+class ChildHandle(Generic[R]):
+    """A child flow that was asked for."""
+
+    def __init__(self, flow_id: str, wait: Callable[[], Coroutine[Any, Any, R]]) -> None:
+        self.flow_id = flow_id
+        self._wait = wait
+
+    async def result(self) -> R:
+        """Wait for the child; raises the error it failed with, of its own class.
+
+        Cancelling this wait cancels the child, as cancelling `await task` cancels the task.
+        """
+        return await self._wait()
+
+
+def child_id(parent_id: str, operation: str) -> str:
+    """The id of a child flow whose parent did not name it."""
+    return f"{parent_id}/{operation}"
+
+
+def invoke(
+    child: Any, *, id: str | None = None, queue: str | None = None, detached: bool = False, place: Place | None = None
+) -> ChildHandle[Any]:
+    """Start a child flow from a flow or a step. `await invoke(child).result()` waits for it.
+
+    child: `other_flow.bind(...)`, or an object of a `@flow_type` class.
+    id: the child's flow id; default: derived from the parent's, so that a replay finds the same child.
+    queue: default: the child flow's own.
+    detached: the child outlives its parent; default: it is cancelled when the parent ends first.
+    """
+    return start_child(
+        flow_call_of(child), id=id, queue=queue, detached=detached, place=place if place is not None else caller_place()
+    )
+
+
+def start_child(
+    call: FlowCall[R], *, id: str | None = None, queue: str | None = None, detached: bool = False, place: Place
+) -> ChildHandle[R]:
+    """`invoke`, typed by the bound flow."""
+    if id is not None:
+        check_name("flow id", id)
+    machine = current_machine()
+    request = ChildRequest(call, id, queue, detached)
+    if machine is None:
+        context = step_context.get()
+        if context is None:
+            raise NotInFlow("a child flow can be started only from a flow or a step; elsewhere use a Scheduler.")
+        return ChildHandle(id or "", context.start_child(request))
+    op = machine.ask(
+        kind=OperationKind.CHILD,
+        name=call.flow.name,
+        digest=digest((call.input, id, detached), {}),
+        request=request,
+        place=place,
+    )
+    return ChildHandle(id or child_id(machine.flow_id, op.id), partial(_wait, machine, op))
+
+
+async def _wait(machine: FlowMachine, op: Operation) -> Any:
+    try:
+        return await op.future
+    except asyncio.CancelledError:
+        if op.future.cancelled():
+            machine.abandon(op)
+        raise

@@ -1,0 +1,183 @@
+"""`@flow`: a durable function, or the durable method of a `@flow_type` class.
+
+A flow is not called like a function. `flow.bind(...)` gives a `FlowCall`, which a `Scheduler` starts; inside
+another flow, calling it starts a child and waits for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from ergon.core.codec import Decoder, Hints, decoder_for, hints_of
+from ergon.core.names import check_name
+from ergon.core.retry import RetryPolicy
+from ergon.errors import NotInFlow, UsageError
+from ergon.flows.arguments import decode_arguments, encode_arguments
+from ergon.flows.context import caller_place, current_machine, step_context
+from ergon.flows.steps import public_name
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+S = TypeVar("S")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowOptions:
+    """How a flow is run when the one who starts it says nothing else."""
+
+    queue: str = "default"
+    retry: RetryPolicy = RetryPolicy.NONE
+    timeout: float | None = None
+    """Seconds after its first start when it is cancelled; None: never."""
+    priority: int = 0
+
+
+class Flow(Generic[P, R]):
+    """A durable function. Made by `@flow`."""
+
+    def __init__(self, function: Callable[..., Any], *, name: str | None, options: FlowOptions) -> None:
+        if not inspect.iscoroutinefunction(function):
+            raise UsageError(f"@flow needs an `async def` function; `{public_name(function)}` is a plain `def`")
+        self.function = function
+        self.options = options
+        self.owner: type | None = None
+        self.signature = inspect.signature(function)
+        self._given_name = name
+        self._name = check_name("flow name", name if name is not None else public_name(function))
+        self._hints: Hints | None = None
+        self._result_decoder: Decoder | None = None
+        functools.update_wrapper(self, function)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.owner = owner
+        if self._given_name is None:
+            self._name = check_name("flow name", f"{public_name(owner)}.{name}")
+
+    @property
+    def name(self) -> str:
+        """The flow's name in the log: `function` or `Class.method`, unless given."""
+        return self._name
+
+    @property
+    def result_decoder(self) -> Decoder:
+        """Decodes results by the return annotation."""
+        if self._result_decoder is None:
+            self._result_decoder = decoder_for(self._all_hints().result)
+        return self._result_decoder
+
+    def _all_hints(self) -> Hints:
+        if self._hints is None:
+            hints = hints_of(self.function)
+            if self.owner is not None:
+                first = next(iter(self.signature.parameters))
+                hints = Hints(params={**hints.params, first: self.owner}, result=hints.result)
+            self._hints = hints
+        return self._hints
+
+    @overload
+    def __get__(self: Flow[Concatenate[S, Q], R], instance: None, owner: type[S]) -> Flow[Concatenate[S, Q], R]: ...
+    @overload
+    def __get__(self: Flow[Concatenate[S, Q], R], instance: S, owner: type[S]) -> BoundFlow[Q, R]: ...
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        return self if instance is None else BoundFlow(self, instance)
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> FlowCall[R]:
+        """The flow with its arguments, ready to be scheduled. Raises `ArgumentsMismatch`, `EncodingError`."""
+        return FlowCall(self, args, kwargs)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Inside a flow: start a child flow and wait for its result. Elsewhere: `NotInFlow`."""
+        return self.call(args, kwargs)
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, R]:
+        """`__call__`, two frames below the code that asked."""
+        if current_machine() is None and step_context.get() is None:
+            raise NotInFlow(
+                f"flow `{self.name}` was called directly. Start it with "
+                f"`await Scheduler(log).schedule({self.name}.bind(...))`, or run it here and now with "
+                f"`await Executor({self.name}.bind(...), log, flow_id).run()`."
+            )
+        from ergon.flows.children import start_child
+
+        return start_child(FlowCall(self, args, kwargs), place=caller_place(3)).result()
+
+    def decode_input(self, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments kept in a stored input. Raises `DecodingError`."""
+        return decode_arguments(self.name, self.signature, self._all_hints(), text)
+
+    def __repr__(self) -> str:
+        return f"<flow {self.name}>"
+
+
+class BoundFlow(Generic[P, R]):
+    """A flow of an object: `order.process`."""
+
+    __slots__ = ("flow", "instance")
+
+    def __init__(self, flow: Flow[Any, R], instance: Any) -> None:
+        self.flow = flow
+        self.instance = instance
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> FlowCall[R]:
+        """The flow with its object and arguments, ready to be scheduled."""
+        return FlowCall(self.flow, (self.instance, *args), kwargs)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Inside a flow: start a child flow and wait for its result."""
+        return self.flow.call((self.instance, *args), kwargs)
+
+
+class FlowCall(Generic[R]):
+    """A flow and its arguments. What schedulers and executors take."""
+
+    __slots__ = ("args", "flow", "input", "kwargs")
+
+    def __init__(self, flow: Flow[Any, R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.flow = flow
+        self.args = args
+        self.kwargs = kwargs
+        self.input = encode_arguments(flow.name, flow.signature, args, kwargs)
+
+    def __repr__(self) -> str:
+        return f"<{self.flow.name} bound to its arguments>"
+
+
+@overload
+def flow(function: Callable[P, Coroutine[Any, Any, R]], /) -> Flow[P, R]: ...
+@overload
+def flow(
+    *,
+    name: str | None = None,
+    queue: str = "default",
+    retry: RetryPolicy = ...,
+    timeout: float | None = None,
+    priority: int = 0,
+) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Flow[P, R]]: ...
+def flow(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    queue: str = "default",
+    retry: RetryPolicy = RetryPolicy.NONE,
+    timeout: float | None = None,
+    priority: int = 0,
+) -> Any:
+    """Make an `async def` function or method durable; with or without parentheses.
+
+    name: the name in the log; default: the function's qualified name.
+    queue: where it is put when the scheduler names no other.
+    retry: when and how often the whole flow is tried again after it raised; what it completed is kept. Default: never.
+    timeout: seconds after its first start when it is cancelled, even when a worker crashed meanwhile.
+    priority: higher is claimed first. Default 0.
+    """
+    if timeout is not None and not timeout > 0:
+        raise UsageError(f"timeout={timeout!r}: give seconds greater than 0, or None for no limit")
+    options = FlowOptions(queue=check_name("queue", queue), retry=retry, timeout=timeout, priority=priority)
+    if function is not None:
+        return Flow(function, name=name, options=options)
+    return lambda function: Flow(function, name=name, options=options)

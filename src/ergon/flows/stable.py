@@ -1,0 +1,112 @@
+"""Values that are the same on every replay: time, chance, identity, log lines, and which branch a patch took."""
+
+from __future__ import annotations
+
+import logging
+import random as random_module
+import uuid as uuid_module
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ergon.core.names import check_name
+from ergon.errors import NotInFlow
+from ergon.flows.context import caller_place, current_machine, need_machine, step_context
+
+
+def now() -> datetime:
+    """Flow time: when the last thing this flow saw happened, in UTC. In a step: the log's clock."""
+    machine = current_machine()
+    if machine is not None:
+        return datetime.fromtimestamp(machine.loop.time(), UTC)
+    context = step_context.get()
+    if context is None:
+        raise NotInFlow("now() works only inside a flow or a step; elsewhere use datetime.now(UTC).")
+    return datetime.fromtimestamp(context.now(), UTC)
+
+
+def rng() -> random_module.Random:
+    """This flow's random generator, seeded by the flow id: any distribution, the same on every replay."""
+    return need_machine("rng()").random()
+
+
+def random() -> float:
+    """A random number in [0, 1), the same on every replay."""
+    return need_machine("random()").random().random()
+
+
+def uuid4() -> uuid_module.UUID:
+    """A random UUID, the same on every replay and different for every flow."""
+    return uuid_module.UUID(int=need_machine("uuid4()").random().getrandbits(128), version=4)
+
+
+def flow_id() -> str:
+    """The id of the flow that runs here, in a flow or a step."""
+    machine = current_machine()
+    if machine is not None:
+        return machine.flow_id
+    context = step_context.get()
+    if context is None:
+        raise NotInFlow("flow_id() works only inside a flow or a step.")
+    return context.flow_id
+
+
+def idempotency_key() -> str:
+    """In a step: a key to hand to outside systems, the same for every attempt of this call and of no other."""
+    context = step_context.get()
+    if context is None or current_machine() is not None:
+        raise NotInFlow("idempotency_key() works only inside a step: each step call has one.")
+    return context.idempotency_key
+
+
+def attempt() -> int:
+    """In a step: which attempt this is, from 1."""
+    context = step_context.get()
+    if context is None or current_machine() is not None:
+        raise NotInFlow("attempt() works only inside a step.")
+    return context.attempt
+
+
+def is_replaying() -> bool:
+    """True while the flow repeats what it did before. For logging and metrics; never branch on it."""
+    machine = current_machine()
+    return machine is not None and (machine.replaying or machine.muted)
+
+
+def patched(name: str) -> bool:
+    """Guard a change to a flow's code: True for flows that reach this line for the first time with the new code,
+    False for those that passed it before.
+
+        if patched("check-stock-first"):
+            await check_stock(order)
+
+    When no flow started before the change is left, replace it by `deprecate_patch(name)`, later by nothing.
+    """
+    check_name("patch name", name)
+    return need_machine("patched()").patched(name, caller_place())
+
+
+def deprecate_patch(name: str) -> None:
+    """Declare that no flow from before the patch is left: the old branch is gone, the marker still allowed."""
+    check_name("patch name", name)
+    need_machine("deprecate_patch()").patched(name, caller_place())
+
+
+class FlowLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger that is silent on replay and adds the flow id to each record (`record.flow_id`)."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # the standard library's name
+        return not is_replaying() and super().isEnabledFor(level)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        machine, context = current_machine(), step_context.get()
+        current = machine.flow_id if machine is not None else context.flow_id if context is not None else None
+        if current is not None:
+            kwargs["extra"] = {**(kwargs.get("extra") or {}), "flow_id": current}
+            msg = f"[{current}] {msg}"
+        return msg, kwargs
+
+
+def get_logger(name: str = "ergon.flow") -> FlowLogger:
+    """A logger for flows and steps: each line is written once, not again on replay."""
+    return FlowLogger(logging.getLogger(name), {})

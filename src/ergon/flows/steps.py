@@ -1,0 +1,302 @@
+"""`@step`: a unit of work whose result is recorded.
+
+Calling a step inside a flow asks the flow's machine for its result: from the history, or by running the body once
+(the executor does that, on the host's event loop). Calling a step inside another step's body just runs the
+function: it is part of that step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, Final, Generic, NamedTuple, ParamSpec, TypeVar, overload
+
+from ergon.core.codec import MISSING, Decoder, decoder_for, digest, hints_of
+from ergon.core.names import check_name
+from ergon.core.retry import RetryPolicy
+from ergon.errors import ArgumentsMismatch, NotInFlow, UsageError
+from ergon.flows.context import caller_place, current_machine, step_context
+from ergon.replay.machine import FlowMachine
+from ergon.replay.operations import OperationKind, Place
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened(Generic[R]):
+    """Answer of a `verify` callback: the interrupted step did happen, with this result."""
+
+    result: R
+
+
+DID_NOT_HAPPEN: Final = object()
+"""Answer of a `verify` callback: the interrupted step did not happen; run it again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOptions:
+    """How a step is run."""
+
+    retry: RetryPolicy = RetryPolicy.NONE
+    timeout: float | None = None
+    """Seconds one attempt may take; None: no limit."""
+    at_most_once: bool = False
+    verify: Callable[..., Any] | None = None
+    process: bool = False
+    """Run a plain function in another process, for work that keeps a core busy."""
+    depends_on: tuple[str, ...] | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+
+class StepRequest(NamedTuple):
+    """One call of a step: what an operation of kind `step` carries."""
+
+    step: Step[Any, Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class Step(Generic[P, R]):
+    """A function whose results are recorded. Made by `@step` and `run_step`."""
+
+    def __init__(self, function: Callable[..., Any], *, name: str | None = None, options: StepOptions) -> None:
+        self.function = function
+        self.options = options
+        self.name = check_name("step name", name if name is not None else public_name(function))
+        self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
+        self.is_method = False
+        self._signature = inspect.signature(function)
+        self._positional_max, self._positional_min = _arity(self._signature)
+        self._decoder: Decoder | None = None
+        functools.update_wrapper(self, function)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.is_method = True
+
+    @property
+    def decoder(self) -> Decoder:
+        """Decodes results by the return annotation; found on first use, when all names are defined."""
+        if self._decoder is None:
+            self._decoder = decoder_for(hints_of(self.function).result)
+        return self._decoder
+
+    @overload
+    def __get__(self: Step[Concatenate[S, Q], R], instance: None, owner: type[S]) -> Step[Concatenate[S, Q], R]: ...
+    @overload
+    def __get__(self: Step[Concatenate[S, Q], R], instance: S, owner: type[S]) -> BoundStep[Q, R]: ...
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        return self if instance is None else BoundStep(self, instance)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Ask for the result. Await it, or hand it to `gather`, `create_task` and the like."""
+        frame = sys._getframe(1)  # noqa: SLF001
+        return self.call(args, kwargs, (frame.f_code, frame.f_lasti))
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], place: Place) -> Coroutine[Any, Any, R]:
+        """`__call__` with the place it was written at."""
+        if kwargs or not self._positional_min <= len(args) <= self._positional_max:
+            self._check(args, kwargs)
+        machine = current_machine()
+        if machine is not None:
+            return self._ask(machine, args, kwargs, place)
+        if step_context.get() is None:
+            raise NotInFlow(
+                f"step `{self.name}` was called outside a flow, where its result would not be recorded. Call it from "
+                f"a flow, or run the plain function with `{self.name}.function(...)`."
+            )
+        return self._run_inside_step(args, kwargs)
+
+    async def _ask(self, machine: FlowMachine, args: tuple[Any, ...], kwargs: dict[str, Any], place: Place) -> R:
+        op = machine.ask(
+            kind=OperationKind.STEP,
+            name=self.name,
+            digest=digest(args[1:] if self.is_method else args, kwargs),
+            request=StepRequest(self, args, kwargs),
+            place=place,
+        )
+        try:
+            return await op.future  # type: ignore[no-any-return]
+        except asyncio.CancelledError:
+            if op.future.cancelled():
+                machine.abandon(op)
+            raise
+
+    async def _run_inside_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        if self.is_async:
+            return await self.function(*args, **kwargs)  # type: ignore[no-any-return]
+        return await asyncio.to_thread(self.function, *args, **kwargs)
+
+    def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise ArgumentsMismatch(
+                f"step `{self.name}{self._signature}` was called with arguments it does not take: {error}"
+            ) from None
+
+    def __repr__(self) -> str:
+        return f"<step {self.name}>"
+
+
+class BoundStep(Generic[P, R]):
+    """A step of an object: `self.charge`."""
+
+    __slots__ = ("instance", "step")
+
+    def __init__(self, step: Step[Any, R], instance: Any) -> None:
+        self.step = step
+        self.instance = instance
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Ask for the result."""
+        return self.step.call((self.instance, *args), kwargs, caller_place())
+
+
+def public_name(function: Callable[..., Any]) -> str:
+    """The name a function is known by in the log: its qualified name without enclosing functions."""
+    name: str = getattr(function, "__qualname__", "") or getattr(function, "__name__", "")
+    name = name.rsplit("<locals>.", 1)[-1]
+    if not name or "<" in name:
+        raise UsageError(f"{function!r} has no name of its own; give it one with name=...")
+    return name
+
+
+def _arity(signature: inspect.Signature) -> tuple[int, int]:
+    """How many positional arguments fit, at most and at least; (-1, 0) sends every call through `bind`."""
+    most = least = 0
+    for parameter in signature.parameters.values():
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            most += 1
+            least += parameter.default is parameter.empty
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            most = 1 << 30
+        elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+            return -1, 0
+    return most, least
+
+
+@overload
+def step(function: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
+@overload
+def step(function: Callable[P, R], /) -> Step[P, R]: ...
+@overload
+def step(
+    *,
+    name: str | None = None,
+    retry: RetryPolicy = ...,
+    timeout: float | None = None,
+    at_most_once: bool = False,
+    verify: Callable[..., Any] | None = None,
+    process: bool = False,
+    depends_on: str | Sequence[str] | None = None,
+    inputs: Mapping[str, str] | None = None,
+) -> _StepDecorator: ...
+def step(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: RetryPolicy = RetryPolicy.NONE,
+    timeout: float | None = None,
+    at_most_once: bool = False,
+    verify: Callable[..., Any] | None = None,
+    process: bool = False,
+    depends_on: str | Sequence[str] | None = None,
+    inputs: Mapping[str, str] | None = None,
+) -> Any:
+    """Make a function a step: its result is recorded once and never computed again.
+
+    Works on `async def` and on plain `def`, which runs on a thread; with or without parentheses.
+
+    name: the name in the log; default: the function's qualified name. Renaming a step changes the flow's code.
+    retry: when and how often a failed attempt is repeated; default: never.
+    timeout: seconds that one attempt may take before it is cancelled and fails with `StepTimeout`.
+    at_most_once: never start the body twice; when a crash hits it, the flow sees `StepInterrupted`.
+    verify: for at-most-once steps: called with the same arguments after an interruption; returns
+        `Happened(result=...)` or `DID_NOT_HAPPEN` (then the body is run again).
+    process: run a plain module-level `def` in a process pool; its arguments and result are pickled on the way.
+    depends_on, inputs: for `dag(self)`: names of the steps that must end first, and which of their results become
+        which argument (`{"parameter": "step"}`).
+    """
+    if isinstance(depends_on, str):
+        depends_on = (depends_on,)
+    if timeout is not None and not timeout > 0:
+        raise UsageError(f"timeout={timeout!r}: give seconds greater than 0, or None for no limit")
+    if at_most_once and verify is None and retry.attempts_max > 1:
+        raise UsageError("at_most_once=True excludes retry=...: a second attempt is a second start. Add verify=...")
+    if verify is not None and not at_most_once:
+        raise UsageError("verify=... goes with at_most_once=True")
+    if function is not None and process and inspect.iscoroutinefunction(function):
+        raise UsageError("process=True is for plain `def` functions; an `async def` step runs on the event loop")
+    options = StepOptions(
+        retry=retry,
+        timeout=timeout,
+        at_most_once=at_most_once,
+        verify=verify,
+        process=process,
+        depends_on=tuple(depends_on) if depends_on is not None else None,
+        inputs=dict(inputs or {}),
+    )
+    if function is not None:
+        return Step(function, name=name, options=options)
+    return _StepDecorator(name, options)
+
+
+class _StepDecorator:
+    """`@step(...)` waiting for its function."""
+
+    def __init__(self, name: str | None, options: StepOptions) -> None:
+        self._name, self._options = name, options
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Step[P, R]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Any:
+        return Step(function, name=self._name, options=self._options)
+
+
+@overload
+def run_step(
+    function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+) -> Coroutine[Any, Any, R]: ...
+@overload
+def run_step(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+@overload
+def run_step(
+    function: Callable[..., Coroutine[Any, Any, R]], /, *args: Any, name: str, **kwargs: Any
+) -> Coroutine[Any, Any, R]: ...
+@overload
+def run_step(function: Callable[..., R], /, *args: Any, name: str, **kwargs: Any) -> Coroutine[Any, Any, R]: ...
+def run_step(
+    function: Callable[..., Any], /, *args: Any, name: str | None = None, **kwargs: Any
+) -> Coroutine[Any, Any, Any]:
+    """Run any callable as a step, without decorating it: `await run_step(json.loads, text)`.
+
+    name: the step's name in the log; default: the callable's own. A lambda needs one. The callable cannot be given
+    an argument called `name` this way; decorate it instead.
+    """
+    return Step(function, name=name, options=_PLAIN).call(args, kwargs, caller_place())
+
+
+_PLAIN: Final = StepOptions()
+
+__all__ = [
+    "DID_NOT_HAPPEN",
+    "MISSING",
+    "BoundStep",
+    "Happened",
+    "Step",
+    "StepOptions",
+    "StepRequest",
+    "public_name",
+    "run_step",
+    "step",
+]

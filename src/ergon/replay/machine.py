@@ -1,0 +1,352 @@
+"""One flow in memory: deliver an event, run until quiet, collect what the flow asked for.
+
+The machine is all there is to determinism. It delivers recorded events one at a time, in their recorded order, and
+drains the loop between two of them; live it is fed the very same way, with events that have just become durable.
+So a flow cannot tell a replay from its first run, and neither can this class, but for `replaying`, which only
+silences log lines and decides `patched`.
+
+It must be driven from a plain callback of the host loop, never from inside a host task: since Python 3.14 a thread
+has one current task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import hashlib
+import random
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from ergon.core.history import DELIVERED, Event, EventKind
+from ergon.errors import ErgonError, NonDeterminismError
+from ergon.replay import ordering
+from ergon.replay.loop import FlowLoop
+from ergon.replay.mailbox import Mailbox
+from ergon.replay.operations import EXPECTED_KIND, Operation, Place, describe_event, place_text
+from ergon.replay.tasks import FlowTask, Scope
+
+ordering.install()
+
+DISMISS_ROUNDS_MAX: Final = 100
+"""How often a task that resists cancellation is cancelled again before it is abandoned in memory."""
+
+SEEN_AGAIN: Final = "again"
+"""Digest of a signal's event that repeats one from an earlier attempt of the flow."""
+
+_MISSING: Final[Any] = object()
+
+
+class FlowMachine:
+    """A flow's code, its loop and its pending operations."""
+
+    def __init__(
+        self,
+        *,
+        flow_id: str,
+        started_at: float,
+        history: Sequence[Event],
+        entry: Callable[[], Coroutine[Any, Any, Any]],
+        answer: Callable[[Operation, Event], Any],
+        on_error: Callable[[dict[str, Any]], None],
+    ) -> None:
+        """`answer` turns a recorded event into the operation's result, or raises the recorded error."""
+        self.flow_id = flow_id
+        self.loop = FlowLoop(flow_id=flow_id, now=started_at, on_error=on_error)
+        self.loop.machine = self
+        self.loop.on_timer_cancelled(self._timer_cancelled)
+        self.pending: dict[str, Operation] = {}
+        self.mailboxes: dict[str, Mailbox] = {}
+        self.stopped: ErgonError | None = None
+        """Why the flow cannot go on with this code; it is to be parked."""
+        self.replaying = True
+        self.muted = False
+        self.root: FlowTask[Any] | None = None
+        self.patches: dict[str, bool] = {}
+        self.new_patches: list[tuple[str, str]] = []
+        self.cancel_asked = False
+        self.reused: dict[str, Event] = {}
+        """Completed operations of an earlier attempt of this flow, by operation id."""
+        self.reused_signals: dict[str, deque[Event]] = {}
+        self.attempt = 1
+        self._entry = entry
+        self._answer = answer
+        self._requested: list[Operation] = []
+        self._abandoned: list[Operation] = []
+        self.patches.update((event.name, True) for event in history if event.kind == EventKind.PATCHED)
+        self._history = self._current_attempt(history)
+        self._expected: dict[str, Event] = {}
+        self._left_behind: set[str] = set()
+        self._undelivered = 0
+        self._random: random.Random | None = None
+
+    # -- driven by the executor ------------------------------------------------------------------------
+
+    def revive(self) -> None:
+        """Start the flow and deliver its whole history. Call once, from a host callback."""
+        delivered = [event for event in self._history if event.kind in DELIVERED]
+        self._expected = {event.op: event for event in delivered if event.op}
+        loop = self.loop
+        token = loop.enter()
+        try:
+            self.replaying = bool(delivered)
+            self._undelivered = len(delivered)
+            context = contextvars.Context()
+            self.root = context.run(self._start_root, context)
+            self._drain()
+            last = len(delivered) - 1
+            for index, event in enumerate(delivered):
+                if self.stopped is not None:
+                    return
+                if self.root.done():
+                    self._check_left_over(delivered[index:])
+                    return
+                # The turn of the last event is already live: its output is new.
+                self.replaying = index != last
+                self._undelivered -= 1
+                self._deliver(event, _MISSING)
+                self._drain()
+        finally:
+            self.replaying = False
+            loop.leave(token)
+
+    def deliver(self, event: Event, value: Any = _MISSING) -> None:
+        """Let the flow see one durable event, and run it until quiet. `value` saves decoding the payload again."""
+        if self.finished or self.stopped is not None:
+            return
+        token = self.loop.enter()
+        try:
+            self._deliver(event, value)
+            self._drain()
+        finally:
+            self.loop.leave(token)
+
+    def expect(self, event: Event) -> None:
+        """Announce an event that is on its way into the log, so that its operation may be left behind meanwhile."""
+        if event.op:
+            self._expected[event.op] = event
+
+    def take_requested(self) -> list[Operation]:
+        """Operations asked for since the last call and still wanted, oldest first."""
+        requested, self._requested = self._requested, []
+        return [op for op in requested if op.id in self.pending]
+
+    def take_abandoned(self) -> list[Operation]:
+        """Operations the flow stopped waiting for since the last call."""
+        abandoned, self._abandoned = self._abandoned, []
+        return abandoned
+
+    def stop(self, error: ErgonError) -> None:
+        """The flow cannot go on with this code: run nothing more of it. The first reason stands."""
+        if self.stopped is None:
+            self.stopped = error
+        self.muted = True
+        self.loop.clear_ready()
+
+    @property
+    def finished(self) -> bool:
+        """True when the flow's own coroutine has ended."""
+        return self.root is not None and self.root.done()
+
+    def wanted_signals(self) -> dict[str, int]:
+        """For each signal name that somebody waits for: how many values are wanted."""
+        return {name: count for name, box in self.mailboxes.items() if (count := box.wanted())}
+
+    def dismiss(self) -> None:
+        """Take the flow out of memory: cancel its tasks with every command muted.
+
+        Its coroutines must not be left to the garbage collector, which would close them at a random moment, on a
+        random thread, running `finally` blocks in no loop at all.
+        """
+        self.muted = True
+        loop = self.loop
+        token = loop.enter()
+        try:
+            loop.clear_ready()
+            for _ in range(DISMISS_ROUNDS_MAX):
+                if not loop.tasks:
+                    break
+                for task in list(loop.tasks.values()):
+                    task.cancel()
+                loop.run_until_quiet()
+        except RuntimeError:
+            pass  # a task that spins when cancelled: nothing more can be done for it
+        finally:
+            loop.clear_ready()
+            self.pending.clear()
+            self._requested.clear()
+            loop.leave(token)
+
+    # -- asked by flow code, through `ergon.flows` ------------------------------------------------------
+
+    def ask(self, *, kind: str, name: str, digest: str, request: Any, place: Place | None) -> Operation:
+        """Ask for a step or child flow. The operation's future gets its answer."""
+        loop = self.loop
+        op = Operation(
+            loop.current_scope().next_operation(),
+            kind,
+            name,
+            digest,
+            place,
+            asyncio.Future(loop=loop),
+            request,
+            loop.time(),
+        )
+        if self.muted:
+            return op
+        expected = self._expected.get(op.id)
+        if expected is None:
+            self._requested.append(op)
+        elif not _fits(op, expected):
+            self._stop(expected=describe_event(expected), actual=_ask_text(op, expected), seq=expected.seq)
+            return op
+        self.pending[op.id] = op
+        return op
+
+    def abandon(self, op: Operation) -> None:
+        """The flow stopped waiting for `op`."""
+        if self.muted or self.pending.pop(op.id, None) is None:
+            return
+        if op.id in self._expected:
+            self._left_behind.add(op.id)
+        self._abandoned.append(op)
+
+    async def wait_signal(self, name: str, place: Place | None) -> str:
+        """The next value of a signal, as JSON."""
+        box = self.mailboxes.get(name)
+        if box is None:
+            box = self.mailboxes[name] = Mailbox(name)
+        op = self.loop.current_scope().next_operation()
+        return await box.take(self.loop, op=op, source=place_text(place))
+
+    def patched(self, name: str, place: Place | None) -> bool:
+        """Whether this flow takes the new branch at patch `name`; the first answer stands."""
+        known = self.patches.get(name)
+        if known is None:
+            known = self.patches[name] = not self._undelivered
+            if known and not self.muted:
+                self.new_patches.append((name, place_text(place)))
+        return known
+
+    def random(self) -> random.Random:
+        """This flow's own generator, seeded by its id."""
+        if self._random is None:
+            seed = hashlib.sha256(f"ergon:{self.flow_id}".encode()).digest()
+            self._random = random.Random(int.from_bytes(seed, "big"))  # noqa: S311  # repeatable on purpose
+        return self._random
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    def _start_root(self, context: contextvars.Context) -> FlowTask[Any]:
+        return self.loop.spawn(self._entry(), name="flow", context=context, scope=Scope("0"))
+
+    def _current_attempt(self, history: Sequence[Event]) -> Sequence[Event]:
+        """Split off earlier attempts of a retried flow; what they completed is reused by operation id."""
+        start = 0
+        for index, event in enumerate(history):
+            if event.kind == EventKind.FLOW_RETRIED:
+                start = index + 1
+                self.attempt += 1
+        self.remember(history[:start])
+        return history[start:]
+
+    def remember(self, earlier: Sequence[Event]) -> None:
+        """Keep what an earlier attempt completed, to answer the same operations without doing them again."""
+        for event in earlier:
+            if event.kind in _REUSABLE:
+                self.reused[event.op] = event
+            elif event.kind == EventKind.SIGNAL_RECEIVED and event.digest != SEEN_AGAIN:
+                self.reused_signals.setdefault(event.name, deque()).append(event)
+
+    def _drain(self) -> None:
+        try:
+            self.loop.run_until_quiet()
+        except RuntimeError as error:
+            self._stop(expected="a flow that waits", actual=str(error), seq=None)
+
+    def _deliver(self, event: Event, value: Any) -> None:
+        loop = self.loop
+        loop.advance_to(event.at)
+        kind = event.kind
+        if kind in _ANSWERS:
+            op_id = event.op
+            self._expected.pop(op_id, None)
+            op = self.pending.pop(op_id, None)
+            if op is None:
+                self._unasked(event)
+            elif not op.future.done():
+                self._settle(op, event, value)
+        elif kind == EventKind.TIMER_FIRED:
+            self._expected.pop(event.op, None)
+            if not loop.fire(event.op):
+                self._unasked(event)
+        elif kind == EventKind.SIGNAL_RECEIVED:
+            box = self.mailboxes.get(event.name)
+            if box is None:
+                self._unasked(event)
+                return
+            assert event.payload is not None
+            box.arrive(event.payload)
+        elif kind == EventKind.CANCEL_REQUESTED:
+            self.cancel_asked = True
+            assert self.root is not None
+            self.root.cancel(event.name or None)
+
+    def _settle(self, op: Operation, event: Event, value: Any) -> None:
+        if value is _MISSING:
+            try:
+                value = self._answer(op, event)
+            except Exception as error:  # the recorded error, or one that says why it cannot be decoded
+                op.future.set_exception(error)
+                return
+        elif isinstance(value, BaseException) and event.kind in _FAILURES:
+            op.future.set_exception(value)
+            return
+        op.future.set_result(value)
+
+    def _unasked(self, event: Event) -> None:
+        """An event whose operation the flow does not wait for: left behind, or never asked for."""
+        if event.op in self._left_behind:
+            self._left_behind.discard(event.op)
+            return
+        self._stop(expected=describe_event(event), actual=self._pending_text(), seq=event.seq)
+
+    def _check_left_over(self, events: Sequence[Event]) -> None:
+        """The flow ended before its history did: fine for what shared the last commit, wrong for the rest."""
+        for event in events:
+            known = event.op in self.pending or event.op in self._left_behind or event.op in self.loop.armed_ids()
+            if event.op and not known:
+                self._stop(expected=describe_event(event), actual="nothing: the flow ended before", seq=event.seq)
+                return
+
+    def _pending_text(self) -> str:
+        waits = [str(op) for op in self.pending.values()]
+        waits += [f"timer as operation {timer.op}" for timer in self.loop.armed()]
+        waits += [f"signal `{name}`" for name in self.wanted_signals()]
+        return "; ".join(waits[:5]) if waits else "nothing"
+
+    def _stop(self, *, expected: str, actual: str, seq: int | None) -> None:
+        self.stop(NonDeterminismError(expected=expected, actual=actual, seq=seq))
+
+    def _timer_cancelled(self, op: str) -> None:
+        if op in self._expected:
+            self._left_behind.add(op)
+
+
+_ANSWERS: Final = frozenset(
+    {EventKind.STEP_COMPLETED, EventKind.STEP_FAILED, EventKind.CHILD_COMPLETED, EventKind.CHILD_FAILED}
+)
+_FAILURES: Final = frozenset({EventKind.STEP_FAILED, EventKind.CHILD_FAILED})
+_REUSABLE: Final = frozenset({EventKind.STEP_COMPLETED, EventKind.CHILD_COMPLETED, EventKind.TIMER_FIRED})
+
+
+def _fits(op: Operation, event: Event) -> bool:
+    if EXPECTED_KIND.get(event.kind) != op.kind or event.name != op.name:
+        return False
+    return event.digest == op.digest or not event.digest or not op.digest
+
+
+def _ask_text(op: Operation, event: Event) -> str:
+    same = EXPECTED_KIND.get(event.kind) == op.kind and event.name == op.name
+    return f"{op}, with other arguments" if same else str(op)

@@ -1,0 +1,97 @@
+"""What a flow asks for: one operation is one request whose answer becomes an event."""
+
+from __future__ import annotations
+
+import asyncio
+from types import CodeType
+from typing import Any, Final
+
+from ergon.core.history import Event, EventKind
+
+
+class OperationKind:
+    """Which kind of answer an operation waits for."""
+
+    STEP: Final = "step"
+    CHILD: Final = "child"
+
+
+EXPECTED_KIND: Final = {
+    EventKind.STEP_COMPLETED: OperationKind.STEP,
+    EventKind.STEP_FAILED: OperationKind.STEP,
+    EventKind.CHILD_COMPLETED: OperationKind.CHILD,
+    EventKind.CHILD_FAILED: OperationKind.CHILD,
+    EventKind.TIMER_FIRED: "timer",
+    EventKind.SIGNAL_RECEIVED: "signal",
+    EventKind.CANCEL_REQUESTED: "cancel",
+}
+
+
+Place = tuple[CodeType, int]
+"""A place in source code: a code object and an instruction offset. Cheap to take; `place_text` makes it readable."""
+
+_texts: dict[Place, str] = {}
+
+
+def place_text(place: Place | None) -> str:
+    """`file.py:42`, or empty when there is no place."""
+    if place is None:
+        return ""
+    text = _texts.get(place)
+    if text is None:
+        text = _texts[place] = _describe(*place)
+    return text
+
+
+def _describe(code: CodeType, instruction: int) -> str:
+    line: int | None = code.co_firstlineno
+    for start, end, number in code.co_lines():
+        if start <= instruction < end and number is not None:
+            line = number
+            break
+    file = code.co_filename.replace("\\", "/").rsplit("/", 1)[-1]
+    return f"{file}:{line}"
+
+
+class Operation:
+    """A step or a child flow that the flow asked for and that has no answer yet."""
+
+    __slots__ = ("asked_at", "digest", "future", "id", "kind", "name", "place", "request")
+
+    def __init__(
+        self,
+        id: str,
+        kind: str,
+        name: str,
+        digest: str,
+        place: Place | None,
+        future: asyncio.Future[Any],
+        request: Any,
+        asked_at: float,
+    ) -> None:
+        """`request` says what to do; the executor knows its type. `asked_at` is in flow time."""
+        self.id = id
+        self.kind = kind
+        self.name = name
+        self.digest = digest
+        self.place = place
+        self.future = future
+        self.request = request
+        self.asked_at = asked_at
+
+    @property
+    def source(self) -> str:
+        """`file.py:42`, or empty."""
+        return place_text(self.place)
+
+    def __str__(self) -> str:
+        where = f" ({self.source})" if self.place is not None else ""
+        return f"{self.kind} `{self.name}` as operation {self.id}{where}"
+
+
+def describe_event(event: Event) -> str:
+    """An event in the words an operation is described in."""
+    kind = EXPECTED_KIND.get(event.kind, event.kind)  # type: ignore[call-overload]
+    where = f" ({event.source})" if event.source else ""
+    name = f" `{event.name}`" if event.name else ""
+    return f"{kind}{name} as operation {event.op}{where}" if event.op else f"{kind}{name}{where}"

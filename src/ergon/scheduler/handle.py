@@ -1,0 +1,105 @@
+"""A flow seen from outside: wait for its result, signal it, cancel it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Generic, TypeVar
+
+from ergon.core.codec import Decoder, encode
+from ergon.core.commit import FlowRecord, Message, MessageKind
+from ergon.core.failure import rebuild
+from ergon.core.names import check_name
+from ergon.core.status import TaskStatus
+from ergon.errors import FlowCancelled, FlowError, FlowFailed, FlowNotFound, FlowParked, NotInFlow
+from ergon.flows.context import current_machine
+from ergon.scheduler.watching import watcher_of
+from ergon.scheduler.why import why
+from ergon.storage.log import ExecutionLog
+
+R = TypeVar("R")
+
+
+class FlowHandle(Generic[R]):
+    """One flow, by id. Made by `Scheduler.schedule` and `Scheduler.handle`."""
+
+    def __init__(self, log: ExecutionLog, flow_id: str, decoder: Decoder) -> None:
+        self.id = flow_id
+        self._log = log
+        self._decoder = decoder
+
+    def __repr__(self) -> str:
+        return f"<flow {self.id!r}>"
+
+    async def result(self, timeout: float | None = None) -> R:
+        """Wait for the flow's result, for at most `timeout` seconds (default: as long as it takes).
+
+        Raises what the flow raised (where its class is imported here; `StepFailed` otherwise), `FlowCancelled`,
+        `FlowParked`, `FlowNotFound`, and `TimeoutError`: the flow goes on, and waiting again is fine.
+        """
+        return self._outcome(await self.wait_settled(timeout))
+
+    async def wait_settled(self, timeout: float | None = None) -> FlowRecord:
+        """Wait until the flow has ended or is parked, and return its record."""
+        if current_machine() is not None:
+            raise NotInFlow("a handle cannot be awaited inside a flow, where waiting is recorded: use invoke(child).")
+        await self.record()  # an id that nobody started would be waited for in vain
+        async with asyncio.timeout(timeout):
+            return await watcher_of(self._log).settled(self.id)
+
+    def _outcome(self, record: FlowRecord) -> R:
+        if record.status is TaskStatus.COMPLETED:
+            return self._decoder.decode(record.output if record.output is not None else "null")  # type: ignore[no-any-return]
+        if record.status is TaskStatus.PARKED:
+            raise FlowParked(self.id, record.reason)
+        error = rebuild(record.output) if record.output is not None else FlowCancelled(self.id, record.reason)
+        if isinstance(error, FlowError):
+            raise error
+        raise error from FlowFailed(self.id, type(error).__name__)
+
+    async def record(self) -> FlowRecord:
+        """The flow as the log keeps it now. Raises `FlowNotFound`."""
+        record = await self._log.find(self.id)
+        if record is None:
+            raise FlowNotFound(self.id)
+        return record
+
+    async def status(self) -> TaskStatus:
+        """Where the flow stands. Raises `FlowNotFound`."""
+        return (await self.record()).status
+
+    async def why(self) -> str:
+        """One sentence: what the flow waits for, with the evidence. Raises `FlowNotFound`."""
+        return await why(self._log, self.id)
+
+    async def signal(self, name: str, value: Any = None, *, key: str | None = None) -> None:
+        """Send the flow a signal. When this returns, the signal is kept until a wait takes it.
+
+        key: repeating a signal with the same key changes nothing, so a call that timed out can be repeated.
+        Raises `FlowNotFound`, `IllegalMove` when the flow has ended, `EncodingError`.
+        """
+        check_name("signal name", name)
+        if key is not None:
+            check_name("signal key", key)
+        await self._log.send(Message(self.id, MessageKind.SIGNAL, name, encode(value), key))
+
+    async def cancel(self, reason: str = "") -> None:
+        """Ask the flow to stop: `CancelledError` is raised where it waits, running steps are cancelled, children
+        follow. Its `except` and `finally` blocks run, durably. Raises `FlowNotFound`, `IllegalMove` when it has ended.
+        """
+        await self._log.send(Message(self.id, MessageKind.CANCEL, "", encode(reason), "cancel"))
+
+    async def kill(self, reason: str = "") -> None:
+        """Stop the flow without running any more of its code. Raises `FlowNotFound`, `IllegalMove`."""
+        await self._log.move(self.id, TaskStatus.CANCELLED, reason=reason or "killed")
+
+    async def pause(self, reason: str = "") -> None:
+        """Hold the flow back until it is resumed. Raises `FlowNotFound`, `IllegalMove`."""
+        await self._log.move(self.id, TaskStatus.PAUSED, reason=reason or "paused")
+
+    async def resume(self) -> None:
+        """Let a paused or parked flow go on. Raises `FlowNotFound`, `IllegalMove`."""
+        await self._log.move(self.id, TaskStatus.PENDING)
+
+    async def retry(self) -> None:
+        """Try a failed flow again; what it completed is kept. Raises `FlowNotFound`, `IllegalMove`."""
+        await self._log.move(self.id, TaskStatus.PENDING)

@@ -1,0 +1,212 @@
+"""`Scheduler`: start flows and manage them, from any process, with or without their code."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self, TypeVar, overload
+
+from ergon.core.codec import MISSING, decoder_for, encode
+from ergon.core.commit import FlowFilter, FlowRecord, NewFlow
+from ergon.core.history import Event
+from ergon.core.names import check_name
+from ergon.core.status import TaskStatus
+from ergon.errors import FlowIdConflict, NotInFlow, UsageError
+from ergon.flows.context import current_machine
+from ergon.flows.flow import FlowCall
+from ergon.flows.types import flow_call_of
+from ergon.scheduler.handle import FlowHandle
+from ergon.storage.log import ExecutionLog
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleOptions:
+    """What seldom needs saying when a flow is started; None: as the flow itself is declared."""
+
+    queue: str | None = None
+    priority: int | None = None
+    """Higher is claimed first."""
+    timeout: float | None = None
+    """Seconds after its first start when it is cancelled."""
+
+
+class Scheduler:
+    """Starts flows and looks after them.
+
+        handle = await Scheduler(log).schedule(process.bind(order), id="order-1")
+        receipt = await handle.result()
+
+    A scheduler has one of three version states: `with_version("1.4")` stamps every flow it starts, so that only
+    workers that run this version claim it; `from_env()` takes the version from DEPLOY_VERSION; `unversioned()`, the
+    state of a new scheduler, stamps none.
+    """
+
+    def __init__(self, log: ExecutionLog) -> None:
+        self._log = log
+        self._version: str | None = None
+
+    # -- versions --------------------------------------------------------------------------------------
+
+    @property
+    def version(self) -> str | None:
+        """The version stamped on flows, or None."""
+        return self._version
+
+    def with_version(self, version: str) -> Self:
+        """A scheduler that stamps `version` on the flows it starts."""
+        other = type(self)(self._log)
+        other._version = check_name("version", version)
+        return other
+
+    def from_env(self, variable: str = "DEPLOY_VERSION") -> Self:
+        """A scheduler whose version is the value of an environment variable. Raises `UsageError` when unset."""
+        version = os.environ.get(variable)
+        if not version:
+            raise UsageError(f"{variable} is not set; set it to the deployed version, or use unversioned()")
+        return self.with_version(version)
+
+    def unversioned(self) -> Self:
+        """A scheduler that stamps no version: any worker with the code runs its flows."""
+        return type(self)(self._log)
+
+    # -- starting --------------------------------------------------------------------------------------
+
+    @overload
+    async def schedule(
+        self,
+        flow: FlowCall[R],
+        *,
+        id: str | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+        options: ScheduleOptions | None = None,
+    ) -> FlowHandle[R]: ...
+    @overload
+    async def schedule(
+        self,
+        flow: object,
+        *,
+        id: str | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+        options: ScheduleOptions | None = None,
+    ) -> FlowHandle[Any]: ...
+    async def schedule(
+        self,
+        flow: Any,
+        *,
+        id: str | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+        options: ScheduleOptions | None = None,
+    ) -> FlowHandle[Any]:
+        """Start a flow. When this returns, it exists, once, and will reach an end.
+
+        flow: `my_flow.bind(...)`, or an object of a `@flow_type` class.
+        id: the flow's id and idempotency key: the same id with the same input returns the same flow. Default: random.
+        delay: seconds to wait before it may start. at: or the time, with a time zone.
+
+        Raises `FlowIdConflict` when the id belongs to a flow with another name or input, `EncodingError`,
+        `ArgumentsMismatch`, `InvalidName`, `UsageError`.
+        """
+        call = flow_call_of(flow)
+        declared, chosen = call.flow.options, options if options is not None else ScheduleOptions()
+        new = NewFlow(
+            id=check_name("flow id", id) if id is not None else str(uuid.uuid4()),
+            name=call.flow.name,
+            input=call.input,
+            queue=check_name("queue", chosen.queue) if chosen.queue is not None else declared.queue,
+            version=self._version,
+            priority=chosen.priority if chosen.priority is not None else declared.priority,
+            timeout_seconds=chosen.timeout if chosen.timeout is not None else declared.timeout,
+            start_at=_start_at(at, delay),
+            delay_seconds=delay,
+        )
+        await self._create(new)
+        return FlowHandle(self._log, new.id, call.flow.result_decoder)
+
+    async def schedule_named(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        id: str | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+        options: ScheduleOptions | None = None,
+    ) -> FlowHandle[Any]:
+        """Start a flow by its name, from a program that does not have its code.
+
+        arguments: by parameter name, as plain values (`self` for a `@flow_type` object's fields).
+        """
+        chosen = options if options is not None else ScheduleOptions()
+        new = NewFlow(
+            id=check_name("flow id", id) if id is not None else str(uuid.uuid4()),
+            name=check_name("flow name", name),
+            input=encode(dict(arguments)),
+            queue=check_name("queue", chosen.queue) if chosen.queue is not None else "default",
+            version=self._version,
+            priority=chosen.priority or 0,
+            timeout_seconds=chosen.timeout,
+            start_at=_start_at(at, delay),
+            delay_seconds=delay,
+        )
+        await self._create(new)
+        return FlowHandle(self._log, new.id, decoder_for(MISSING))
+
+    async def _create(self, new: NewFlow) -> None:
+        if current_machine() is not None:
+            raise NotInFlow("a Scheduler cannot be used inside a flow: use invoke(child), or put the call in a step.")
+        existing = await self._log.create(new)
+        if existing is None:
+            return
+        if existing.name != new.name:
+            raise FlowIdConflict(
+                f"flow id {new.id!r} belongs to a flow `{existing.name}`, not `{new.name}`; choose another id"
+            )
+        if existing.input != new.input:
+            raise FlowIdConflict(
+                f"flow id {new.id!r} belongs to a flow `{existing.name}` with another input; choose another id, or "
+                "repeat the call with the same input"
+            )
+
+    # -- looking ---------------------------------------------------------------------------------------
+
+    def handle(self, flow_id: str, result_type: Any = MISSING) -> FlowHandle[Any]:
+        """A flow by its id. `result_type` decodes its result; default: plain JSON."""
+        return FlowHandle(self._log, check_name("flow id", flow_id), decoder_for(result_type))
+
+    async def list(
+        self, where: FlowFilter | None = None, *, limit: int = 100, after: str | None = None
+    ) -> tuple[list[FlowRecord], str | None]:
+        """Flows, newest first, and the key of the next page (None: no more)."""
+        return await self._log.list(where if where is not None else FlowFilter(), limit=limit, after=after)
+
+    async def count(self, where: FlowFilter | None = None) -> dict[TaskStatus, int]:
+        """How many flows there are of each status."""
+        return await self._log.count(where if where is not None else FlowFilter())
+
+    async def history(self, flow_id: str) -> list[Event]:
+        """All events of a flow, in order."""
+        return await self._log.history(flow_id)
+
+    async def delete(self, flow_id: str) -> bool:
+        """Remove an ended flow with its history and children. False when there is none; `IllegalMove` if it runs."""
+        return await self._log.delete(flow_id)
+
+
+def _start_at(at: datetime | None, delay: float | None) -> float | None:
+    if delay is not None and not 0 <= delay < 3.2e9:
+        raise UsageError(f"delay={delay!r}: give seconds from 0 up to a hundred years")
+    if at is None:
+        return None
+    if delay is not None:
+        raise UsageError("give delay=... or at=..., not both")
+    if at.tzinfo is None:
+        raise UsageError(f"at={at!r} has no time zone; say which, such as at.astimezone() or tzinfo=UTC")
+    return at.timestamp()

@@ -1,0 +1,90 @@
+"""Wait until flows have ended: one watcher per log, however many wait."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+from weakref import WeakKeyDictionary
+
+from ergon.core.commit import FlowRecord, Hint
+from ergon.errors import StoreError
+from ergon.storage.log import ExecutionLog
+
+POLL_SECONDS: Final = 1.0
+"""How often to look when no hint comes."""
+
+_CHUNK: Final = 500
+
+
+class Watcher:
+    """Tells those who wait when their flow has ended or is parked."""
+
+    def __init__(self, log: ExecutionLog) -> None:
+        self._log = log
+        self._waiting: dict[str, list[asyncio.Future[FlowRecord]]] = {}
+        self._due: set[str] = set()
+        self._look = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def settled(self, flow_id: str) -> FlowRecord:
+        """The record of the flow once it has ended or is parked."""
+        future: asyncio.Future[FlowRecord] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(flow_id, []).append(future)
+        self._due.add(flow_id)
+        self._look.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._watch(), name="ergon-results")
+        try:
+            return await future
+        finally:
+            waiting = self._waiting.get(flow_id, [])
+            if future in waiting:
+                waiting.remove(future)
+            if not waiting:
+                self._waiting.pop(flow_id, None)
+
+    def _on_hint(self, hint: Hint) -> None:
+        if hint.elsewhere:
+            self._due.update(self._waiting)
+        elif not hint.settled.isdisjoint(self._waiting):
+            self._due.update(hint.settled & self._waiting.keys())
+        else:
+            return
+        self._look.set()
+
+    async def _watch(self) -> None:
+        unsubscribe = self._log.subscribe(self._on_hint)
+        try:
+            while self._waiting:
+                try:
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await self._look.wait()
+                except TimeoutError:
+                    self._due.update(self._waiting)
+                self._look.clear()
+                due, self._due = sorted(self._due & self._waiting.keys()), set()
+                for start in range(0, len(due), _CHUNK):
+                    for record in await self._log.settled(due[start : start + _CHUNK]):
+                        self._tell(record)
+        except StoreError as error:
+            for future in (future for futures in self._waiting.values() for future in futures):
+                if not future.done():
+                    future.set_exception(error)
+        finally:
+            unsubscribe()
+
+    def _tell(self, record: FlowRecord) -> None:
+        for future in self._waiting.pop(record.id, ()):
+            if not future.done():
+                future.set_result(record)
+
+
+_watchers: WeakKeyDictionary[ExecutionLog, Watcher] = WeakKeyDictionary()
+
+
+def watcher_of(log: ExecutionLog) -> Watcher:
+    """The log's watcher."""
+    watcher = _watchers.get(log)
+    if watcher is None:
+        watcher = _watchers[log] = Watcher(log)
+    return watcher

@@ -1,0 +1,96 @@
+"""`why`: one sentence that says what a flow waits for, and how one can tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ergon.core.commit import FlowRecord, WorkerRecord
+from ergon.core.status import TaskStatus
+from ergon.errors import FlowNotFound
+from ergon.executor.sentences import clock_time, read_waits, waits_sentence
+from ergon.storage.log import ExecutionLog
+
+
+async def why(log: ExecutionLog, flow_id: str) -> str:
+    """Say in one sentence why the flow is where it is. Raises `FlowNotFound`."""
+    record = await log.find(flow_id)
+    if record is None:
+        raise FlowNotFound(flow_id)
+    workers = [worker for worker in await log.workers() if worker.state in ("alive", "draining")]
+    unread = [message.name for message in await log.inbox(flow_id) if message.kind == "signal"]
+    sentence = _SENTENCES[record.status](record, workers, log.now())
+    if unread and record.status is TaskStatus.SUSPENDED:
+        sentence += f" (unread signals: {', '.join(sorted(set(unread))[:5])})"
+    return f"flow {flow_id!r} {sentence}"
+
+
+def _pending(record: FlowRecord, workers: list[WorkerRecord], now: float) -> str:
+    if record.wake_at is not None and record.wake_at > now:
+        return f"is scheduled to start at {clock_time(record.wake_at)}"
+    if not workers:
+        return "is ready, but no worker is alive: start one that runs its code"
+    able = [worker for worker in workers if record.name in worker.flows]
+    if not able:
+        names = ", ".join(sorted({worker.name for worker in workers}))
+        return f"is ready, but no live worker has code for flow `{record.name}` (alive: {names})"
+    in_queue = [worker for worker in able if record.queue in worker.queues]
+    if not in_queue:
+        return f"is ready, but no live worker takes from queue `{record.queue}`"
+    if record.version is not None and not any(
+        worker.versions is None or record.version in worker.versions for worker in in_queue
+    ):
+        versions = ", ".join(sorted({version for worker in in_queue for version in worker.versions or ()})) or "none"
+        return f"is ready, but no live worker runs version {record.version!r} (they run: {versions})"
+    return f"is ready and will be claimed by {in_queue[0].name!r} as soon as it has room"
+
+
+def _running(record: FlowRecord, workers: list[WorkerRecord], now: float) -> str:
+    owner = next((worker for worker in workers if worker.id == record.owner), None)
+    if owner is None:
+        return f"is owned by {record.owner}, which is gone; its lease has to run out before another worker goes on"
+    at = f"on worker {owner.name!r} (pid {owner.pid} on {owner.host})"
+    waits = read_waits(record.reason)
+    if not waits:
+        return f"is running {at}"
+    busy = [wait for wait in waits if wait.get("kind") == "step"]
+    if busy:
+        return f"is running {_step(busy[0])} {at}" + (f" and {len(busy) - 1} more steps" if len(busy) > 1 else "")
+    return f"is in memory {at}, {waits_sentence(waits)}"
+
+
+def _step(wait: dict[str, Any]) -> str:
+    attempt = f", attempt {wait['attempt']}" if wait.get("attempt", 1) > 1 else ""
+    source = f", asked for at {wait['source']}" if wait.get("source") else ""
+    return f'step "{wait.get("name")}" (since {clock_time(wait["since"])}{attempt}{source})'
+
+
+def _suspended(record: FlowRecord, workers: list[WorkerRecord], now: float) -> str:
+    sentence = f"is {waits_sentence(read_waits(record.reason))}" if record.reason else "has not started yet"
+    if record.wake_at is None:
+        return sentence
+    if record.wake_at > now:
+        return f"{sentence}; it goes on by itself at {clock_time(record.wake_at)}"
+    return f"{sentence}; it was due at {clock_time(record.wake_at)} and {_nobody(record, workers)}"
+
+
+def _nobody(record: FlowRecord, workers: list[WorkerRecord]) -> str:
+    if any(record.name in worker.flows for worker in workers):
+        return "will be claimed in a moment"
+    return "no live worker has code for it"
+
+
+def _ended(record: FlowRecord, workers: list[WorkerRecord], now: float) -> str:
+    at = f" at {clock_time(record.ended_at)}" if record.ended_at is not None else ""
+    return f"has ended: {record.status}{at}" + (f" ({record.reason})" if record.reason else "")
+
+
+_SENTENCES = {
+    TaskStatus.PENDING: _pending,
+    TaskStatus.RUNNING: _running,
+    TaskStatus.SUSPENDED: _suspended,
+    TaskStatus.PAUSED: lambda record, _workers, _now: f"was paused: {record.reason}; resume it",
+    TaskStatus.PARKED: lambda record, _workers, _now: f"is parked: {record.reason}",
+    TaskStatus.COMPLETED: _ended,
+    TaskStatus.FAILED: _ended,
+    TaskStatus.CANCELLED: _ended,
+}

@@ -1,0 +1,82 @@
+"""Bring flows in: as soon as there is one and room for it, never more than fit."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from ergon.core.commit import ClaimRequest, Hint
+from ergon.storage.log import ExecutionLog
+from ergon.worker.residents import Residents
+
+CLAIM_BATCH_MAX: Final = 256
+"""Flows taken by one claim: enough to fill a group commit, few enough that other workers get their share."""
+
+
+class Claimer:
+    """Claims for one incarnation."""
+
+    def __init__(
+        self,
+        log: ExecutionLog,
+        residents: Residents,
+        request: ClaimRequest,
+        *,
+        poll_seconds: float,
+        enable_timers: bool,
+    ) -> None:
+        self._log = log
+        self._residents = residents
+        self._request = request
+        self._poll_seconds = poll_seconds
+        self._enable_timers = enable_timers
+        self._something = asyncio.Event()
+        self._wake_at: float | None = None
+
+    def on_hint(self, hint: Hint) -> None:
+        """Look sooner."""
+        if hint.ready or hint.elsewhere:
+            self._something.set()
+        elif hint.wake_at is not None and (self._wake_at is None or hint.wake_at < self._wake_at):
+            self._something.set()
+
+    def look(self) -> None:
+        """There is room again."""
+        self._something.set()
+
+    async def tick(self) -> None:
+        """Claim until nothing is ready or no room is left; then wait for a hint, a wake time, or the poll."""
+        self._something.clear()
+        while (room := self._room()) > 0:
+            request = ClaimRequest(
+                worker=self._request.worker,
+                names=self._request.names,
+                queues=self._request.queues,
+                versions=self._request.versions,
+                limit=min(room, CLAIM_BATCH_MAX),
+                claims_stalled_max=self._request.claims_stalled_max,
+            )
+            claimed = await self._log.claim(request)
+            for flow in claimed:
+                self._residents.adopt(flow)
+            if len(claimed) < request.limit:
+                break
+        await self._wait()
+
+    def _room(self) -> int:
+        room = self._residents.room
+        if room <= 0:
+            self._residents.evict(0.0, CLAIM_BATCH_MAX)
+            room = self._residents.room
+        return room
+
+    async def _wait(self) -> None:
+        self._wake_at = await self._log.next_wake(self._request.names) if self._enable_timers else None
+        timeout = self._poll_seconds
+        if self._wake_at is not None:
+            timeout = min(timeout, max(self._wake_at - self._log.now(), 0.0))
+        try:
+            async with asyncio.timeout(timeout):
+                await self._something.wait()
+        except TimeoutError:
+            pass

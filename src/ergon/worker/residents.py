@@ -1,0 +1,163 @@
+"""The flows in a worker's memory: adopt, hand them their messages, evict those that can only wait, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from ergon.core.commit import ClaimedFlow, Hint, Received, Settled
+from ergon.executor.host import Host
+from ergon.executor.run import FlowRun
+from ergon.storage.log import ExecutionLog
+from ergon.worker.registry import FlowRegistry
+
+logger = logging.getLogger("ergon.worker")
+
+STEP_WAIT_EVICT_SECONDS: Final = 60.0
+"""A flow whose step body waits durably is evicted only after this: the body runs again from its start then."""
+
+UNCLAIMED_MESSAGES_MAX: Final = 10_000
+
+
+class Residents:
+    """Flows owned by this worker."""
+
+    def __init__(
+        self, log: ExecutionLog, host: Host, registry: FlowRegistry, *, capacity: int, evict_after_seconds: float
+    ) -> None:
+        self.runs: dict[str, FlowRun] = {}
+        self._log = log
+        self._host = host
+        self._registry = registry
+        self._capacity = capacity
+        self._evict_after = evict_after_seconds
+        self._owner = ""
+        self._cursor = 0
+        self._fetching: asyncio.Task[None] | None = None
+        self._fetch_again = False
+        self._early: dict[str, list[Received]] = {}
+        self._emptied: asyncio.Event = asyncio.Event()
+        self._on_room: Callable[[], None] = lambda: None
+
+    def belong_to(self, owner: str, on_room: Callable[[], None]) -> None:
+        """Start over under a new incarnation; `on_room` is called when a flow leaves."""
+        self._owner, self._cursor = owner, 0
+        self._early.clear()
+        self._on_room = on_room
+
+    @property
+    def room(self) -> int:
+        """How many more flows fit."""
+        return self._capacity - len(self.runs)
+
+    def adopt(self, claimed: ClaimedFlow) -> None:
+        """Take a claimed flow in and start it."""
+        run = FlowRun(claimed, self._registry[claimed.flow.name], self._host, on_end=self._ended)
+        stale = self.runs.get(run.flow_id)
+        if stale is not None:
+            stale.abort("the flow was claimed again")
+        self.runs[run.flow_id] = run
+        run.start()
+        early = self._early.pop(run.flow_id, None)
+        if early:
+            self._host.loop.call_soon(run.receive, early)
+
+    def _ended(self, run: FlowRun, _settled: Settled | None) -> None:
+        if self.runs.get(run.flow_id) is run:
+            del self.runs[run.flow_id]
+            self._on_room()
+        if not self.runs:
+            self._emptied.set()
+
+    # -- messages --------------------------------------------------------------------------------------
+
+    def on_hint(self, hint: Hint) -> None:
+        """Fetch messages when one may be for a flow here."""
+        if hint.elsewhere or not hint.inbox.isdisjoint(self.runs):
+            self.fetch_soon()
+        elif hint.inbox:
+            self.fetch_soon()  # perhaps for a flow that is being claimed right now
+
+    def fetch_soon(self) -> None:
+        """Fetch messages, or once more when a fetch is under way."""
+        if self._fetching is not None and not self._fetching.done():
+            self._fetch_again = True
+            return
+        if self._owner:
+            self._fetching = self._host.loop.create_task(self.fetch(), name="ergon-inbox")
+
+    async def fetch(self) -> None:
+        """Hand every new message to its flow."""
+        while True:
+            self._fetch_again = False
+            self._cursor, messages = await self._log.arrivals(self._owner, self._cursor)
+            by_flow: dict[str, list[Received]] = {}
+            for message in messages:
+                by_flow.setdefault(message.flow_id, []).append(message)
+            for flow_id, batch in by_flow.items():
+                run = self.runs.get(flow_id)
+                if run is not None:
+                    run.receive(batch)
+                elif len(self._early) < UNCLAIMED_MESSAGES_MAX:
+                    # Ours in the log, but the claim has not come back yet.
+                    self._early.setdefault(flow_id, []).extend(batch)
+            if not self._fetch_again:
+                return
+
+    # -- leaving memory ----------------------------------------------------------------------------------
+
+    async def sweep(self) -> None:
+        """Evict flows that have only waited for a while and will go on doing so."""
+        self.evict(self._evict_after)
+
+    def evict(self, idle_seconds: float, count: int | None = None) -> int:
+        """Let go up to `count` flows that have waited this long; the longest-waiting first."""
+        now, log_now = self._host.loop.time(), self._log.now()
+        waiting: list[tuple[float, FlowRun]] = []
+        for run in self.runs.values():
+            since = run.idle_since
+            if since is None or now - since < (STEP_WAIT_EVICT_SECONDS if run.bodies else idle_seconds):
+                continue
+            wake_at = run.wake_at
+            if wake_at is None or wake_at - log_now > self._evict_after:
+                waiting.append((since, run))
+        waiting.sort(key=lambda pair: pair[0])
+        return sum(run.suspend() for _, run in waiting[:count])
+
+    async def drain(self, deadline_seconds: float) -> int:
+        """Let every flow go: at once if it waits, after its running steps otherwise, at the deadline in any case.
+
+        Returns how many had to be interrupted in a step.
+        """
+        self._host.draining = True
+        self._emptied.clear()
+        for run in list(self.runs.values()):
+            run.drain()
+        if not self.runs:
+            return 0
+        try:
+            async with asyncio.timeout(deadline_seconds):
+                await self._emptied.wait()
+        except TimeoutError:
+            left = list(self.runs.values())
+            self._emptied.clear()
+            for run in left:
+                run.give_back()
+            try:
+                async with asyncio.timeout(5):
+                    await self._emptied.wait()
+            except TimeoutError:
+                logger.warning("%d flows could not be given back in time; their lease ends with the worker", len(self.runs))
+            return len(left)
+        return 0
+
+    def abort_all(self, why: str) -> None:
+        """The lease is lost: forget every flow."""
+        for run in list(self.runs.values()):
+            run.abort(why)
+
+    def doing(self) -> dict[str, str]:
+        """What each flow does or waits for, for the log."""
+        return {run.flow_id: run.waits() for run in self.runs.values()}

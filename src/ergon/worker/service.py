@@ -1,0 +1,33 @@
+"""Loops that tick: sleeping, logging and cancellation are written once, here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from ergon.errors import LeaseLost, LogClosed, StoreError
+
+logger = logging.getLogger("ergon.worker")
+
+AFTER_ERROR_SECONDS: Final = 0.5
+
+
+async def every(seconds: float, tick: Callable[[], Awaitable[object]], *, name: str) -> None:
+    """Call `tick` now and then each `seconds`, until cancelled or the log is closed.
+
+    A tick that fails is logged and tried again next time: no service of a worker ends by an error.
+    """
+    while True:
+        try:
+            await tick()
+        except (LogClosed, LeaseLost):
+            return
+        except StoreError as error:
+            logger.warning("%s: %s; trying again in %g s", name, error, max(seconds, AFTER_ERROR_SECONDS))
+            await asyncio.sleep(AFTER_ERROR_SECONDS)
+        except Exception:  # noqa: BLE001 - the one broad catch of the worker's services
+            logger.exception("%s failed; trying again in %g s", name, max(seconds, AFTER_ERROR_SECONDS))
+            await asyncio.sleep(AFTER_ERROR_SECONDS)
+        await asyncio.sleep(seconds)

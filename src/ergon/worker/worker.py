@@ -1,0 +1,239 @@
+"""`Worker`: the part of a program that executes flows.
+
+    async with Worker(log, flows=[process]):
+        ...
+
+Any number of workers, in one process or many, may share a log. Each owns the flows it has claimed for as long as it
+renews its lease; when it dies, another goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from ergon.core.commit import ClaimRequest, Hint
+from ergon.core.names import check_name
+from ergon.errors import LogClosed, UsageError
+from ergon.executor.host import Host
+from ergon.executor.incarnation import Incarnation
+from ergon.storage.log import ExecutionLog
+from ergon.worker.claimer import Claimer
+from ergon.worker.registry import FlowRegistry
+from ergon.worker.residents import Residents
+from ergon.worker.service import every
+
+logger = logging.getLogger("ergon.worker")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """What seldom needs changing."""
+
+    capacity: int = 1_000
+    """Flows in memory at once. Flows that only wait leave memory, so far more can be under way."""
+    lease_seconds: float = 10.0
+    """How long after a worker's machine vanished another takes its flows over. (A process that died on the same host
+    is noticed at once.)"""
+    evict_after_seconds: float = 1.0
+    """A flow that has only waited for this long leaves memory."""
+    drain_seconds: float = 30.0
+    """How long a shutdown waits for running steps."""
+    poll_seconds: float = 1.0
+    """How often to look when no hint comes. Hints make it far sooner; this bounds what a lost hint costs."""
+    reap_seconds: float = 1.0
+    """How often to look for dead workers."""
+    step_threads: int | None = None
+    """Threads for plain `def` steps; None: the standard library's default, cores + 4 and at most 32."""
+    claims_stalled_max: int = 20
+    """A flow is parked when its worker died this often in a row without it recording anything."""
+
+    def __post_init__(self) -> None:
+        for field in ("capacity", "lease_seconds", "evict_after_seconds", "poll_seconds", "reap_seconds"):
+            if not getattr(self, field) > 0:
+                raise UsageError(f"WorkerOptions({field}={getattr(self, field)!r}): give more than 0")
+
+
+class Worker:
+    """Executes flows it has code for.
+
+    log: a connected execution log.
+    name: for people; need not be unique.
+    flows: functions decorated with @flow and @flow_type classes. More can be added with `register` before `start`.
+    queues: which queues to take from. Default: "default".
+    versions: which versions of flows this code runs; default: any. A flow without a version fits every worker.
+    enable_timers: False leaves flows whose timers are due to other workers.
+    """
+
+    def __init__(
+        self,
+        log: ExecutionLog,
+        name: str = "worker",
+        *,
+        flows: Iterable[Any] = (),
+        queues: Sequence[str] = ("default",),
+        versions: Sequence[str] | str | None = None,
+        enable_timers: bool = True,
+        options: WorkerOptions | None = None,
+    ) -> None:
+        self.name = check_name("worker name", name)
+        self.registry = FlowRegistry(flows)
+        self.options = options if options is not None else WorkerOptions()
+        self._log = log
+        self._queues = tuple(check_name("queue", queue) for queue in queues)
+        self._versions = (versions,) if isinstance(versions, str) else tuple(versions) if versions is not None else None
+        self._enable_timers = enable_timers
+        self._host: Host | None = None
+        self._residents: Residents | None = None
+        self._claimer: Claimer | None = None
+        self._incarnation: Incarnation | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._unsubscribe: Any = None
+        self._restart: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    async def register(self, *flows: Any) -> None:
+        """Add flows or `@flow_type` classes. Raises `DuplicateRegistration`, and `UsageError` once started."""
+        if self._incarnation is not None:
+            raise UsageError(f"worker {self.name!r} has started; register its flows before")
+        for flow in flows:
+            self.registry.add(flow)
+
+    async def start(self) -> WorkerHandle:
+        """Begin to execute flows. Raises `UsageError` when nothing is registered."""
+        if self._incarnation is not None:
+            raise UsageError(f"worker {self.name!r} has started already")
+        if not self.registry.names:
+            raise UsageError(f"worker {self.name!r} has no flows: pass flows=[...] or await worker.register(...)")
+        self._host = Host(self._log, may_start=self._may_start, threads_max=self.options.step_threads)
+        self._residents = Residents(
+            self._log,
+            self._host,
+            self.registry,
+            capacity=self.options.capacity,
+            evict_after_seconds=self.options.evict_after_seconds,
+        )
+        self._unsubscribe = self._log.subscribe(self._on_hint)
+        await self._begin()
+        return WorkerHandle(self)
+
+    async def _begin(self) -> None:
+        """A new incarnation: register, free what dead workers held, then claim."""
+        assert self._residents is not None
+        options = self.options
+        self._incarnation = incarnation = Incarnation(
+            self._log,
+            self.name,
+            self.registry.names,
+            options.lease_seconds,
+            queues=self._queues,
+            versions=self._versions,
+            on_lost=self._lost,
+            doing=self._residents.doing,
+        )
+        await incarnation.register()
+        request = ClaimRequest(
+            worker=incarnation.id,
+            names=self.registry.names,
+            queues=self._queues,
+            versions=self._versions,
+            claims_stalled_max=options.claims_stalled_max,
+        )
+        self._claimer = claimer = Claimer(
+            self._log,
+            self._residents,
+            request,
+            poll_seconds=options.poll_seconds,
+            enable_timers=self._enable_timers,
+        )
+        self._residents.belong_to(incarnation.id, claimer.look)
+        await self._log.reap()
+        self._tasks = [
+            asyncio.create_task(every(0.0, claimer.tick, name="claimer")),
+            asyncio.create_task(every(options.reap_seconds, self._log.reap, name="reaper")),
+            asyncio.create_task(every(options.evict_after_seconds / 4, self._residents.sweep, name="eviction")),
+            asyncio.create_task(every(options.poll_seconds, self._residents.fetch, name="inbox")),
+        ]
+
+    def _may_start(self) -> bool:
+        return self._incarnation is not None and self._incarnation.may_start()
+
+    def _on_hint(self, hint: Hint) -> None:
+        if self._claimer is not None:
+            self._claimer.on_hint(hint)
+        if self._residents is not None:
+            self._residents.on_hint(hint)
+
+    def _lost(self) -> None:
+        """The log declared this incarnation dead: drop everything, come back as a new one."""
+        assert self._residents is not None
+        for task in self._tasks:
+            task.cancel()
+        self._residents.abort_all("its worker's lease was lost")
+        if not self._stopping:
+            self._restart = asyncio.create_task(self._begin_again())
+
+    async def _begin_again(self) -> None:
+        while True:
+            try:
+                await self._begin()
+            except LogClosed:
+                return
+            except Exception:  # noqa: BLE001 - a worker that cannot come back tries again
+                logger.exception("worker %s could not register again; trying in 1 s", self.name)
+                await asyncio.sleep(1)
+            else:
+                return
+
+    async def shutdown(self, deadline_seconds: float | None = None) -> None:
+        """Stop claiming, let running steps end (for at most `deadline_seconds`, default 30), give everything back."""
+        if self._stopping or self._incarnation is None:
+            return
+        self._stopping = True
+        assert self._residents is not None
+        assert self._host is not None
+        for task in (*self._tasks, *([self._restart] if self._restart else [])):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        fetching = asyncio.create_task(every(self.options.poll_seconds, self._residents.fetch, name="inbox"))
+        try:
+            interrupted = await self._residents.drain(
+                deadline_seconds if deadline_seconds is not None else self.options.drain_seconds
+            )
+            if interrupted:
+                logger.warning("worker %s: %d flows were interrupted in a step; it runs again", self.name, interrupted)
+        finally:
+            fetching.cancel()
+            self._residents.abort_all("the worker was shut down")
+            await self._incarnation.retire()
+            self._unsubscribe()
+            self._host.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.shutdown()
+
+
+class WorkerHandle:
+    """A started worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    @property
+    def name(self) -> str:
+        """The worker's name."""
+        return self._worker.name
+
+    async def shutdown(self, deadline_seconds: float | None = None) -> None:
+        """Stop claiming, let running steps end, give everything back."""
+        await self._worker.shutdown(deadline_seconds)
