@@ -180,12 +180,6 @@ class ExecutionLog(ABC):
         """Those of `flow_ids` that have ended or are parked."""
 
     @abstractmethod
-    async def list(
-        self, where: FlowFilter, *, limit: int = 100, after: str | None = None
-    ) -> tuple[list[FlowRecord], str | None]:
-        """Flows, newest first, and the key of the next page (None: no more). `after` is such a key."""
-
-    @abstractmethod
     async def count(self, where: FlowFilter) -> dict[TaskStatus, int]:
         """How many flows there are of each status."""
 
@@ -196,6 +190,13 @@ class ExecutionLog(ABC):
     @abstractmethod
     async def next_wake(self, names: Sequence[str]) -> float | None:
         """When the next of the flows with these names becomes claimable by time, or None."""
+
+    # Last of the facet: after it, `list` in an annotation of this class would mean this method.
+    @abstractmethod
+    async def list(
+        self, where: FlowFilter, *, limit: int = 100, after: str | None = None
+    ) -> tuple[list[FlowRecord], str | None]:
+        """Flows, newest first, and the key of the next page (None: no more). `after` is such a key."""
 
     # -- hints: look sooner ----------------------------------------------------------------------------
 

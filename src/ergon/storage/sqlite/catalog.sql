@@ -1,0 +1,35 @@
+-- name: find
+SELECT '[' || row || ']' FROM flow_rows WHERE id = :flow;
+
+-- name: history
+SELECT '[' || group_concat(row) || ']'
+FROM (SELECT row FROM event_rows WHERE flow_id = :flow AND seq > :after ORDER BY seq LIMIT :limit);
+
+-- name: inbox
+SELECT '[' || group_concat(row) || ']'
+FROM (SELECT row FROM inbox_rows WHERE flow_id = :flow AND consumed_seq IS NULL ORDER BY id);
+
+-- name: cursor
+SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'inbox'), 0);
+
+-- name: arrivals_from_start
+SELECT '[' || group_concat(row) || ']'
+FROM (SELECT r.row FROM flows AS f CROSS JOIN inbox_rows AS r ON r.flow_id = f.id
+      WHERE f.owner = :worker AND r.consumed_seq IS NULL ORDER BY r.id);
+
+-- name: arrivals
+SELECT '[' || group_concat(row) || ']'
+FROM (SELECT r.row FROM inbox_rows AS r CROSS JOIN flows AS f ON f.id = r.flow_id
+      WHERE r.id > :after AND +r.consumed_seq IS NULL AND f.owner = :worker ORDER BY r.id);
+
+-- name: settled
+SELECT '[' || group_concat(row) || ']'
+FROM (SELECT r.row FROM json_each(:flows) AS j CROSS JOIN flow_rows AS r ON r.id = j.value
+      WHERE r.status IN ('completed', 'failed', 'cancelled', 'parked') ORDER BY j.key);
+
+-- name: workers
+SELECT '[' || group_concat(row) || ']' FROM (SELECT row FROM worker_rows ORDER BY num DESC);
+
+-- name: next_wake
+SELECT min((SELECT min(f.wake_at) FROM flows AS f WHERE f.name = n.value AND f.wake_at IS NOT NULL))
+FROM json_each(:names) AS n;

@@ -1,0 +1,95 @@
+-- name: promote
+-- Flows whose time has come become ready. Only names the claimer runs; each flow is touched once, so the cost
+-- follows what fell due. Bounded: what is left is due at the next claim.
+UPDATE flows SET status = 'pending', ready_at = wake_at, wake_at = NULL
+WHERE num IN (SELECT f.num FROM json_each(:names) AS n CROSS JOIN flows AS f
+              WHERE f.name = n.value AND f.wake_at <= :now
+              LIMIT 1000);
+
+-- name: promote_one
+UPDATE flows SET status = 'pending', ready_at = wake_at, wake_at = NULL
+WHERE id = :flow AND wake_at <= :now;
+
+-- name: take
+-- For each queue, name and version the first few in index flows_ready, then the first of those. The cost follows
+-- the number of kinds asked for and :limit; flows of other kinds are never looked at.
+SELECT json_group_array(num) FROM (
+    SELECT f.num
+    FROM json_each(:queues) AS q CROSS JOIN json_each(:names) AS n CROSS JOIN json_each(:versions) AS v
+    CROSS JOIN flows AS f
+    WHERE f.num IN (SELECT i.num FROM flows AS i
+                    WHERE i.queue = q.value AND i.name = n.value AND i.version IS v.value
+                      AND i.status = 'pending' AND i.wake_at IS NULL
+                    ORDER BY i.priority DESC, i.ready_at
+                    LIMIT :limit)
+    ORDER BY f.priority DESC, f.ready_at, f.num
+    LIMIT :limit);
+
+-- name: take_any
+-- The same for a claimer that runs every version: the versions are found by skipping through the index.
+WITH RECURSIVE kinds (queue, name, version, depth) AS (
+    SELECT q.value, n.value, NULL, 0 FROM json_each(:queues) AS q CROSS JOIN json_each(:names) AS n
+    UNION ALL
+    SELECT k.queue, k.name,
+           (SELECT min(i.version) FROM flows AS i
+            WHERE i.queue = k.queue AND i.name = k.name AND i.version > coalesce(k.version, '')
+              AND i.status = 'pending' AND i.wake_at IS NULL),
+           k.depth + 1
+    FROM kinds AS k WHERE k.depth = 0 OR k.version IS NOT NULL
+)
+SELECT json_group_array(num) FROM (
+    SELECT f.num
+    FROM kinds AS k CROSS JOIN flows AS f
+    WHERE (k.depth = 0 OR k.version IS NOT NULL)
+      AND f.num IN (SELECT i.num FROM flows AS i
+                    WHERE i.queue = k.queue AND i.name = k.name AND i.version IS k.version
+                      AND i.status = 'pending' AND i.wake_at IS NULL
+                    ORDER BY i.priority DESC, i.ready_at
+                    LIMIT :limit)
+    ORDER BY f.priority DESC, f.ready_at, f.num
+    LIMIT :limit);
+
+-- name: take_one
+SELECT json_group_array(num) FROM flows
+WHERE id = :flow AND status = 'pending' AND wake_at IS NULL
+  AND (:names = '[]' OR name IN (SELECT value FROM json_each(:names)));
+
+-- name: own
+-- A claim that finds the same last event as the claim before it follows a worker that died without progress. After
+-- :stalled_max of those the flow is parked: most likely it is what kills its workers.
+UPDATE flows
+SET status = CASE WHEN c.stalled >= :stalled_max THEN 'parked' ELSE 'running' END,
+    owner = CASE WHEN c.stalled >= :stalled_max THEN NULL ELSE :worker END,
+    epoch = epoch + 1,
+    reason = CASE WHEN c.stalled >= :stalled_max
+                  THEN 'its worker died ' || c.stalled || ' times in a row without recording anything; ' ||
+                       'mend the cause, then resume it'
+                  ELSE '' END,
+    started_at = coalesce(started_at, :now),
+    deadline_at = coalesce(deadline_at, :now + timeout_seconds),
+    claims_stalled = c.stalled,
+    claimed_seq = c.seq
+FROM (SELECT num, seq, CASE WHEN claimed_seq = seq THEN claims_stalled + 1 ELSE 0 END AS stalled
+      FROM (SELECT f.num, f.claimed_seq, f.claims_stalled,
+                   (SELECT coalesce(max(e.seq), 0) FROM events AS e WHERE e.flow_id = f.id) AS seq
+            FROM json_each(:nums) AS j CROSS JOIN flows AS f ON f.num = j.value)) AS c
+WHERE flows.num = c.num;
+
+-- name: owned
+SELECT json_group_array(f.id) FILTER (WHERE f.status = 'running'),
+       json_group_array(f.id) FILTER (WHERE f.status = 'parked')
+FROM json_each(:nums) AS j CROSS JOIN flows AS f ON f.num = j.value;
+
+-- name: load_flows
+SELECT '[' || group_concat(row) || ']'
+FROM (SELECT r.row FROM json_each(:flows) AS j CROSS JOIN flow_rows AS r ON r.id = j.value ORDER BY j.key);
+
+-- name: load_events
+SELECT '[' || group_concat(row) || ']'
+FROM (SELECT r.row FROM json_each(:flows) AS j CROSS JOIN event_rows AS r ON r.flow_id = j.value
+      ORDER BY r.flow_id, r.seq);
+
+-- name: load_inbox
+SELECT '[' || group_concat(row) || ']'
+FROM (SELECT r.row FROM json_each(:flows) AS j CROSS JOIN inbox_rows AS r ON r.flow_id = j.value
+      WHERE r.consumed_seq IS NULL ORDER BY r.id);

@@ -1,0 +1,106 @@
+"""Open a connection with the settings the promises rest on, and read them back.
+
+Every connection has `wal_autocheckpoint=0`. SQLite 3.7.0 to 3.51.2 can lose committed rows when a checkpoint that
+does not hold the write lock meets a commit that restarts the WAL; the automatic checkpoint is of that kind. Only
+`upkeep.py` checkpoints, only on the writer's connection, and only in the modes that take the write lock first.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import quote
+
+from ergon.errors import LogRefused
+from ergon.storage.sqlite.errors import is_busy
+from ergon.storage.sqlite.migrations import inspect
+
+Synchronous = Literal["OFF", "NORMAL", "FULL", "EXTRA"]
+LEVELS: Final = {"OFF": 0, "NORMAL": 1, "FULL": 2, "EXTRA": 3}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a log opens its connections."""
+
+    path: Path | None
+    """None: a private database in memory."""
+    synchronous: Synchronous = "FULL"
+    busy_timeout_seconds: float = 30.0
+    allow_network_filesystem: bool = False
+
+    @property
+    def where(self) -> str:
+        """The log's name in messages."""
+        return str(self.path) if self.path is not None else ":memory:"
+
+
+def open_writer(settings: Settings) -> sqlite3.Connection:
+    """Open the one connection that writes. Its busy timeout is 0: the turnstile waits."""
+    target = str(settings.path) if settings.path is not None else ":memory:"
+    connection = sqlite3.connect(
+        target, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=512
+    )
+    try:
+        # Look before changing anything: another program's database keeps its journal mode.
+        connection.execute(f"PRAGMA busy_timeout={int(settings.busy_timeout_seconds * 1000):d}")
+        inspect(connection, settings.where)
+        connection.execute("PRAGMA busy_timeout=0")
+        _settle(connection, settings)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(path: Path, settings: Settings) -> sqlite3.Connection:
+    """Open a connection that cannot write."""
+    connection = sqlite3.connect(
+        f"file:{quote(str(path.absolute()))}?mode=ro",
+        uri=True,
+        timeout=settings.busy_timeout_seconds,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=128,
+    )
+    connection.execute("PRAGMA wal_autocheckpoint=0")
+    return connection
+
+
+def _settle(connection: sqlite3.Connection, settings: Settings) -> None:
+    connection.execute("PRAGMA wal_autocheckpoint=0")
+    if settings.path is not None:
+        mode = _patiently(connection, "PRAGMA journal_mode=WAL", settings.busy_timeout_seconds)
+        if mode != "wal":
+            raise LogRefused(
+                f"log {settings.where}: SQLite cannot use a write-ahead log here (it answered {mode!r}); the file "
+                "system has no shared memory. Use a local disk"
+            )
+    connection.execute(f"PRAGMA synchronous={LEVELS[settings.synchronous]}")
+    if sys.platform == "darwin":
+        # There fsync alone leaves the data in the drive's cache.
+        connection.execute("PRAGMA fullfsync=1")
+        connection.execute("PRAGMA checkpoint_fullfsync=1")
+    live = connection.execute("PRAGMA synchronous").fetchone()[0]
+    if live != LEVELS[settings.synchronous]:
+        raise LogRefused(
+            f"log {settings.where}: synchronous={settings.synchronous} was asked for but SQLite reports {live}"
+        )
+    # Pages rarely leave the cache in the middle of a transaction, and sorting never touches a disk that may be full.
+    connection.execute("PRAGMA cache_size=-16000")
+    connection.execute("PRAGMA temp_store=MEMORY")
+
+
+def _patiently(connection: sqlite3.Connection, pragma: str, patience_seconds: float) -> str:
+    give_up_at = time.monotonic() + patience_seconds
+    while True:
+        try:
+            return str(connection.execute(pragma).fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() >= give_up_at:
+                raise
+        time.sleep(0.005)

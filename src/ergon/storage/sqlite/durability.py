@@ -1,0 +1,76 @@
+"""What the live settings survive, read back from SQLite and the system, never from what was asked for."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from typing import Final
+
+from ergon.core.commit import Durability
+from ergon.errors import LogRefused
+from ergon.storage.sqlite.connection import LEVELS, Settings
+from ergon.storage.sqlite.place import filesystem_of, is_network
+from ergon.storage.sqlite.upkeep import WAL_PAGES_MAX
+
+_NAMES: Final = {number: name for name, number in LEVELS.items()}
+_FIXED: Final = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
+
+
+def is_walreset_affected(version: tuple[int, int, int]) -> bool:
+    """Tell whether this SQLite can lose commits when a checkpoint without the write lock meets a WAL restart."""
+    if version < (3, 7, 0) or version >= (3, 51, 3):
+        return version == (3, 52, 0)
+    return not any(version[:2] == fixed[:2] and version >= fixed for fixed in _FIXED)
+
+
+def measure(connection: sqlite3.Connection, settings: Settings) -> Durability:
+    """Read the settings of the writing connection back and grade them."""
+    journal = str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+    synchronous = _NAMES.get(connection.execute("PRAGMA synchronous").fetchone()[0], "unknown")
+    found = {
+        "sqlite_version": sqlite3.sqlite_version,
+        "journal_mode": journal,
+        "synchronous": synchronous,
+        "wal_autocheckpoint": str(connection.execute("PRAGMA wal_autocheckpoint").fetchone()[0]),
+    }
+    if settings.path is None:
+        return Durability(level="D0", settings=found, notes=("a log in memory ends with its process",))
+    filesystem = filesystem_of(settings.path.parent)
+    affected = is_walreset_affected(sqlite3.sqlite_version_info[:3])
+    found["filesystem"] = filesystem or "unknown"
+    found["walreset_affected"] = (
+        f"{'yes' if affected else 'no'}; checkpoints only by the writer, only FULL (at about {WAL_PAGES_MAX} pages) "
+        "and TRUNCATE (idle, closing), never automatic"
+    )
+    if sys.platform == "darwin":
+        found["fullfsync"] = str(connection.execute("PRAGMA fullfsync").fetchone()[0])
+    notes = []
+    level = "D3"
+    if synchronous not in ("FULL", "EXTRA") or journal not in ("wal", "delete"):
+        level = "D1"
+        notes.append(
+            f"synchronous={synchronous}: commits survive the death of every process, but a power loss or a crash of "
+            "the system can undo the last ones" + (" or damage the file" if synchronous == "OFF" else "")
+        )
+    if sys.platform == "darwin" and found["fullfsync"] != "1":
+        level = "D1"
+        notes.append("fullfsync is off: on macOS a power loss can undo what the drive had only cached")
+    if filesystem in ("tmpfs", "ramfs"):
+        level = "D1"
+        notes.append(f"the file is on {filesystem}: it ends with the machine's uptime")
+    if is_network(filesystem):
+        level = "D1"
+        notes.append(f"the file is on a network file system ({filesystem}); only one machine may ever open it")
+    if affected:
+        notes.append(
+            f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug; Ergon's checkpoints avoid it, another program's "
+            "may not: do not checkpoint this file with other tools while workers run"
+        )
+    return Durability(level=level, settings=found, notes=tuple(notes))
+
+
+def check_required(durability: Durability, require: str | None, where: str) -> None:
+    """Raise `LogRefused` when the level is below the one required."""
+    if require is not None and durability.level < require:
+        why = "; ".join(durability.notes) or "its settings do not allow more"
+        raise LogRefused(f"log {where} has durability {durability.level}, {require} is required: {why}")

@@ -1,0 +1,75 @@
+"""SQLite's errors in Ergon's words, translated in this one place."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from ergon.errors import (
+    EncodingError,
+    LogBusy,
+    LogClosed,
+    LogDamaged,
+    LogFull,
+    LogRefused,
+    StoreError,
+)
+
+_BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_INTERRUPT}
+_DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+_PLACE: Final = {
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_NOLFS,
+}
+# Growing a file fails with these when a quota or a file size limit is reached: SQLite calls only ENOSPC "full".
+_NO_ROOM: Final = {
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_TRUNCATE,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+}
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """Return the error's primary result code, 0 when it has none (misuse found by Python itself)."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Tell whether somebody else's lock is in the way."""
+    return primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+
+
+def is_constraint(error: sqlite3.Error) -> bool:
+    """Tell whether the data, not the file, is the reason."""
+    return primary_code(error) in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH)
+
+
+def leaves_outcome_unknown(error: sqlite3.Error) -> bool:
+    """Tell whether the transaction may have reached the disk although it failed.
+
+    After a failed write or fsync the kernel may have dropped the pages and will not report it again, so the
+    connection cannot be trusted: reopen it and read.
+    """
+    return primary_code(error) in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM)
+
+
+def translate(error: sqlite3.Error, where: str) -> StoreError | EncodingError:
+    """Return what to raise instead of `error`, about the log at `where`."""
+    code = int(getattr(error, "sqlite_errorcode", 0))
+    primary, said = code & 0xFF, f"{error} ({getattr(error, 'sqlite_errorname', 'no code')})"
+    if primary in _BUSY:
+        return LogBusy(f"log {where}: another process kept it locked, nothing was written: {said}")
+    if primary == sqlite3.SQLITE_FULL or code in _NO_ROOM:
+        return LogFull(f"log {where}: no room to write, nothing acknowledged was lost; free some space: {said}")
+    if primary in _DAMAGED:
+        return LogDamaged(f"log {where} is not a healthy database; restore a backup: {said}")
+    if primary in _PLACE:
+        return LogRefused(f"log {where} cannot be opened for writing; check the path and its rights: {said}")
+    if primary == sqlite3.SQLITE_TOOBIG:
+        return EncodingError(f"a value is larger than this SQLite can keep: {said}")
+    if isinstance(error, sqlite3.ProgrammingError) and not code:
+        return LogClosed(f"log {where}: {error}")
+    return StoreError(f"log {where}: {said}")

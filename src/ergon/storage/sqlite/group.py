@@ -1,0 +1,203 @@
+"""The group commit: everything that waits becomes one transaction, and each part still succeeds or fails alone.
+
+The fast path writes all commits with one statement a table and compares numbers of rows. When a number is wrong or
+a row is refused, everything is rolled back and each part is applied by itself, in order, under a savepoint: slow,
+exact, and rare.
+
+A transaction whose end is unknown (a failed write or fsync) is never guessed about. The connection is reopened and
+asked: for the first event of a batch of commits, or for the batch's number in table `landed`, which batches with
+other writes leave there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+from uuid import uuid4
+
+from ergon.core.commit import Commit, Hint
+from ergon.errors import ErgonError, StoreError
+from ergon.storage.clock import Clock
+from ergon.storage.failpoints import Failpoint
+from ergon.storage.sqlite import intake, journal
+from ergon.storage.sqlite.errors import is_constraint, leaves_outcome_unknown, translate
+from ergon.storage.sqlite.transaction import Transaction
+from ergon.storage.sqlite.turnstile import Turnstile
+from ergon.storage.sqlite.writes import Create, Entry, Send, Write
+
+Errors = list["BaseException | None"]
+_ATTEMPTS_MAX: Final = 2
+_MARK: Final = (
+    "INSERT INTO landed (writer, batch, at) VALUES (?, ?, ?) "
+    "ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, at = excluded.at"
+)
+_DATA_ERRORS: Final = (UnicodeError, OverflowError, TypeError, sqlite3.InterfaceError)
+"""What Python's sqlite3 raises for a value it cannot bind; SQLite never saw it."""
+
+
+class _Uneven(Exception):  # noqa: N818
+    """A statement for many wrote fewer rows than it should."""
+
+
+class GroupCommit:
+    """Applies batches on the writer's connection. Lives on the writer's thread."""
+
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        *,
+        turnstile: Turnstile,
+        clock: Clock,
+        where: str,
+        failpoint: Failpoint | None,
+        in_memory: bool,
+    ) -> None:
+        self.connection = connect()
+        self._connect, self._turnstile, self._clock, self._where = connect, turnstile, clock, where
+        self._failpoint, self._in_memory = failpoint, in_memory
+        self._writer_id = uuid4().hex
+        self._batch = 0
+        self._marked = False
+
+    def close(self) -> None:
+        """Close the connection. What was written stays."""
+        if self._marked and not self._in_memory:
+            with contextlib.suppress(sqlite3.Error):
+                self.connection.execute("DELETE FROM landed WHERE writer = ?", (self._writer_id,))
+        self.connection.close()
+
+    def apply(self, batch: Sequence[Entry]) -> tuple[Errors | None, Hint | None]:
+        """Write a batch. Returns its errors in order (None: all went well) and what listeners should hear."""
+        if self._failpoint is not None:
+            self._failpoint.before([what.name if isinstance(what, Write) else "commit" for what, _ in batch])
+        self._batch += 1
+        result = self._apply(batch)
+        if self._failpoint is not None:
+            self._failpoint.after()
+        return result
+
+    def _apply(self, batch: Sequence[Entry]) -> tuple[Errors | None, Hint | None]:
+        for attempt in range(1, _ATTEMPTS_MAX + 1):
+            try:
+                return self._attempt(batch)
+            except sqlite3.Error as error:
+                self._roll_back()
+                failure = error
+            if self._in_memory or not leaves_outcome_unknown(failure):
+                break
+            try:
+                self._reopen()
+                if self._has_landed(batch):
+                    return None, Hint(elsewhere=True)
+            except sqlite3.Error as error:
+                failure = error
+                break
+            if attempt == _ATTEMPTS_MAX:
+                break
+        return [translate(failure, self._where) for _ in batch], None
+
+    def _attempt(self, batch: Sequence[Entry]) -> tuple[Errors | None, Hint | None]:
+        try:
+            tx = self._begin()
+            self._apply_together(tx, batch)
+            self.connection.execute("COMMIT")
+            return None, tx.hint()
+        except (ErgonError, _Uneven, *_DATA_ERRORS):
+            self._roll_back()
+        except sqlite3.Error as error:
+            if not is_constraint(error) and not _is_misuse(error):
+                raise
+            self._roll_back()
+        tx = self._begin()
+        errors = [self._apply_alone(tx, what) for what, _ in batch]
+        self._mark()
+        self.connection.execute("COMMIT")
+        return errors, tx.hint()
+
+    def _begin(self) -> Transaction:
+        self._turnstile.begin(self.connection)
+        return Transaction(self.connection, self._clock.wall(), self._clock.boot())
+
+    def _apply_together(self, tx: Transaction, batch: Sequence[Entry]) -> None:
+        commits: list[Commit] = []
+        creates: list[Create] = []
+        sends: list[Send] = []
+        others: list[Write[Any]] = []
+        for what, _ in batch:
+            kind = type(what)
+            if kind is Commit:
+                commits.append(what)  # type: ignore[arg-type]
+            elif kind is Create:
+                creates.append(what)  # type: ignore[arg-type]
+            elif kind is Send:
+                sends.append(what)  # type: ignore[arg-type]
+            else:
+                others.append(what)  # type: ignore[arg-type]
+        if commits and not journal.apply(tx, commits):
+            raise _Uneven
+        if creates and intake.insert(tx, [create.flow for create in creates]) != len(creates):
+            raise _Uneven
+        if sends and not intake.send(tx, [send.message for send in sends]):
+            raise _Uneven
+        for write in others:
+            write.result = write.apply(tx)
+        if len(commits) != len(batch) or not commits[0].events:
+            self._mark()
+
+    def _apply_alone(self, tx: Transaction, what: Commit | Write[Any]) -> BaseException | None:
+        heard = tx.ready, tx.wake_at, set(tx.inbox), set(tx.settled)
+        self.connection.execute("SAVEPOINT part")
+        try:
+            if isinstance(what, Write):
+                what.result = what.apply(tx)
+            else:
+                journal.apply_alone(tx, what)
+        except sqlite3.Error as error:
+            if not is_constraint(error) and not _is_misuse(error):
+                raise
+            failure: BaseException = translate(error, self._where)
+        except (ErgonError, *_DATA_ERRORS) as error:
+            failure = error
+        else:
+            self.connection.execute("RELEASE part")
+            return None
+        self.connection.execute("ROLLBACK TO part")
+        self.connection.execute("RELEASE part")
+        tx.ready, tx.wake_at, tx.inbox, tx.settled = heard
+        tx.ended.clear()
+        return failure
+
+    def _mark(self) -> None:
+        if not self._in_memory:
+            self.connection.execute(_MARK, (self._writer_id, self._batch, self._clock.wall()))
+            self._marked = True
+
+    def _has_landed(self, batch: Sequence[Entry]) -> bool:
+        row = self.connection.execute(
+            "SELECT batch FROM landed WHERE writer = ?", (self._writer_id,)
+        ).fetchone()
+        if row is not None and row[0] == self._batch:
+            return True
+        first = batch[0][0]
+        return isinstance(first, Commit) and journal.landed(self.connection, first)
+
+    def _roll_back(self) -> None:
+        # SQLite itself rolls back on some errors, such as a full disk.
+        with contextlib.suppress(sqlite3.Error):
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+
+    def _reopen(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self.connection.close()
+        self.connection = self._connect()
+
+
+def _is_misuse(error: sqlite3.Error) -> bool:
+    """Tell whether Python's sqlite3 refused a value before SQLite saw it."""
+    return isinstance(error, sqlite3.ProgrammingError) and not hasattr(error, "sqlite_errorcode")
+
+
+__all__ = ["Errors", "GroupCommit", "StoreError"]

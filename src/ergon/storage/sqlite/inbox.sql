@@ -1,0 +1,29 @@
+-- name: insert
+-- A message for a flow that has ended, or one whose key came before, is not inserted.
+INSERT INTO inbox (flow_id, kind, name, payload, key, at)
+SELECT f.id, v.column2, v.column3, v.column4, v.column5, v.column6
+FROM (VALUES {rows}) AS v CROSS JOIN flows AS f
+WHERE f.id = v.column1 AND f.status NOT IN ('completed', 'failed', 'cancelled')
+ON CONFLICT (flow_id, kind, name, key) WHERE key IS NOT NULL DO NOTHING;
+
+-- name: wake
+UPDATE flows SET status = 'pending', wake_at = NULL, ready_at = :now
+WHERE status = 'suspended' AND id IN (SELECT value FROM json_each(:flows));
+
+-- name: never_started
+SELECT json_group_array(id) FROM flows
+WHERE status IN ('pending', 'paused') AND started_at IS NULL AND id IN (SELECT value FROM json_each(:flows));
+
+-- name: cancel_unstarted
+UPDATE flows SET status = 'cancelled', ended_at = :now, wake_at = NULL, reason = 'cancelled before it started'
+WHERE id IN (SELECT value FROM json_each(:flows));
+
+-- name: wake_to_cancel
+-- Its code must run once more, to clean up; so a flow held back or parked goes on too.
+UPDATE flows
+SET status = 'pending', wake_at = NULL, ready_at = :now, claims_stalled = 0, claimed_seq = NULL
+WHERE (status IN ('suspended', 'paused', 'parked') OR (status = 'pending' AND wake_at IS NOT NULL))
+  AND id IN (SELECT value FROM json_each(:flows));
+
+-- name: find_key
+SELECT 1 FROM inbox WHERE flow_id = :flow AND kind = :kind AND name = :name AND key = :key;

@@ -1,0 +1,131 @@
+"""What anyone may write: new flows, messages, an operator's acts."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ergon.core.commit import FlowRecord, Message, NewFlow
+from ergon.core.status import TERMINAL, TaskStatus, is_legal
+from ergon.errors import FlowNotFound, IllegalMove, LeaseLost
+from ergon.storage.sqlite import ended, inbox, rows
+from ergon.storage.sqlite.statements import Bulk, statements
+from ergon.storage.sqlite.transaction import Transaction
+
+_SQL: Final = statements("intake.sql")
+_INSERT: Final = Bulk(_SQL["insert"], 19)
+_MOVES: Final = frozenset({TaskStatus.PAUSED, TaskStatus.PENDING, TaskStatus.CANCELLED})
+
+
+def insert(tx: Transaction, flows: list[NewFlow]) -> int:
+    """Insert flows; return how many. The others' ids exist, or their owner is not alive."""
+    values: list[Any] = []
+    for flow in flows:
+        values += _columns(tx, flow)
+    return _INSERT.run(tx.connection, values)
+
+
+def create_alone(tx: Transaction, flow: NewFlow) -> FlowRecord | None:
+    """Insert one flow. None when that was done, else the flow that has its id."""
+    if insert(tx, [flow]):
+        return None
+    found = find(tx, flow.id)
+    if found is None:
+        owner = flow.owner.worker if flow.owner is not None else ""
+        raise LeaseLost(f"flow {flow.id!r} was not created: worker {owner!r} is not alive")
+    return found
+
+
+def find(tx: Transaction, flow_id: str) -> FlowRecord | None:
+    """Read one flow inside the transaction."""
+    row = tx.one(_SQL["find"], flow=flow_id)
+    return rows.flow_records(row[0])[0] if row is not None else None
+
+
+def is_taken(tx: Transaction, child: NewFlow) -> bool:
+    """Tell whether a child's id belongs to a flow that is not this child."""
+    found = find(tx, child.id)
+    if found is None:
+        return False
+    return (found.name, found.input, found.parent_id, found.parent_op) != (
+        child.name,
+        child.input,
+        child.parent_id,
+        child.parent_op,
+    )
+
+
+def send(tx: Transaction, messages: list[Message]) -> bool:
+    """Deliver messages. False when at least one was not inserted."""
+    done = inbox.deliver(tx, messages) == len(messages)
+    ended.tell_relatives(tx)
+    return done
+
+
+def send_alone(tx: Transaction, message: Message) -> None:
+    """Deliver one message, or raise why not. Repeating a key is fine."""
+    if send(tx, [message]) or inbox.has_key(tx, message):
+        return
+    flow = find(tx, message.flow_id)
+    if flow is None:
+        raise FlowNotFound(message.flow_id)
+    raise IllegalMove(f"flow {message.flow_id!r} is {flow.status}; it takes no {message.kind} any more")
+
+
+def move(tx: Transaction, flow_id: str, target: TaskStatus, reason: str, output: str | None) -> FlowRecord:
+    """Do an operator's act. Asking for what already is changes nothing."""
+    flow = find(tx, flow_id)
+    if flow is None:
+        raise FlowNotFound(flow_id)
+    if flow.status is target and target in _MOVES:
+        return flow
+    if target not in _MOVES or not is_legal(flow.status, target):
+        raise IllegalMove(f"flow {flow_id!r} is {flow.status}; it cannot be made {target}")
+    tx.run(_SQL["move"], flow=flow_id, status=target.value, reason=reason, output=output, now=tx.now)
+    if target is TaskStatus.PENDING:
+        tx.ready = True
+    else:
+        tx.settled.add(flow_id)
+    if target is TaskStatus.CANCELLED:
+        tx.ended.append(flow_id)
+        ended.tell_relatives(tx)
+    moved = find(tx, flow_id)
+    assert moved is not None
+    return moved
+
+
+def delete(tx: Transaction, flow_id: str) -> bool:
+    """Remove an ended flow and all that belongs to it."""
+    flow = find(tx, flow_id)
+    if flow is None:
+        return False
+    if flow.status not in TERMINAL:
+        raise IllegalMove(f"flow {flow_id!r} is {flow.status}; only a flow that has ended can be deleted")
+    family, unfinished = tx.one(_SQL["family"], flow=flow_id)
+    if unfinished is not None:
+        raise IllegalMove(f"flow {flow_id!r} cannot be deleted yet: its child {unfinished}")
+    for statement in ("delete_events", "delete_inbox", "delete_flows"):
+        tx.run(_SQL[statement], flows=family)
+    return True
+
+
+def _columns(tx: Transaction, flow: NewFlow) -> tuple[Any, ...]:
+    now = tx.now
+    start_at = flow.start_at
+    if flow.delay_seconds is not None:
+        start_at = now + flow.delay_seconds
+    status, owner, epoch = "pending", None, 0
+    started_at = deadline_at = ready_at = claimed_seq = None
+    if flow.owner is not None:
+        status, owner, epoch, started_at, start_at, claimed_seq = "running", flow.owner.worker, 1, now, None, 0
+        if flow.timeout_seconds is not None:
+            deadline_at = now + flow.timeout_seconds
+    elif start_at is None or start_at <= now:
+        ready_at, start_at = start_at or now, None
+        tx.ready = True
+    else:
+        tx.wakes(start_at)
+    return (
+        flow.id, flow.name, status, flow.queue, flow.version, flow.priority, flow.input, now, started_at,
+        ready_at, start_at, flow.timeout_seconds, deadline_at, owner, epoch, claimed_seq, flow.parent_id,
+        flow.parent_op, int(flow.close_with_parent),
+    )  # fmt: skip

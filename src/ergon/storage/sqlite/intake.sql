@@ -1,0 +1,45 @@
+-- name: insert
+-- A flow whose id exists is not inserted; nor is one already claimed by a worker that is not alive.
+INSERT INTO flows (id, name, status, queue, version, priority, input, created_at, started_at, ready_at, wake_at,
+                   timeout_seconds, deadline_at, owner, epoch, claimed_seq, parent_id, parent_op, close_with_parent)
+SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9,
+       v.column10, v.column11, v.column12, v.column13, v.column14, v.column15, v.column16, v.column17, v.column18,
+       v.column19
+FROM (VALUES {rows}) AS v
+WHERE v.column1 IS NOT NULL
+  AND (v.column14 IS NULL
+       OR EXISTS (SELECT 1 FROM workers AS w WHERE w.id = v.column14 AND w.state IN ('alive', 'draining')))
+ON CONFLICT (id) DO NOTHING;
+
+-- name: find
+SELECT '[' || row || ']' FROM flow_rows WHERE id = :flow;
+
+-- name: move
+UPDATE flows
+SET status = :status, owner = NULL, reason = :reason, output = :output, wake_at = NULL,
+    ended_at = CASE WHEN :status = 'cancelled' THEN :now END,
+    ready_at = CASE WHEN :status = 'pending' THEN :now END,
+    claims_stalled = CASE WHEN :status = 'pending' THEN 0 ELSE claims_stalled END,
+    claimed_seq = NULL
+WHERE id = :flow;
+
+-- name: family
+-- A flow and those of its descendants that leave with it, and one that has not ended though it should have.
+WITH RECURSIVE family (id, status) AS (
+    SELECT id, status FROM flows WHERE id = :flow
+    UNION
+    SELECT c.id, c.status FROM family CROSS JOIN flows AS c ON c.parent_id = family.id
+    WHERE c.close_with_parent OR c.status IN ('completed', 'failed', 'cancelled')
+)
+SELECT json_group_array(id),
+       min(CASE WHEN status NOT IN ('completed', 'failed', 'cancelled') THEN id || ' is ' || status END)
+FROM family;
+
+-- name: delete_events
+DELETE FROM events WHERE flow_id IN (SELECT value FROM json_each(:flows));
+
+-- name: delete_inbox
+DELETE FROM inbox WHERE flow_id IN (SELECT value FROM json_each(:flows));
+
+-- name: delete_flows
+DELETE FROM flows WHERE id IN (SELECT value FROM json_each(:flows));

@@ -1,0 +1,158 @@
+"""What owners write: commits, many at a time, each fenced by its lease.
+
+The fence is the flow's own row (owner and epoch). No separate look at the worker's row is needed: declaring a worker
+dead and taking its flows away is one transaction, so a flow that names an owner has a living one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, Final
+
+from ergon.core.commit import Commit, Message, NewFlow
+from ergon.core.status import TERMINAL, TaskStatus
+from ergon.errors import FlowIdConflict, IllegalMove, LeaseLost
+from ergon.storage.sqlite import ended, inbox, intake
+from ergon.storage.sqlite.statements import Bulk, statements
+from ergon.storage.sqlite.transaction import Transaction
+
+_SQL: Final = statements("journal.sql")
+_EVENTS: Final = Bulk(_SQL["append_events"], 12)
+_CONSUME: Final = Bulk(_SQL["consume"], 3)
+_SETTLE: Final = Bulk(_SQL["settle"], 9)
+_WAKE: Final = Bulk(_SQL["wake_if_unread"], 3)
+
+
+def apply(tx: Transaction, commits: list[Commit]) -> bool:
+    """Write all of them. False when at least one was not written whole: roll back and apply each alone."""
+    rows: list[Any] = []
+    more: list[Commit] = []
+    for commit in commits:
+        flow_id, lease, events, consumed, messages, children, settled = commit
+        if events:
+            head = (flow_id, *lease)
+            for event in events:
+                rows += head
+                rows += event
+        if settled is not None or consumed or messages or children or not events:
+            more.append(commit)
+    if rows and _EVENTS.run(tx.connection, rows) * 12 != len(rows):
+        return False
+    return not more or _apply_rest(tx, more)
+
+
+def apply_alone(tx: Transaction, commit: Commit) -> None:
+    """Write one commit, or raise why not. The caller rolls back what a raising call wrote."""
+    tx.run("SAVEPOINT alone")
+    try:
+        written = apply(tx, [commit])
+    except sqlite3.IntegrityError:
+        written = False
+    if written:
+        tx.run("RELEASE alone")
+        return
+    tx.run("ROLLBACK TO alone")
+    tx.run("RELEASE alone")
+    if not landed(tx.connection, commit):
+        raise _refusal(tx, commit)
+
+
+def landed(connection: sqlite3.Connection, commit: Commit) -> bool:
+    """Tell by its events whether this very commit was written before; False when it has none."""
+    for event in commit.events:
+        row = connection.execute(_SQL["find_event"], {"flow": commit.flow_id, "seq": event.seq}).fetchone()
+        if row is None or tuple(row) != tuple(event[1:]):
+            return False
+    return bool(commit.events)
+
+
+def _apply_rest(tx: Transaction, commits: list[Commit]) -> bool:
+    fences: list[Commit] = []
+    consumed: list[Any] = []
+    messages: list[Message] = []
+    children: list[NewFlow] = []
+    settling: list[Commit] = []
+    for commit in commits:
+        if commit.consumed:
+            seq = commit.events[-1].seq if commit.events else 0
+            for message_id in commit.consumed:
+                consumed += (message_id, commit.flow_id, seq)
+        messages += commit.messages
+        children += commit.children
+        if commit.settled is not None:
+            settling.append(commit)
+        elif not commit.events:
+            fences.append(commit)
+    if not all(_owns(tx, commit) for commit in fences):
+        return False
+    if consumed and _CONSUME.run(tx.connection, consumed) * 3 != len(consumed):
+        return False
+    if children and intake.insert(tx, children) != len(children):
+        # A flow that starts again asks for the children it had: those exist, and that is well.
+        if any(intake.is_taken(tx, child) for child in children):
+            return False
+    if messages:
+        inbox.deliver(tx, messages)
+    if settling and not _settle(tx, settling):
+        return False
+    ended.tell_relatives(tx)
+    return True
+
+
+def _owns(tx: Transaction, commit: Commit) -> bool:
+    row = tx.one(_SQL["find_owner"], flow=commit.flow_id)
+    return row is not None and tuple(row[1:]) == tuple(commit.lease)
+
+
+def _settle(tx: Transaction, commits: list[Commit]) -> bool:
+    rows: list[Any] = []
+    suspended: list[Any] = []
+    now = tx.now
+    for flow_id, lease, _, _, _, _, settled in commits:
+        assert settled is not None
+        status, output, wake_at, reason, inbox_seen = settled
+        ended_at = ready_at = None
+        if status in TERMINAL:
+            ended_at, wake_at = now, None
+            tx.ended.append(flow_id)
+        elif status is TaskStatus.SUSPENDED:
+            suspended += (flow_id, inbox_seen, now)
+        elif status is TaskStatus.PENDING:
+            if wake_at is None or wake_at <= now:
+                ready_at, wake_at = now, None
+                tx.ready = True
+        else:
+            wake_at = None
+        if wake_at is not None:
+            tx.wakes(wake_at)
+        rows += (flow_id, *lease, status.value, output, wake_at, reason, ended_at, ready_at)
+        tx.settled.add(flow_id)
+    if _SETTLE.run(tx.connection, rows) != len(commits):
+        return False
+    if suspended and _WAKE.run(tx.connection, suspended):
+        tx.ready = True
+    return True
+
+
+def _refusal(tx: Transaction, commit: Commit) -> Exception:
+    """Say why a commit was not written."""
+    flow_id, lease = commit.flow_id, commit.lease
+    row = tx.one(_SQL["find_owner"], flow=flow_id)
+    if row is None:
+        return LeaseLost(f"flow {flow_id!r} is not in the log any more; this run of it is void")
+    status, owner, epoch = row
+    if (owner, epoch) != tuple(lease):
+        holder = f"is owned by {owner!r}" if owner else f"is {status}"
+        return LeaseLost(
+            f"flow {flow_id!r} {holder} at epoch {epoch}; {lease.worker!r} held it at epoch {lease.epoch} and "
+            "this run of it is void"
+        )
+    for event in commit.events:
+        if tx.one(_SQL["find_event"], flow=flow_id, seq=event.seq) is not None:
+            return IllegalMove(f"flow {flow_id!r} already has another event {event.seq}; nothing was written")
+    for child in commit.children:
+        if intake.is_taken(tx, child):
+            return FlowIdConflict(
+                f"flow {flow_id!r} cannot start a child with the id {child.id!r}: another flow has it"
+            )
+    return IllegalMove(f"flow {flow_id!r}: a message of {commit.consumed} was consumed before or never came")

@@ -1,0 +1,114 @@
+"""Who is alive, and what becomes of the flows of those who are not."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any, Final
+
+from ergon.core.commit import WorkerRecord
+from ergon.errors import LeaseLost
+from ergon.storage import process
+from ergon.storage.sqlite import rows
+from ergon.storage.sqlite.statements import Bulk, statements
+from ergon.storage.sqlite.transaction import Transaction, as_json
+
+_SQL: Final = statements("leases.sql")
+_DOING: Final = Bulk(_SQL["doing"], 3)
+
+
+def register(tx: Transaction, worker: WorkerRecord, lease_seconds: float) -> WorkerRecord:
+    """Declare an incarnation alive."""
+    tx.run(_SQL["forget"], now=tx.now)
+    written = tx.run(
+        _SQL["register"],
+        id=worker.id,
+        name=worker.name,
+        host=worker.host,
+        pid=worker.pid,
+        process_start=worker.process_start,
+        boot_id=worker.boot_id,
+        flows=as_json(worker.flows),
+        queues=as_json(worker.queues),
+        versions="null" if worker.versions is None else as_json(worker.versions),
+        now=tx.now,
+        expires_at=tx.now + lease_seconds,
+        expires_boot=tx.boot + lease_seconds,
+    )
+    if not written:
+        raise _lost(worker.id)
+    return rows.worker_records(tx.one(_SQL["find"], worker=worker.id)[0])[0]
+
+
+def renew(tx: Transaction, worker_id: str, lease_seconds: float, doing: dict[str, str] | None) -> float:
+    """Extend a lease; return when it now ends."""
+    expires_at = tx.now + lease_seconds
+    written = tx.run(
+        _SQL["renew"], worker=worker_id, expires_at=expires_at, expires_boot=tx.boot + lease_seconds
+    )
+    if not written:
+        raise _lost(worker_id)
+    if doing:
+        values: list[Any] = []
+        for flow_id, reason in doing.items():
+            values += (flow_id, worker_id, reason)
+        _DOING.run(tx.connection, values)
+    return expires_at
+
+
+def check_alive(tx: Transaction, worker_id: str) -> None:
+    """Raise `LeaseLost` unless this incarnation is alive."""
+    if tx.one(_SQL["is_alive"], worker=worker_id) is None:
+        raise _lost(worker_id)
+
+
+def retire(tx: Transaction, worker_id: str) -> int:
+    """End an incarnation willingly; return how many flows it gave back."""
+    workers = as_json([worker_id])
+    if not tx.run(_SQL["end_workers"], workers=workers, state="stopped"):
+        return 0
+    return _release(tx, workers, willingly=True)
+
+
+def give_back(tx: Transaction, worker_id: str, flow_ids: list[str]) -> None:
+    """Let go of flows just claimed that nobody will run."""
+    if tx.run(_SQL["give_back"], worker=worker_id, flows=as_json(flow_ids), now=tx.now):
+        tx.ready = True
+
+
+def reap(tx: Transaction) -> list[WorkerRecord]:
+    """Declare dead who is; then their flows become pending."""
+    dead = suspects(tx.connection, tx.now, tx.boot)
+    if not dead:
+        return []
+    workers = as_json(dead)
+    tx.run(_SQL["end_workers"], workers=workers, state="dead")
+    _release(tx, workers, willingly=False)
+    return rows.worker_records(tx.one(_SQL["ended_workers"], workers=workers)[0])
+
+
+def suspects(connection: sqlite3.Connection, now: float, boot: float) -> list[str]:
+    """Return the workers whose lease has run out or whose process is gone, changing nothing.
+
+    A lease is compared by the clock since boot, which nobody can set. Only where a machine has no boot id, so that
+    the clocks of two starts cannot be told apart, does the wall clock decide.
+    """
+    here = process.boot_id()
+    text = connection.execute(_SQL["suspects"], {"now": now, "boot": boot}).fetchone()[0]
+    dead = []
+    for worker_id, pid, process_start, boot_id, over_by_wall, over_by_boot in json.loads(text):
+        over = over_by_boot if boot_id and boot_id == here else over_by_wall
+        if over or process.is_gone(pid=pid, process_start=process_start, boot=boot_id):
+            dead.append(worker_id)
+    return dead
+
+
+def _release(tx: Transaction, workers: str, *, willingly: bool) -> int:
+    released = tx.run(_SQL["release_flows"], workers=workers, now=tx.now, willingly=willingly)
+    if released:
+        tx.ready = True
+    return released
+
+
+def _lost(worker_id: str) -> LeaseLost:
+    return LeaseLost(f"worker {worker_id!r} is not alive in the log; register again under a new id")

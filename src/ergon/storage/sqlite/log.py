@@ -1,0 +1,218 @@
+"""The execution log on SQLite: the facade. Each facet's work is in the file that bears its name.
+
+Writes go to one thread (`writer.py`), reads to another (`reader.py`); this file only hands them over and waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from ergon.core.commit import (
+    ClaimedFlow,
+    ClaimRequest,
+    Commit,
+    Durability,
+    FlowFilter,
+    FlowRecord,
+    Hint,
+    Message,
+    NewFlow,
+    Received,
+    WorkerRecord,
+)
+from ergon.core.history import Event
+from ergon.core.status import TaskStatus
+from ergon.errors import LogClosed, LogRefused
+from ergon.storage.clock import Clock, SystemClock
+from ergon.storage.log import ExecutionLog
+from ergon.storage.sqlite import catalog, claims, durability, intake, leases
+from ergon.storage.sqlite.connection import LEVELS, Settings, Synchronous
+from ergon.storage.sqlite.hints import Hints
+from ergon.storage.sqlite.session import Session
+from ergon.storage.sqlite.writes import Create, Send, Write
+
+T = TypeVar("T")
+
+
+class SqliteExecutionLog(ExecutionLog):
+    """Flows in one SQLite file, for any number of processes on one machine.
+
+    `synchronous` is SQLite's setting; FULL survives power loss. `busy_timeout_seconds` is how long a write waits for
+    other processes before it raises `LogBusy`. `require="D3"` refuses to open below that durability class.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        synchronous: Synchronous = "FULL",
+        busy_timeout_seconds: float = 30.0,
+        require: str | None = None,
+        allow_network_filesystem: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        if synchronous not in LEVELS:
+            raise LogRefused(f"synchronous={synchronous!r} is unknown; choose one of {', '.join(LEVELS)}")
+        memory = os.fspath(path) == ":memory:"
+        self._settings = Settings(
+            path=None if memory else Path(path).absolute(),
+            synchronous=synchronous,
+            busy_timeout_seconds=busy_timeout_seconds,
+            allow_network_filesystem=allow_network_filesystem,
+        )
+        self._require = require
+        self._clock = clock or SystemClock()
+        self._hints = Hints()
+        self._session = Session(self._settings, self._clock, self._hints.tell)
+
+    @classmethod
+    async def in_memory(cls, *, clock: Clock | None = None) -> SqliteExecutionLog:
+        """Open a log on a private database in memory, gone when it is closed."""
+        return await SqliteExecutionLog(":memory:", clock=clock).connect()
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    async def connect(self) -> Self:
+        await self._session.open(self._require)
+        return self
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self._settings.where}"
+
+    @property
+    def generation(self) -> str:
+        """The id made with the file. Another one under the same path is another log, such as a restored backup."""
+        return self._session.generation
+
+    async def durability(self) -> Durability:
+        return await self._session.on_writer(lambda writing: durability.measure(writing, self._settings))
+
+    def now(self) -> float:
+        return self._clock.wall()
+
+    # -- journal ---------------------------------------------------------------------------------------------
+
+    def submit(self, commit: Commit, done: Callable[[BaseException | None], None]) -> None:
+        self._session.submit(commit, done)
+
+    # -- intake ----------------------------------------------------------------------------------------------
+
+    async def create(self, flow: NewFlow) -> FlowRecord | None:
+        write = Create(flow, self._session.future())
+        self._session.submit(write, write.done)
+        return await write.future
+
+    async def send(self, message: Message) -> None:
+        write = Send(message, self._session.future())
+        self._session.submit(write, write.done)
+        await write.future
+
+    async def move(
+        self, flow_id: str, target: TaskStatus, *, reason: str = "", output: str | None = None
+    ) -> FlowRecord:
+        return await self._write("move", lambda tx: intake.move(tx, flow_id, target, reason, output))
+
+    async def delete(self, flow_id: str) -> bool:
+        return await self._write("delete", lambda tx: intake.delete(tx, flow_id))
+
+    # -- leases ----------------------------------------------------------------------------------------------
+
+    async def register(self, worker: WorkerRecord, *, lease_seconds: float) -> WorkerRecord:
+        return await self._write("register", lambda tx: leases.register(tx, worker, lease_seconds))
+
+    async def renew(
+        self, worker_id: str, *, lease_seconds: float, doing: dict[str, str] | None = None
+    ) -> float:
+        return await self._write("renew", lambda tx: leases.renew(tx, worker_id, lease_seconds, doing))
+
+    async def retire(self, worker_id: str) -> int:
+        return await self._write("retire", lambda tx: leases.retire(tx, worker_id))
+
+    async def reap(self) -> list[WorkerRecord]:
+        # Look first: most of the time nobody died, and then nothing is written.
+        now, boot = self._clock.wall(), self._clock.boot()
+        if not await self._session.read(lambda reading: leases.suspects(reading, now, boot)):
+            return []
+        return await self._write("reap", leases.reap)
+
+    async def claim(self, request: ClaimRequest) -> list[ClaimedFlow]:
+        write = Write("claim", lambda tx: claims.take(tx, request), self._session.future())
+        self._session.submit(write, write.done)
+        try:
+            flow_ids = await asyncio.shield(write.future)
+            if not flow_ids:
+                return []
+            return await self._session.read(lambda reading: claims.load(reading, request.worker, flow_ids))
+        except BaseException:
+            # Cancelled, or the reading failed: whoever asked will never know what it owns. Give it back.
+            write.future.add_done_callback(functools.partial(self._give_back, request.worker))
+            raise
+
+    # -- catalog ---------------------------------------------------------------------------------------------
+
+    async def find(self, flow_id: str) -> FlowRecord | None:
+        return await self._session.read(lambda reading: catalog.find(reading, flow_id))
+
+    async def history(self, flow_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
+        return await self._session.read(lambda reading: catalog.history(reading, flow_id, after, limit))
+
+    async def inbox(self, flow_id: str) -> list[Received]:
+        return await self._session.read(lambda reading: catalog.unread(reading, flow_id))
+
+    async def arrivals(self, worker_id: str, after: int) -> tuple[int, list[Received]]:
+        return await self._session.read(lambda reading: catalog.arrivals(reading, worker_id, after))
+
+    async def settled(self, flow_ids: Sequence[str]) -> list[FlowRecord]:
+        return await self._session.read(lambda reading: catalog.settled(reading, flow_ids))
+
+    async def count(self, where: FlowFilter) -> dict[TaskStatus, int]:
+        return await self._session.read(lambda reading: catalog.count(reading, where))
+
+    async def workers(self) -> list[WorkerRecord]:
+        return await self._session.read(catalog.workers)
+
+    async def next_wake(self, names: Sequence[str]) -> float | None:
+        return await self._session.read(lambda reading: catalog.next_wake(reading, names))
+
+    async def list(
+        self, where: FlowFilter, *, limit: int = 100, after: str | None = None
+    ) -> tuple[list[FlowRecord], str | None]:
+        return await self._session.read(lambda reading: catalog.page(reading, where, limit, after))
+
+    # -- hints -----------------------------------------------------------------------------------------------
+
+    def subscribe(self, listener: Callable[[Hint], None]) -> Callable[[], None]:
+        return self._hints.subscribe(listener)
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    async def _write(self, name: str, apply: Callable[[Any], T]) -> T:
+        write: Write[T] = Write(name, apply, self._session.future())
+        self._session.submit(write, write.done)
+        return await write.future
+
+    def _give_back(self, worker: str, taken: asyncio.Future[Any]) -> None:
+        if taken.cancelled() or taken.exception() is not None or not taken.result():
+            return
+        with contextlib.suppress(LogClosed):
+            write = Write(
+                "release", lambda tx: leases.give_back(tx, worker, taken.result()), self._session.future()
+            )
+            self._session.submit(write, lambda _: None)
+
+
+def InMemoryExecutionLog(*, clock: Clock | None = None) -> SqliteExecutionLog:  # noqa: N802 - reads as a class
+    """Make the same log on a private database in memory: durability D0, for tests and trials."""
+    return SqliteExecutionLog(":memory:", clock=clock)
+
+

@@ -1,0 +1,122 @@
+"""Bring a file to this version's schema, or say why it is not ours to touch.
+
+`schema/NNNN_name.sql` are applied in order, each in its own transaction under the write lock, once. They are never
+edited after a release. `PRAGMA user_version` is the number of the last one. Code of one version works on the schema
+of the next (`meta.compatible_from` says whether it may), so that workers can be replaced one by one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+from ergon.errors import LogDamaged, LogRefused, LogTooNew
+from ergon.storage.sqlite.turnstile import Turnstile
+
+APPLICATION_ID: Final = 0x4572676E
+"""`Ergn`, in the header of each file of ours: how `file` and we tell it from another program's database."""
+
+
+@cache
+def migrations() -> tuple[tuple[int, str], ...]:
+    """Return every migration as its number and text, in order."""
+    folder = Path(__file__).with_name("schema")
+    files = sorted(folder.glob("[0-9][0-9][0-9][0-9]_*.sql"))
+    return tuple((int(file.name[:4]), file.read_text(encoding="utf-8")) for file in files)
+
+
+def inspect(connection: sqlite3.Connection, where: str) -> int:
+    """Return the file's schema version; 0 when it is new. Changes nothing."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if application != APPLICATION_ID:
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if application or version or tables:
+            raise LogRefused(f"log {where} is another program's database; give Ergon a file of its own")
+        return 0
+    newest = migrations()[-1][0]
+    if version > newest:
+        _check_compatible(connection, where, version, newest)
+    return version
+
+
+def migrate(connection: sqlite3.Connection, turnstile: Turnstile, where: str, now: float) -> None:
+    """Apply what is missing. Several processes may try at once; the write lock decides."""
+    if inspect(connection, where) >= migrations()[-1][0]:
+        return
+    for number, text in migrations():
+        turnstile.begin(connection)
+        try:
+            if inspect(connection, where) < number:
+                _apply(connection, number, text, now)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def make_row_views(connection: sqlite3.Connection) -> None:
+    """Give this connection the temporary views that statements read rows through."""
+    for statement in split(Path(__file__).with_name("schema").joinpath("rows.sql").read_text(encoding="utf-8")):
+        connection.execute(statement)
+
+
+def generation(connection: sqlite3.Connection, where: str) -> str:
+    """Return the id made with the file: a file with another id is another log."""
+    row = connection.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
+    if row is None:
+        raise LogDamaged(f"log {where} has lost its generation id; restore a backup")
+    return str(row[0])
+
+
+def split(script: str) -> Iterator[str]:
+    """Yield the statements of a script. (`executescript` would commit the transaction around it.)"""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if ";" in line and sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _apply(connection: sqlite3.Connection, number: int, text: str, now: float) -> None:
+    strict = sqlite3.sqlite_version_info >= (3, 37)
+    for statement in split(text):
+        if not strict:
+            statement = statement.replace(") STRICT, WITHOUT ROWID", ") WITHOUT ROWID").replace(") STRICT", ")")
+        connection.execute(statement)
+    if number == 1:
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.executemany(
+            "INSERT INTO meta (key, value) VALUES (?, ?)",
+            [
+                ("generation", uuid4().hex),
+                ("created_by", f"ergon {_version()}, SQLite {sqlite3.sqlite_version}"),
+                ("created_at", repr(now)),
+                ("compatible_from", "1"),
+            ],
+        )
+    connection.execute(f"PRAGMA user_version={number:d}")
+
+
+def _check_compatible(connection: sqlite3.Connection, where: str, version: int, newest: int) -> None:
+    row = None
+    if version == newest + 1:
+        row = connection.execute("SELECT value FROM meta WHERE key = 'compatible_from'").fetchone()
+    if row is None or int(row[0]) > newest:
+        raise LogTooNew(
+            f"log {where} has schema version {version}, this Ergon knows up to {newest}; upgrade this process"
+        )
+
+
+def _version() -> str:
+    try:
+        return metadata.version("ergon")
+    except metadata.PackageNotFoundError:
+        return "unknown"

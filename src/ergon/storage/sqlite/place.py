@@ -1,0 +1,61 @@
+"""Where a log's file may live, decided before SQLite touches it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from ergon.errors import LogRefused
+
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+_NETWORK: Final = frozenset(
+    "nfs nfs4 cifs smb3 smbfs 9p afs ceph glusterfs lustre gfs2 ocfs2 ncpfs coda beegfs gpfs orangefs virtiofs".split()
+)
+
+
+def filesystem_of(path: Path, mounts: Path = _MOUNTS) -> str:
+    """Return the type of the file system that `path` is on, or nothing where the system does not tell."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    real = os.path.realpath(path)
+    best, found = "", ""
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        fields = left.split(" ")
+        if len(fields) < 5 or not right:
+            continue
+        mount = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
+        inside = mount == "/" or real == mount or real.startswith(mount + "/")
+        # The last line wins among equals: a later mount hides an earlier one.
+        if inside and len(mount) >= len(best):
+            best, found = mount, right.split(" ", 1)[0]
+    return found
+
+
+def is_network(filesystem: str) -> bool:
+    """Tell whether several machines may share a file system of this type."""
+    return filesystem in _NETWORK or (filesystem.startswith("fuse.") and filesystem != "fuse.fuse-overlayfs")
+
+
+def check(path: Path, *, allow_network_filesystem: bool) -> None:
+    """Raise `LogRefused` when a log at `path` could not be written, or could not be safe."""
+    folder = path.parent
+    if path.is_dir():
+        raise LogRefused(f"log {path} is a directory; name a file in it, such as {path / 'ergon.db'}")
+    if not folder.is_dir():
+        raise LogRefused(f"log {path}: the directory {folder} does not exist; create it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise LogRefused(f"log {path}: the directory {folder} is read-only; SQLite keeps files beside the database")
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        raise LogRefused(f"log {path} is read-only for this process; give it read and write rights")
+    filesystem = filesystem_of(folder)
+    if is_network(filesystem) and not allow_network_filesystem:
+        raise LogRefused(
+            f"log {path} is on a network file system ({filesystem}), where SQLite's locks and shared memory do not "
+            "hold and committed work can be lost; use a local disk, or PostgreSQL or Redis for several machines. "
+            "When only one machine ever opens it, pass allow_network_filesystem=True"
+        )

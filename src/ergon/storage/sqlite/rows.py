@@ -1,0 +1,135 @@
+"""From the JSON that a statement returns to the values of the seam. `schema/rows.sql` makes the JSON."""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import msgspec
+
+from ergon.core.commit import FlowRecord, Received, WorkerRecord
+from ergon.core.history import Event
+from ergon.core.status import TaskStatus
+from ergon.errors import LogDamaged
+
+_UNIT: Final = 2.0**-62
+"""A time is whole seconds and a rest in this unit; both are exact."""
+
+_Flow = tuple[
+    str, str, str, str, str | None, int, str, str | None, str,
+    int, int, int | None, int | None, int | None, int | None, int | None, int | None, int | None, int | None,
+    str | None, int, int, str | None, str | None, int,
+]  # fmt: skip
+_Event = tuple[str, int, str, str, str, str, str | None, int, int, str, int]
+_Message = tuple[int, str, str, str, str | None, int, int]
+_Worker = tuple[
+    str, str, str, int, str, str, tuple[str, ...], tuple[str, ...], tuple[str, ...] | None,
+    int, int, int, int, str,
+]  # fmt: skip
+
+_flows: Final = msgspec.json.Decoder(list[_Flow])
+_events: Final = msgspec.json.Decoder(list[_Event])
+_messages: Final = msgspec.json.Decoder(list[_Message])
+_workers: Final = msgspec.json.Decoder(list[_Worker])
+_STATUS: Final = {status.value: status for status in TaskStatus}
+
+T = TypeVar("T")
+
+
+def flow_records(text: str | None) -> list[FlowRecord]:
+    """Read a JSON array of `flow_rows.row`."""
+    try:
+        return [_flow(row) for row in _decode(_flows, text)]
+    except KeyError as error:
+        raise LogDamaged(f"a stored flow has the unknown status {error}; restore a backup") from error
+
+
+def events_by_flow(text: str | None) -> dict[str, list[Event]]:
+    """Read a JSON array of `event_rows.row`, each flow's in the order given."""
+    found: dict[str, list[Event]] = {}
+    for flow_id, seq, kind, op, name, digest, payload, at, rest, source, attempt in _decode(_events, text):
+        event = Event(seq, kind, op, name, digest, payload, at + rest * _UNIT, source, attempt)
+        events = found.get(flow_id)
+        if events is None:
+            found[flow_id] = [event]
+        else:
+            events.append(event)
+    return found
+
+
+def messages(text: str | None) -> list[Received]:
+    """Read a JSON array of `inbox_rows.row`."""
+    return [
+        Received(id, flow_id, kind, name, payload, at + rest * _UNIT)
+        for id, flow_id, kind, name, payload, at, rest in _decode(_messages, text)
+    ]
+
+
+def worker_records(text: str | None) -> list[WorkerRecord]:
+    """Read a JSON array of `worker_rows.row`."""
+    return [
+        WorkerRecord(
+            id=row[0],
+            name=row[1],
+            host=row[2],
+            pid=row[3],
+            process_start=row[4],
+            boot_id=row[5],
+            flows=row[6],
+            queues=row[7],
+            versions=row[8],
+            started_at=row[9] + row[10] * _UNIT,
+            lease_expires_at=row[11] + row[12] * _UNIT,
+            state=row[13],
+        )
+        for row in _decode(_workers, text)
+    ]
+
+
+def _flow(row: _Flow) -> FlowRecord:
+    return FlowRecord(
+        id=row[0],
+        name=row[1],
+        status=_STATUS[row[2]],
+        queue=row[3],
+        version=row[4],
+        priority=row[5],
+        input=row[6],
+        output=row[7],
+        reason=row[8],
+        created_at=row[9] + row[10] * _UNIT,
+        started_at=_time(row[11], row[12]),
+        ended_at=_time(row[13], row[14]),
+        wake_at=_time(row[15], row[16]),
+        deadline_at=_time(row[17], row[18]),
+        owner=row[19],
+        epoch=row[20],
+        claims_stalled=row[21],
+        parent_id=row[22],
+        parent_op=row[23],
+        close_with_parent=bool(row[24]),
+    )
+
+
+def _time(whole: int | None, rest: int | None) -> float | None:
+    return None if whole is None or rest is None else whole + rest * _UNIT
+
+
+def _decode(decoder: msgspec.json.Decoder[T], text: str | None) -> T:
+    try:
+        return decoder.decode(text or "[]")
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise LogDamaged(f"a stored row is not what this log writes; restore a backup: {error}") from error
+
+
+_numbered: Final = msgspec.json.Decoder(list[tuple[int, str]])
+_counts: Final = msgspec.json.Decoder(list[tuple[str, int]])
+
+
+def numbered(text: str | None) -> list[tuple[int, str]]:
+    """Read a JSON array of pairs of a row's number and the row."""
+    return _decode(_numbered, text)
+
+
+def counts(text: str | None) -> dict[TaskStatus, int]:
+    """Read a JSON array of pairs of a status and how many."""
+    return {_STATUS[status]: number for status, number in _decode(_counts, text)}

@@ -1,0 +1,210 @@
+"""One opening of a log: its two threads, from `connect` to `close`, bound to one event loop and one process."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from ergon.core.commit import Hint
+from ergon.errors import ErgonError, ForkedConnection, LogClosed, StoreError
+from ergon.storage import failpoints
+from ergon.storage.clock import Clock
+from ergon.storage.sqlite import durability, forks, migrations, place
+from ergon.storage.sqlite.connection import Settings, open_reader, open_writer
+from ergon.storage.sqlite.errors import translate
+from ergon.storage.sqlite.group import GroupCommit
+from ergon.storage.sqlite.reader import Reader
+from ergon.storage.sqlite.turnstile import Turnstile
+from ergon.storage.sqlite.upkeep import Upkeep
+from ergon.storage.sqlite.writer import Writer
+from ergon.storage.sqlite.writes import Done, What
+
+T = TypeVar("T")
+
+
+class Session:
+    """Opened and closed by the log, perhaps several times."""
+
+    def __init__(self, settings: Settings, clock: Clock, on_hint: Callable[[Hint], None]) -> None:
+        self._settings, self._clock, self._on_hint = settings, clock, on_hint
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._writer: Writer | None = None
+        self._reader: Reader | None = None
+        self._group: GroupCommit | None = None
+        self._opening = asyncio.Lock()
+        self._state: Literal["closed", "open", "forked"] = "closed"
+        self.generation = ""
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    async def open(self, require: str | None) -> None:
+        """Open the file and start the threads, unless that is done."""
+        loop = asyncio.get_running_loop()
+        if self._writer is not None and self._loop is not loop and self._state == "open":
+            if self._loop is not None and not self._loop.is_closed():
+                raise StoreError(f"log {self._settings.where} is open on another event loop; open a second one")
+            self._abandon()  # that loop is gone, and everything that could await us with it
+        async with self._opening:
+            if self._state != "closed":
+                self._check()
+                return
+            path = self._settings.path
+            if path is not None:
+                place.check(path, allow_network_filesystem=self._settings.allow_network_filesystem)
+            self._loop = loop
+            await self._start(loop, path, require)
+
+    async def close(self) -> None:
+        """Finish what was submitted, then stop the threads."""
+        if self._state == "forked":
+            return
+        async with self._opening:
+            if self._writer is None or self._reader is None:
+                return
+            self._state = "closed"
+            forks.unwatch(self)
+            await self._reader.stop()
+            await self._writer.stop()
+            self._writer = self._reader = self._group = None
+
+    async def _start(self, loop: asyncio.AbstractEventLoop, path: Path | None, require: str | None) -> None:
+        writer = Writer(self._open_group, loop=loop, on_hint=self._on_hint, name=self._settings.where)
+        try:
+            self._group = group = await writer.start()
+        except sqlite3.Error as error:
+            raise translate(error, self._settings.where) from error
+        self._writer = writer
+        if path is None:
+            self._reader = Reader(
+                lambda: group.connection, loop=loop, where=self._settings.where, call=writer.call
+            )
+        else:
+            self._reader = Reader(lambda: self._open_reader(path), loop=loop, where=self._settings.where)
+        self._state = "open"
+        self._watch_forks()
+        try:
+            graded = await self.on_writer(lambda writing: durability.measure(writing, self._settings))
+            durability.check_required(graded, require, self._settings.where)
+            self.generation = await self.on_writer(
+                lambda writing: migrations.generation(writing, self._settings.where)
+            )
+        except BaseException:
+            self._state = "closed"
+            await self._reader.stop()
+            await writer.stop()
+            self._writer = self._reader = self._group = None
+            raise
+
+    # -- use -------------------------------------------------------------------------------------------------
+
+    def submit(self, what: What, done: Done) -> None:
+        """Put something into the next group commit."""
+        if self._state != "open" or self._writer is None:
+            error = self._refusal()
+            if self._loop is None or self._loop.is_closed() or self._state == "forked":
+                raise error
+            self._loop.call_soon(done, error)
+            return
+        self._writer.submit(what, done)
+
+    def future(self) -> asyncio.Future[Any]:
+        """Make a future for a write. Raises when the log is not open."""
+        self._check()
+        assert self._loop is not None
+        return self._loop.create_future()
+
+    async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a read on the reading connection."""
+        self._check()
+        assert self._reader is not None
+        return await self._reader.read(function)
+
+    async def on_writer(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a read on the writing connection, between two batches."""
+        self._check()
+        assert self._loop is not None and self._writer is not None and self._group is not None
+        loop, group = self._loop, self._group
+        future: asyncio.Future[T] = loop.create_future()
+
+        def run() -> None:
+            try:
+                value = function(group.connection)
+            except Exception as error:  # noqa: BLE001 - whoever awaits it gets it
+                failure = translate(error, self._settings.where) if isinstance(error, sqlite3.Error) else error
+                loop.call_soon_threadsafe(future.set_exception, failure)
+            else:
+                loop.call_soon_threadsafe(future.set_result, value)
+
+        self._writer.call(run)
+        return await future
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _open_group(self) -> tuple[GroupCommit, Upkeep]:
+        path, where = self._settings.path, self._settings.where
+        turnstile = Turnstile(
+            Path(f"{path}-turn") if path is not None else None,
+            patience_seconds=self._settings.busy_timeout_seconds,
+        )
+
+        def connect() -> sqlite3.Connection:
+            connection = open_writer(self._settings)
+            try:
+                migrations.migrate(connection, turnstile, where, self._clock.wall())
+                migrations.make_row_views(connection)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+        group = GroupCommit(
+            connect,
+            turnstile=turnstile,
+            clock=self._clock,
+            where=where,
+            failpoint=failpoints.current(),
+            in_memory=path is None,
+        )
+        return group, Upkeep(group.connection, path)
+
+    def _open_reader(self, path: Path) -> sqlite3.Connection:
+        connection = open_reader(path, self._settings)
+        migrations.make_row_views(connection)
+        return connection
+
+    def _check(self) -> None:
+        if self._state != "open":
+            raise self._refusal()
+
+    def _refusal(self) -> ErgonError:
+        where = self._settings.where
+        if self._state == "forked":
+            return ForkedConnection(f"log {where} was opened before fork(); open it in the child process instead")
+        return LogClosed(f"log {where} is not open; call connect() or use `async with`")
+
+    def _abandon(self) -> None:
+        """Leave the threads to end by themselves and forget them."""
+        forks.unwatch(self)
+        if self._reader is not None:
+            self._reader.abandon()
+        if self._writer is not None:
+            self._writer.abandon()
+        self._writer = self._reader = self._group = None
+        self._state = "closed"
+        self._opening = asyncio.Lock()
+
+    def _watch_forks(self) -> None:
+        group, reader, session = self._group, self._reader, weakref.ref(self)
+
+        def in_child() -> None:
+            forks.abandon(group)
+            forks.abandon(reader)
+            this = session()
+            if this is not None:
+                this._state = "forked"
+
+        forks.watch(self, in_child)

@@ -1,0 +1,67 @@
+"""SQL as source: named statements in `.sql` files, and statements that carry many rows.
+
+A file holds statements, each under a line `-- name: what_it_does`. No SQL is ever made from data: a bulk statement
+differs from another only in how often `(?, ?)` is repeated.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+ROWS_MAX: Final = 256
+"""Rows in one bulk statement: enough that the cost of a statement vanishes, few enough for its parameters."""
+
+
+@cache
+def statements(file: str) -> dict[str, str]:
+    """Return the statements of a file beside this one, by name."""
+    found: dict[str, str] = {}
+    text = Path(__file__).with_name(file).read_text(encoding="utf-8")
+    for part in text.split("-- name: ")[1:]:
+        name, _, sql = part.partition("\n")
+        found[name.strip()] = sql.strip().rstrip(";")
+    return found
+
+
+class Bulk:
+    """One statement over many rows, in which `{rows}` stands for the rows' placeholders.
+
+    Many rows in one statement, because Python's sqlite3 gives up the interpreter lock at every step: with one
+    statement a row, the writer thread would wait for the busy event loop once a row.
+    """
+
+    __slots__ = ("_sql", "_template", "_width")
+
+    def __init__(self, template: str, width: int) -> None:
+        self._template, self._width = template, width
+        self._sql: dict[int, str] = {}
+
+    def run(self, connection: sqlite3.Connection, values: list[Any]) -> int:
+        """Run it over all rows in the flat list `values`; return how many rows it changed.
+
+        The number of rows is rounded up to a power of two, so that few statements are ever prepared; the rows
+        added are NULL throughout and must match nothing.
+        """
+        width, changed = self._width, 0
+        most = ROWS_MAX * width
+        start, left = 0, len(values)
+        while left > most:
+            changed += connection.execute(self._text(ROWS_MAX), values[start : start + most]).rowcount
+            start, left = start + most, left - most
+        if start:
+            values = values[start:]
+        rows = left // width
+        size = 1 << (rows - 1).bit_length()
+        if size != rows:
+            values = values + [None] * ((size - rows) * width)
+        return changed + connection.execute(self._text(size), values).rowcount
+
+    def _text(self, rows: int) -> str:
+        sql = self._sql.get(rows)
+        if sql is None:
+            row = "(" + ",".join("?" * self._width) + ")"
+            sql = self._sql[rows] = self._template.replace("{rows}", ",".join([row] * rows))
+        return sql

@@ -1,0 +1,128 @@
+"""What the writer does beside writing: keep the WAL short, and notice other processes' commits.
+
+Checkpoints happen here and nowhere else, and only as FULL or TRUNCATE: these hold the write lock throughout, which
+keeps clear of the WAL-reset bug (see `connection.py`). They wait for readers no longer than half a second, because
+writers wait with them. FULL leaves the WAL file as long as it was and lets the next writer overwrite it, which is
+much faster than growing a file; TRUNCATE gives the space back once the log is idle.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import Final
+
+WAL_PAGES_MAX: Final = 4000
+"""A checkpoint is due at about this many pages: 16 MB."""
+_WAIT_SECONDS: Final = 0.5
+_IDLE_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 0.005
+_LOOK_IDLE_SECONDS: Final = 0.015
+_SIZE_EVERY_SECONDS: Final = 0.05
+
+
+class Upkeep:
+    """Lives on the writer's thread."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
+        self._connection = connection
+        self._wal = Path(f"{path}-wal") if path is not None else None
+        self._changes_max = WAL_PAGES_MAX
+        self._changes_seen = connection.total_changes
+        self._size_seen = WAL_PAGES_MAX * 4096
+        self._size_due_at = 0.0
+        self._busy_until = 0.0
+        self._truncated = False
+        self._version = self._data_version() if path is not None else 0
+        now = time.monotonic()
+        self._wrote_at = self._changed_at = self._looked_at = now
+
+    def use(self, connection: sqlite3.Connection) -> None:
+        """Go on with a reopened connection."""
+        if connection is not self._connection:
+            self._connection = connection
+            self._changes_seen = connection.total_changes
+            self._version = self._data_version()
+
+    def after_batch(self) -> bool:
+        """Checkpoint when it is due; tell whether another process wrote since the last look."""
+        if self._wal is None:
+            return False
+        now = time.monotonic()
+        self._wrote_at = now
+        self._truncated = False
+        changes = self._connection.total_changes - self._changes_seen
+        if (changes >= self._changes_max or self._has_grown(now)) and now >= self._busy_until:
+            self._checkpoint_full(max(changes, 1))
+        return now - self._looked_at >= _LOOK_SECONDS and self._look(now)
+
+    def when_idle(self) -> tuple[bool, float | None]:
+        """Tell whether another process wrote, and in how many seconds to look again (None: never)."""
+        if self._wal is None:
+            return False, None
+        now = time.monotonic()
+        changed = self._look(now)
+        if not self._truncated and now - self._wrote_at > _IDLE_SECONDS:
+            self._truncated = True
+            self.truncate(_WAIT_SECONDS)
+        recent = now - max(self._changed_at, self._wrote_at) < 1.0
+        return changed, _LOOK_SECONDS if recent else _LOOK_IDLE_SECONDS
+
+    def truncate(self, wait_seconds: float) -> None:
+        """Bring everything into the database file and empty the WAL, if no reader is in the way."""
+        if self._wal is not None and self._checkpoint("TRUNCATE", wait_seconds) is not None:
+            self._changes_seen = self._connection.total_changes
+
+    def _look(self, now: float) -> bool:
+        self._looked_at = now
+        try:
+            version = self._data_version()
+        except sqlite3.Error:
+            return False  # whatever it is, the next write will meet it and answer to somebody
+        if version == self._version:
+            return False
+        self._version, self._changed_at = version, now
+        return True
+
+    def _data_version(self) -> int:
+        """Return a number that changes with other connections' commits, never with our own."""
+        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def _has_grown(self, now: float) -> bool:
+        """Tell whether the WAL file is longer than it should be: large values fill it with few changes."""
+        if now < self._size_due_at:
+            return False
+        self._size_due_at = now + _SIZE_EVERY_SECONDS
+        try:
+            size = self._wal.stat().st_size if self._wal is not None else 0
+        except OSError:
+            return False
+        if size <= self._size_seen:
+            return False
+        self._size_seen = size + size // 4
+        return True
+
+    def _checkpoint_full(self, changes: int) -> None:
+        pages = self._checkpoint("FULL", _WAIT_SECONDS)
+        if pages is None:
+            # A reader stood in the way and every writer waited for it: let some time pass.
+            self._busy_until = time.monotonic() + 2 * _WAIT_SECONDS
+            return
+        self._changes_seen = self._connection.total_changes
+        if pages > 0:  # learn how many changes make a full WAL
+            fitting = changes * WAL_PAGES_MAX // pages
+            self._changes_max = min(max(fitting, self._changes_max // 4, 256), self._changes_max * 4, 100_000)
+
+    def _checkpoint(self, mode: str, wait_seconds: float) -> int | None:
+        """Run a checkpoint that holds the write lock; return the WAL's pages, None when somebody was in the way."""
+        assert mode in ("FULL", "TRUNCATE"), "other modes do not hold the write lock"
+        try:
+            self._connection.execute(f"PRAGMA busy_timeout={int(wait_seconds * 1000):d}")
+            try:
+                busy, pages, _ = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+            finally:
+                self._connection.execute("PRAGMA busy_timeout=0")
+        except sqlite3.Error:
+            return None  # no room, or locked: the WAL keeps everything until a later one succeeds
+        return None if busy else int(pages)

@@ -1,0 +1,151 @@
+"""The one thread of a log that writes.
+
+Submissions collect in one list. The thread takes all there is, applies it as one transaction, and hands the results
+to the event loop in one call; what was submitted meanwhile is the next batch. So a lone commit waits for nothing,
+and under load batches grow by themselves, up to `BATCH_MAX`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+from ergon.core.commit import Hint
+from ergon.storage.sqlite.group import Errors, GroupCommit
+from ergon.storage.sqlite.upkeep import Upkeep
+from ergon.storage.sqlite.writes import Done, Entry, What
+
+BATCH_MAX: Final = 4096
+_STOP_WAIT_SECONDS: Final = 0.1
+Call = Callable[[], None]
+
+
+class Writer:
+    """Owns the writing connection through `GroupCommit`; everything else only submits."""
+
+    def __init__(
+        self,
+        open_group: Callable[[], tuple[GroupCommit, Upkeep]],
+        *,
+        loop: asyncio.AbstractEventLoop,
+        on_hint: Callable[[Hint], None],
+        name: str,
+    ) -> None:
+        self._open_group, self._loop, self._on_hint = open_group, loop, on_hint
+        self._pending: list[Entry] = []
+        self._calls: list[Call] = []
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._idle = False
+        self._stopping = False
+        self._opened: asyncio.Future[GroupCommit] = loop.create_future()
+        self._closed: asyncio.Future[None] = loop.create_future()
+        self.thread = threading.Thread(target=self._run, name=f"ergon-writer-{name}", daemon=True)
+
+    async def start(self) -> GroupCommit:
+        """Start the thread and open the log on it; raises what keeps it from opening."""
+        self.thread.start()
+        return await self._opened
+
+    def submit(self, what: What, done: Done) -> None:
+        """Put something into the next batch. `done` is called on the event loop."""
+        self._pending.append((what, done))
+        if self._idle:
+            self._idle = False
+            self._wake.put(None)
+
+    def call(self, function: Call) -> None:
+        """Run a function on the thread between two batches."""
+        self._calls.append(function)
+        self._wake.put(None)
+
+    async def stop(self) -> None:
+        """Write what was submitted, then close the connection and end the thread."""
+        self._stopping = True
+        self._wake.put(None)
+        await self._closed
+
+    def abandon(self) -> None:
+        """Let the thread write what was submitted and end; its event loop is gone."""
+        self._stopping = True
+        self._wake.put(None)
+
+    # -- on the thread ---------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            group, upkeep = self._open_group()
+        except BaseException as error:  # noqa: BLE001 - whoever awaits `start` gets it
+            self._tell(self._opened.set_exception, error)
+            return
+        self._tell(self._opened.set_result, group)
+        try:
+            while self._wait(upkeep):
+                self._write(group, upkeep)
+        finally:
+            upkeep.truncate(_STOP_WAIT_SECONDS)
+            group.close()
+            self._tell(self._closed.set_result, None)
+
+    def _wait(self, upkeep: Upkeep) -> bool:
+        """Wait for something to write; False when the log closes and all is written."""
+        while not self._pending:
+            self._idle = True
+            while self._calls:
+                self._calls.pop(0)()
+            if self._pending:
+                break
+            if self._stopping:
+                return False
+            changed, look_again_seconds = upkeep.when_idle()
+            if changed:
+                self._tell(self._on_hint, Hint(elsewhere=True))
+            try:
+                self._wake.get(timeout=look_again_seconds)
+            except Empty:
+                continue
+        self._idle = False
+        return True
+
+    def _write(self, group: GroupCommit, upkeep: Upkeep) -> None:
+        batch = self._pending[:BATCH_MAX]
+        del self._pending[: len(batch)]
+        try:
+            errors, hint = group.apply(batch)
+        except BaseException as error:  # noqa: BLE001 - a defect of ours must answer to those who wait
+            errors, hint = [error] * len(batch), None
+        self._tell(self._deliver, batch, errors, hint)
+        upkeep.use(group.connection)
+        if upkeep.after_batch():
+            self._tell(self._on_hint, Hint(elsewhere=True))
+        while self._calls:
+            self._calls.pop(0)()
+
+    def _tell(self, function: Callable[..., object], *arguments: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            pass  # the loop was closed under us: nobody is left to hear it
+
+    # -- on the event loop -----------------------------------------------------------------------------------
+
+    def _deliver(self, batch: Sequence[Entry], errors: Errors | None, hint: Hint | None) -> None:
+        entries = iter(batch)
+        results = iter(errors) if errors is not None else None
+        while True:
+            try:
+                if results is None:
+                    for _, done in entries:
+                        done(None)
+                else:
+                    for (_, done), error in zip(entries, results, strict=True):
+                        done(error)
+                break
+            except Exception as error:  # noqa: BLE001 - one listener's defect must not keep the others waiting
+                self._loop.call_exception_handler(
+                    {"message": "a callback of the execution log raised", "exception": error}
+                )
+        if hint is not None:
+            self._on_hint(hint)
