@@ -15,9 +15,12 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from ergon.core.codec import decoder_for, encode, recode
+from ergon.core.failure import describe
 from ergon.core.history import Event, EventKind
 from ergon.core.retry import next_delay
 from ergon.errors import StepCancelled, StepInterrupted, StepTimeout, UsageError
+from ergon.executor.families import child_outcome
+from ergon.executor.inbox import StepWait
 from ergon.flows.context import step_context
 from ergon.flows.steps import DID_NOT_HAPPEN, Happened, Step, StepRequest
 from ergon.replay.operations import Operation
@@ -29,7 +32,18 @@ if TYPE_CHECKING:
 class StepBody:
     """One open step: its attempts, one after the other."""
 
-    __slots__ = ("_counts", "_earlier", "_request", "_task", "_waited", "attempt", "dropped", "op", "run", "waiting")
+    __slots__ = (
+        "_counts",
+        "_earlier",
+        "_request",
+        "_task",
+        "_waited",
+        "attempt",
+        "dropped",
+        "op",
+        "run",
+        "waiting",
+    )
 
     def __init__(self, run: FlowRun, op: Operation, earlier: list[Event]) -> None:
         request: StepRequest = op.request
@@ -85,7 +99,8 @@ class StepBody:
         run, step = self.run, self._request.step
         step_context.set(self)
         try:
-            await run.wait_may_start()
+            if not run.host.may_start():
+                await run.host.wait_may_start()
             if step.options.timeout is not None:
                 result = await self._call_in_time(step, step.options.timeout)
             elif step.is_async:
@@ -96,8 +111,10 @@ class StepBody:
         except asyncio.CancelledError:
             if self.dropped or run.ended:
                 return
-            error: Exception = StepCancelled(f"step `{step.name}` raised CancelledError, though nobody cancelled it")
-        except Exception as caught:  # step boundary: user code may raise anything
+            error: Exception = StepCancelled(
+                f"step `{step.name}` raised CancelledError, though nobody cancelled it"
+            )
+        except Exception as caught:  # noqa: BLE001 - step boundary: user code may raise anything
             error = caught
         else:
             if not self.dropped:
@@ -114,7 +131,9 @@ class StepBody:
                 return await self._call_elsewhere(step)
         except TimeoutError as error:
             if limit.expired():
-                raise StepTimeout(f"step `{step.name}`: one attempt took longer than {seconds:g} s") from error
+                raise StepTimeout(
+                    f"step `{step.name}`: one attempt took longer than {seconds:g} s"
+                ) from error
             raise
 
     async def _call_elsewhere(self, step: Step[Any, Any]) -> Any:
@@ -135,7 +154,9 @@ class StepBody:
             self.run.step_failed(self, error)
             return
         at = self.run.host.log.now() + delay
-        self.run.step_retried(self, error, at, lambda: self._again(at))
+        self.run.step_event(
+            EventKind.STEP_RETRIED, self, payload=describe(error), at=at, after=lambda: self._again(at)
+        )
 
     def _again(self, at: float) -> None:
         """The failed attempt is durable: wait, then try once more."""
@@ -154,8 +175,7 @@ class StepBody:
 
     async def _back_off(self, until: float) -> None:
         self._wait("retry", self._request.step.name, due=until)
-        while (left := until - self.run.host.log.now()) > 0:
-            await asyncio.sleep(min(left, 3600))
+        await self.run.host.sleep_until(until)
         self._done_waiting()
 
     # -- at most once ----------------------------------------------------------------------------------
@@ -190,7 +210,7 @@ class StepBody:
                     "DID_NOT_HAPPEN"
                 )
             text, copy = recode(answer.result, step.decoder)
-        except Exception as error:  # step boundary: user code may raise anything
+        except Exception as error:  # noqa: BLE001 - step boundary: user code may raise anything
             self.run.step_failed(self, error)
             return False
         self.run.step_completed(self, text, copy)
@@ -226,8 +246,7 @@ class StepBody:
         else:
             due = decoder_for(float).decode(recorded.payload or "0")
         self._wait("timer", name or self._request.step.name, due=due)
-        while (left := due - self.run.host.log.now()) > 0:
-            await asyncio.sleep(min(left, 3600))
+        await self.run.host.sleep_until(due)
         self._done_waiting()
 
     async def wait_signal(self, name: str) -> str:
@@ -237,12 +256,12 @@ class StepBody:
         if recorded is None:
             arrived = self.run.host.loop.create_future()
             self._wait("signal", name)
-            self.run.want_signal(self, name, key, arrived)
+            self.run.want_signal(name, StepWait(self, key, arrived))
             try:
                 recorded = await arrived
             finally:
                 self._done_waiting()
-                self.run.unwant(arrived)
+                self.run.inbox.unwant(arrived)
         assert recorded.payload is not None
         return recorded.payload
 
@@ -254,7 +273,7 @@ class StepBody:
         if recorded is not None:
             arrived.set_result(recorded)
         else:
-            self.run.start_child_of_step(self, request, key, arrived)
+            self.run.start_child_of_step(request, StepWait(self, key, arrived))
 
         async def wait() -> Any:
             self._wait("child", request.call.flow.name)
@@ -262,7 +281,7 @@ class StepBody:
                 event = await asyncio.shield(arrived)
             finally:
                 self._done_waiting()
-            return self.run.child_outcome(request, event.payload or "null")
+            return child_outcome(request, event.payload or "null")
 
         return wait
 
@@ -276,6 +295,20 @@ class StepBody:
 
     def _answered(self, key: str) -> Event | None:
         return self._waited.get(key) if self._waited is not None else None
+
+    def describe(self) -> dict[str, Any]:
+        """What the body does or waits for, for whoever asks why the flow does not move."""
+        if self.waiting is not None:
+            return self.waiting
+        op = self.op
+        return {
+            "kind": "step",
+            "name": op.name,
+            "op": op.id,
+            "since": op.asked_at,
+            "attempt": self.attempt,
+            "source": op.source,
+        }
 
     def remember(self, event: Event) -> None:
         """A durable wait of this body was answered; a further attempt finds it."""

@@ -15,7 +15,15 @@ from ergon.core.commit import ClaimedFlow, ClaimRequest, FlowRecord, Lease, NewF
 from ergon.core.failure import rebuild
 from ergon.core.names import check_name
 from ergon.core.status import TaskStatus
-from ergon.errors import FlowIdConflict, FlowNotFound, FlowParked, IllegalMove, LeaseLost, NotInFlow, UsageError
+from ergon.errors import (
+    FlowIdConflict,
+    FlowNotFound,
+    FlowParked,
+    IllegalMove,
+    LeaseLost,
+    NotInFlow,
+    UsageError,
+)
 from ergon.executor.host import Host
 from ergon.executor.incarnation import Incarnation
 from ergon.executor.outcome import Completed, Outcome, Suspended
@@ -57,7 +65,9 @@ class Executor(Generic[R]):
         if current_machine() is not None or step_context.get() is not None:
             raise NotInFlow("Executor.run inside a flow or step: use invoke(child) to start a child flow.")
         call = self._call(entry)
-        async with Incarnation(self._log, f"executor:{self.flow_id}", (call.flow.name,), LEASE_SECONDS) as incarnation:
+        async with Incarnation(
+            self._log, f"executor:{self.flow_id}", (call.flow.name,), LEASE_SECONDS
+        ) as incarnation:
             claimed = await self._take_up(call, incarnation)
             if not isinstance(claimed, ClaimedFlow):
                 return self._recorded(claimed, call)
@@ -103,7 +113,9 @@ class Executor(Generic[R]):
             raise FlowNotFound(self.flow_id)
         if record.status.is_terminal or record.status is TaskStatus.PARKED:
             return record
-        raise IllegalMove(f"flow {self.flow_id!r} is {record.status}, owned by {record.owner}; it cannot be run here now")
+        raise IllegalMove(
+            f"flow {self.flow_id!r} is {record.status}, owned by {record.owner}; it cannot be run here now"
+        )
 
     async def _run(self, claimed: ClaimedFlow, call: FlowCall[R], incarnation: Incarnation) -> Outcome[R]:
         host = Host(self._log, may_start=incarnation.may_start)
@@ -113,7 +125,7 @@ class Executor(Generic[R]):
             if not ended.done():
                 ended.set_result(settled)
 
-        run = FlowRun(claimed, call.flow, host, on_end=on_end, on_idle=FlowRun.suspend)
+        run = FlowRun(claimed, call.flow, host, on_end=on_end, on_idle=_leave)
         incarnation.attach(run)
         try:
             run.start()
@@ -125,7 +137,9 @@ class Executor(Generic[R]):
         finally:
             host.close()
         if settled is None:
-            raise LeaseLost(f"flow {self.flow_id!r} was taken over while it ran here; this run wrote nothing more")
+            raise LeaseLost(
+                f"flow {self.flow_id!r} was taken over while it ran here; this run wrote nothing more"
+            )
         return self._outcome(settled.status, settled.output, settled.reason, call)
 
     def _recorded(self, record: FlowRecord, call: FlowCall[R]) -> Outcome[R]:
@@ -147,12 +161,20 @@ def _chosen(target: Any, entry: Callable[[Any], Coroutine[Any, Any, Any]]) -> Fl
     if isinstance(target, FlowCall):
         raise UsageError("the flow is bound to its arguments already; call run() without an entry")
     if not getattr(type(target), MARK, False):
-        raise UsageError(f"{type(target).__name__} is not a @flow_type class; decorate it, or bind a flow function")
+        raise UsageError(
+            f"{type(target).__name__} is not a @flow_type class; decorate it, or bind a flow function"
+        )
     chosen = entry(_Chooser(target))
     if not isinstance(chosen, FlowCall):
         names = ", ".join(flow.name for flow in flows_of(type(target)))
-        raise UsageError(f"the entry must call one of the object's flows ({names}), such as `lambda f: f.process()`")
+        raise UsageError(
+            f"the entry must call one of the object's flows ({names}), such as `lambda f: f.process()`"
+        )
     return chosen
+
+
+def _leave(run: FlowRun) -> None:
+    run.suspend()
 
 
 class _Chooser:
@@ -164,5 +186,3 @@ class _Chooser:
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._target, name)
         return value.bind if isinstance(value, BoundFlow) else value
-
-

@@ -33,7 +33,7 @@ class Host:
         """False while the right to run steps is in doubt: the lease may have expired."""
         self.draining = False
         """True once the worker is shutting down: no new step starts, flows are let go where they stand."""
-        self.rng = rng if rng is not None else random.Random()  # noqa: S311  # jitter only
+        self.rng = rng if rng is not None else random.Random()  # jitter only
         self._threads_max = threads_max
         self._threads: ThreadPoolExecutor | None = None
         self._processes: ProcessPoolExecutor | None = None
@@ -50,6 +50,16 @@ class Host:
             self._processes = ProcessPoolExecutor(mp_context=get_context("spawn"))
         return self._processes
 
+    async def sleep_until(self, at: float) -> None:
+        """Wait until the log's clock shows `at`."""
+        while (left := at - self.log.now()) > 0:  # noqa: ASYNC110 - a clock gives no event
+            await asyncio.sleep(min(left, 3_600.0))
+
+    async def wait_may_start(self) -> None:
+        """Hold work back while the lease is in doubt."""
+        while not self.may_start():  # noqa: ASYNC110 - the lease gives no event
+            await asyncio.sleep(0.05)
+
     def close(self) -> None:
         """Let the pools go; a thread that still runs a step is not waited for."""
         for pool in (self._threads, self._processes):
@@ -59,5 +69,8 @@ class Host:
     def on_flow_error(self, flow_id: str, context: dict[str, Any]) -> None:
         """A callback or a forgotten task of a flow raised: nobody else will say so."""
         logger.error(
-            "flow %s: %s", flow_id, context.get("message", "error in a callback"), exc_info=context.get("exception")
+            "flow %s: %s",
+            flow_id,
+            context.get("message", "error in a callback"),
+            exc_info=context.get("exception"),
         )

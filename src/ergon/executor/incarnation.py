@@ -109,7 +109,9 @@ class Incarnation:
             except LogClosed:
                 pass
             except StoreError as error:
-                logger.warning("worker %s could not retire (%s); its lease will expire by itself", self._name, error)
+                logger.warning(
+                    "worker %s could not retire (%s); its lease will expire by itself", self._name, error
+                )
 
     async def _keep(self) -> None:
         """Renew until cancelled, or until the log says that this incarnation is dead."""
@@ -125,7 +127,9 @@ class Incarnation:
                 return
             except StoreError as error:
                 left = self._safe_until - time.monotonic()
-                logger.warning("worker %s could not renew its lease (%s); %.1f s left", self._name, error, left)
+                logger.warning(
+                    "worker %s could not renew its lease (%s); %.1f s left", self._name, error, left
+                )
             else:
                 self._safe_until = asked_at + self._lease_seconds * SAFE_PART
 

@@ -36,7 +36,7 @@ def _one(wait: dict[str, Any]) -> str:
         return f"the next attempt of{named}{due}"
     if kind == "more":
         return f"{wait.get('count')} more"
-    return f"{kind}{named}{child}{step}{since if not due else due}"
+    return f"{kind}{named}{child}{step}{due or since}"
 
 
 def _more(rest: tuple[dict[str, Any], ...]) -> str:

@@ -34,14 +34,16 @@ def settle(
         try:
             text, _ = recode(root.result(), flow.result_decoder)
         except EncodingError as refused:
-            error = EncodingError(f"the result of flow `{flow.name}` cannot be stored: {refused}", path=refused.path)
+            error = EncodingError(
+                f"the result of flow `{flow.name}` cannot be stored: {refused}", path=refused.path
+            )
         else:
             return Settled(TaskStatus.COMPLETED, text)
     if not isinstance(error, Exception):
         error = FlowError(f"{type(error).__name__}: {error}")
     failure = describe(error)
     # The jitter of a flow's retry needs no repeatability: the delay is recorded with the event.
-    delay = next_delay(flow.options.retry, attempt, error, random.Random())  # noqa: S311
+    delay = next_delay(flow.options.retry, attempt, error, random.Random())
     if delay is not None and cancel_reason is None:
         return Retry(delay, failure)
     return Settled(TaskStatus.FAILED, failure)

@@ -18,7 +18,13 @@ def describe_waits(machine: FlowMachine, bodies: list[dict[str, Any]]) -> str:
     in_body = {wait["op"] for wait in bodies}
     for box in machine.mailboxes.values():
         waits += [
-            {"kind": "signal", "name": box.name, "op": waiter.op, "since": waiter.since, "source": waiter.source}
+            {
+                "kind": "signal",
+                "name": box.name,
+                "op": waiter.op,
+                "since": waiter.since,
+                "source": waiter.source,
+            }
             for waiter in box.waiters
         ]
     for op in machine.pending.values():
@@ -28,7 +34,8 @@ def describe_waits(machine: FlowMachine, bodies: list[dict[str, Any]]) -> str:
                 | ({"flow_id": _child_of(machine, op)} if op.kind == OperationKind.CHILD else {})
             )
     waits += [
-        {"kind": "timer", "name": timer.name, "op": timer.op, "due": timer.when()} for timer in machine.loop.armed()
+        {"kind": "timer", "name": timer.name, "op": timer.op, "due": timer.when()}
+        for timer in machine.loop.armed()
     ]
     if len(waits) > WAITS_MAX:
         waits = [*waits[:WAITS_MAX], {"kind": "more", "count": len(waits) - WAITS_MAX}]

@@ -12,12 +12,16 @@ from ergon.errors import ArgumentsMismatch, DecodingError
 _Parameter = inspect.Parameter
 
 
-def encode_arguments(name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+def encode_arguments(
+    name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> str:
     """The input to store. Raises `ArgumentsMismatch`, `EncodingError`."""
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise ArgumentsMismatch(f"flow `{name}{signature}` was given arguments it does not take: {error}") from None
+        raise ArgumentsMismatch(
+            f"flow `{name}{signature}` was given arguments it does not take: {error}"
+        ) from None
     return encode(dict(bound.arguments))
 
 
@@ -51,7 +55,9 @@ def decode_arguments(
             args.append(value)
     if parts:
         extra = ", ".join(sorted(parts))
-        raise DecodingError(f"flow `{name}{signature}`: the stored input has parameters it does not take: {extra}")
+        raise DecodingError(
+            f"flow `{name}{signature}`: the stored input has parameters it does not take: {extra}"
+        )
     return tuple(args), kwargs
 
 

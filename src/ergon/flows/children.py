@@ -49,7 +49,12 @@ def child_id(parent_id: str, operation: str) -> str:
 
 
 def invoke(
-    child: Any, *, id: str | None = None, queue: str | None = None, detached: bool = False, place: Place | None = None
+    child: Any,
+    *,
+    id: str | None = None,
+    queue: str | None = None,
+    detached: bool = False,
+    place: Place | None = None,
 ) -> ChildHandle[Any]:
     """Start a child flow from a flow or a step. `await invoke(child).result()` waits for it.
 
@@ -59,12 +64,21 @@ def invoke(
     detached: the child outlives its parent; default: it is cancelled when the parent ends first.
     """
     return start_child(
-        flow_call_of(child), id=id, queue=queue, detached=detached, place=place if place is not None else caller_place()
+        flow_call_of(child),
+        id=id,
+        queue=queue,
+        detached=detached,
+        place=place if place is not None else caller_place(),
     )
 
 
 def start_child(
-    call: FlowCall[R], *, id: str | None = None, queue: str | None = None, detached: bool = False, place: Place
+    call: FlowCall[R],
+    *,
+    id: str | None = None,
+    queue: str | None = None,
+    detached: bool = False,
+    place: Place,
 ) -> ChildHandle[R]:
     """`invoke`, typed by the bound flow."""
     if id is not None:
@@ -74,7 +88,9 @@ def start_child(
     if machine is None:
         context = step_context.get()
         if context is None:
-            raise NotInFlow("a child flow can be started only from a flow or a step; elsewhere use a Scheduler.")
+            raise NotInFlow(
+                "a child flow can be started only from a flow or a step; elsewhere use a Scheduler."
+            )
         return ChildHandle(id or "", context.start_child(request))
     op = machine.ask(
         kind=OperationKind.CHILD,

@@ -16,7 +16,6 @@ from ergon.flows.context import need_machine
 from ergon.flows.steps import Step
 
 
-
 async def dag(target: object, final_step: str | None = None) -> Any:
     """Run all steps of a `@flow_type` object as a graph.
 
@@ -55,7 +54,10 @@ def graph_of(cls: type) -> Dag:
     if not steps:
         raise DagError(f"{cls.__name__} has no method decorated with @step")
     return Dag.of(
-        {name: (*(step.options.depends_on or ()), *step.options.inputs.values()) for name, step in steps.items()}
+        {
+            name: (*(step.options.depends_on or ()), *step.options.inputs.values())
+            for name, step in steps.items()
+        }
     )
 
 
@@ -71,11 +73,11 @@ class Node:
 class DagBuilder:
     """A graph of step calls.
 
-        build = DagBuilder()
-        user = build.add(fetch_user, user_id)
-        cart = build.add(fetch_cart, user_id)
-        build.add(checkout, user, cart)
-        receipt = await build.run()
+    build = DagBuilder()
+    user = build.add(fetch_user, user_id)
+    cart = build.add(fetch_cart, user_id)
+    build.add(checkout, user, cart)
+    receipt = await build.run()
     """
 
     def __init__(self) -> None:
@@ -95,7 +97,7 @@ class DagBuilder:
 
         node_name: its name in `graph()`; default: the step's, numbered when it is used more than once.
         """
-        base = node_name or getattr(step, "name", None) or getattr(step, "__name__", "step")
+        base = node_name or str(getattr(step, "name", None) or getattr(step, "__name__", "step"))
         name, number = base, 1
         while name in self._calls:
             if node_name is not None:
@@ -126,7 +128,10 @@ class DagBuilder:
             step, args, kwargs = self._calls[name]
             return step(
                 *(results[value.name] if isinstance(value, Node) else value for value in args),
-                **{key: results[value.name] if isinstance(value, Node) else value for key, value in kwargs.items()},
+                **{
+                    key: results[value.name] if isinstance(value, Node) else value
+                    for key, value in kwargs.items()
+                },
             )
 
         results = await _run(graph, call)

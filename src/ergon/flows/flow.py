@@ -25,6 +25,7 @@ Q = ParamSpec("Q")
 R = TypeVar("R")
 S = TypeVar("S")
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowOptions:
     """How a flow is run when the one who starts it says nothing else."""
@@ -41,7 +42,9 @@ class Flow(Generic[P, R]):
 
     def __init__(self, function: Callable[..., Any], *, name: str | None, options: FlowOptions) -> None:
         if not inspect.iscoroutinefunction(function):
-            raise UsageError(f"@flow needs an `async def` function; `{public_name(function)}` is a plain `def`")
+            raise UsageError(
+                f"@flow needs an `async def` function; `{public_name(function)}` is a plain `def`"
+            )
         self.function = function
         self.options = options
         self.owner: type | None = None
@@ -79,7 +82,9 @@ class Flow(Generic[P, R]):
         return self._hints
 
     @overload
-    def __get__(self: Flow[Concatenate[S, Q], R], instance: None, owner: type[S]) -> Flow[Concatenate[S, Q], R]: ...
+    def __get__(
+        self: Flow[Concatenate[S, Q], R], instance: None, owner: type[S]
+    ) -> Flow[Concatenate[S, Q], R]: ...
     @overload
     def __get__(self: Flow[Concatenate[S, Q], R], instance: S, owner: type[S]) -> BoundFlow[Q, R]: ...
     def __get__(self, instance: Any, owner: Any) -> Any:

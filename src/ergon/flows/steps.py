@@ -13,9 +13,9 @@ import inspect
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, Final, Generic, NamedTuple, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
 
-from ergon.core.codec import MISSING, Decoder, decoder_for, digest, hints_of
+from ergon.core.codec import Decoder, decoder_for, digest, hints_of
 from ergon.core.names import check_name
 from ergon.core.retry import RetryPolicy
 from ergon.errors import ArgumentsMismatch, NotInFlow, UsageError
@@ -55,18 +55,23 @@ class StepOptions:
     inputs: Mapping[str, str] = field(default_factory=dict)
 
 
-class StepRequest(NamedTuple):
+class StepRequest:
     """One call of a step: what an operation of kind `step` carries."""
 
-    step: Step[Any, Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    __slots__ = ("args", "kwargs", "step")
+
+    def __init__(self, step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.step = step
+        self.args = args
+        self.kwargs = kwargs
 
 
 class Step(Generic[P, R]):
     """A function whose results are recorded. Made by `@step` and `run_step`."""
 
-    def __init__(self, function: Callable[..., Any], *, name: str | None = None, options: StepOptions) -> None:
+    def __init__(
+        self, function: Callable[..., Any], *, name: str | None = None, options: StepOptions
+    ) -> None:
         self.function = function
         self.options = options
         self.name = check_name("step name", name if name is not None else public_name(function))
@@ -88,7 +93,9 @@ class Step(Generic[P, R]):
         return self._decoder
 
     @overload
-    def __get__(self: Step[Concatenate[S, Q], R], instance: None, owner: type[S]) -> Step[Concatenate[S, Q], R]: ...
+    def __get__(
+        self: Step[Concatenate[S, Q], R], instance: None, owner: type[S]
+    ) -> Step[Concatenate[S, Q], R]: ...
     @overload
     def __get__(self: Step[Concatenate[S, Q], R], instance: S, owner: type[S]) -> BoundStep[Q, R]: ...
     def __get__(self, instance: Any, owner: Any) -> Any:
@@ -113,7 +120,9 @@ class Step(Generic[P, R]):
             )
         return self._run_inside_step(args, kwargs)
 
-    async def _ask(self, machine: FlowMachine, args: tuple[Any, ...], kwargs: dict[str, Any], place: Place) -> R:
+    async def _ask(
+        self, machine: FlowMachine, args: tuple[Any, ...], kwargs: dict[str, Any], place: Place
+    ) -> R:
         op = machine.ask(
             kind=OperationKind.STEP,
             name=self.name,
@@ -230,11 +239,15 @@ def step(
     if timeout is not None and not timeout > 0:
         raise UsageError(f"timeout={timeout!r}: give seconds greater than 0, or None for no limit")
     if at_most_once and verify is None and retry.attempts_max > 1:
-        raise UsageError("at_most_once=True excludes retry=...: a second attempt is a second start. Add verify=...")
+        raise UsageError(
+            "at_most_once=True excludes retry=...: a second attempt is a second start. Add verify=..."
+        )
     if verify is not None and not at_most_once:
         raise UsageError("verify=... goes with at_most_once=True")
     if function is not None and process and inspect.iscoroutinefunction(function):
-        raise UsageError("process=True is for plain `def` functions; an `async def` step runs on the event loop")
+        raise UsageError(
+            "process=True is for plain `def` functions; an `async def` step runs on the event loop"
+        )
     options = StepOptions(
         retry=retry,
         timeout=timeout,
@@ -265,18 +278,20 @@ class _StepDecorator:
 
 @overload
 def run_step(
+    function: Callable[..., Coroutine[Any, Any, R]], /, *args: Any, name: str, **kwargs: Any
+) -> Coroutine[Any, Any, R]: ...
+@overload
+def run_step(
+    function: Callable[..., R], /, *args: Any, name: str, **kwargs: Any
+) -> Coroutine[Any, Any, R]: ...
+@overload
+def run_step(
     function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
 ) -> Coroutine[Any, Any, R]: ...
 @overload
 def run_step(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
-@overload
 def run_step(
-    function: Callable[..., Coroutine[Any, Any, R]], /, *args: Any, name: str, **kwargs: Any
-) -> Coroutine[Any, Any, R]: ...
-@overload
-def run_step(function: Callable[..., R], /, *args: Any, name: str, **kwargs: Any) -> Coroutine[Any, Any, R]: ...
-def run_step(
-    function: Callable[..., Any], /, *args: Any, name: str | None = None, **kwargs: Any
+    function: Callable[..., Any], /, *args: Any, name: Any = None, **kwargs: Any
 ) -> Coroutine[Any, Any, Any]:
     """Run any callable as a step, without decorating it: `await run_step(json.loads, text)`.
 
@@ -287,16 +302,3 @@ def run_step(
 
 
 _PLAIN: Final = StepOptions()
-
-__all__ = [
-    "DID_NOT_HAPPEN",
-    "MISSING",
-    "BoundStep",
-    "Happened",
-    "Step",
-    "StepOptions",
-    "StepRequest",
-    "public_name",
-    "run_step",
-    "step",
-]

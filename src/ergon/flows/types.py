@@ -47,7 +47,9 @@ def flow_call_of(target: Any) -> FlowCall[Any]:
     if isinstance(target, BoundFlow):
         return target.bind()
     if isinstance(target, Flow):
-        raise UsageError(f"flow `{target.name}` has no arguments yet; give it some: `{target.name}.bind(...)`")
+        raise UsageError(
+            f"flow `{target.name}` has no arguments yet; give it some: `{target.name}.bind(...)`"
+        )
     if not getattr(type(target), MARK, False):
         raise UsageError(
             f"{type(target).__name__} is neither a flow bound to its arguments (`my_flow.bind(...)`) nor an object of "
@@ -56,7 +58,9 @@ def flow_call_of(target: Any) -> FlowCall[Any]:
     found = flows_of(type(target))
     if len(found) != 1:
         names = ", ".join(flow.name for flow in found)
-        raise UsageError(f"{type(target).__name__} has {len(found)} flows ({names}); say which: `obj.method.bind()`")
+        raise UsageError(
+            f"{type(target).__name__} has {len(found)} flows ({names}); say which: `obj.method.bind()`"
+        )
     return _owned(found[0], type(target)).flow_call(target)
 
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 async def wait_signal(name: str, type: type[T], /) -> T: ...
 @overload
 async def wait_signal(name: str, /) -> Any: ...
-async def wait_signal(name: str, type: Any = MISSING, /) -> Any:  # noqa: A002
+async def wait_signal(name: str, type: Any = MISSING, /) -> Any:
     """Wait for the next signal called `name` and return its value, decoded as `type` (default: plain JSON).
 
     Signals of one name come in the order they were sent; one that was sent before the flow waits is kept. For a

@@ -41,7 +41,9 @@ class FlowHandle(Generic[R]):
     async def wait_settled(self, timeout: float | None = None) -> FlowRecord:
         """Wait until the flow has ended or is parked, and return its record."""
         if current_machine() is not None:
-            raise NotInFlow("a handle cannot be awaited inside a flow, where waiting is recorded: use invoke(child).")
+            raise NotInFlow(
+                "a handle cannot be awaited inside a flow, where waiting is recorded: use invoke(child)."
+            )
         await self.record()  # an id that nobody started would be waited for in vain
         async with asyncio.timeout(timeout):
             return await watcher_of(self._log).settled(self.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self, TypeVar, overload
@@ -46,9 +46,9 @@ class Scheduler:
     state of a new scheduler, stamps none.
     """
 
-    def __init__(self, log: ExecutionLog) -> None:
+    def __init__(self, log: ExecutionLog, *, version: str | None = None) -> None:
         self._log = log
-        self._version: str | None = None
+        self._version = check_name("version", version) if version is not None else None
 
     # -- versions --------------------------------------------------------------------------------------
 
@@ -59,9 +59,7 @@ class Scheduler:
 
     def with_version(self, version: str) -> Self:
         """A scheduler that stamps `version` on the flows it starts."""
-        other = type(self)(self._log)
-        other._version = check_name("version", version)
-        return other
+        return type(self)(self._log, version=version)
 
     def from_env(self, variable: str = "DEPLOY_VERSION") -> Self:
         """A scheduler whose version is the value of an environment variable. Raises `UsageError` when unset."""
@@ -161,7 +159,9 @@ class Scheduler:
 
     async def _create(self, new: NewFlow) -> None:
         if current_machine() is not None:
-            raise NotInFlow("a Scheduler cannot be used inside a flow: use invoke(child), or put the call in a step.")
+            raise NotInFlow(
+                "a Scheduler cannot be used inside a flow: use invoke(child), or put the call in a step."
+            )
         existing = await self._log.create(new)
         if existing is None:
             return
@@ -191,7 +191,7 @@ class Scheduler:
         """How many flows there are of each status."""
         return await self._log.count(where if where is not None else FlowFilter())
 
-    async def history(self, flow_id: str) -> list[Event]:
+    async def history(self, flow_id: str) -> Sequence[Event]:
         """All events of a flow, in order."""
         return await self._log.history(flow_id)
 

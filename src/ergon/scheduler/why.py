@@ -39,7 +39,9 @@ def _pending(record: FlowRecord, workers: list[WorkerRecord], now: float) -> str
     if record.version is not None and not any(
         worker.versions is None or record.version in worker.versions for worker in in_queue
     ):
-        versions = ", ".join(sorted({version for worker in in_queue for version in worker.versions or ()})) or "none"
+        versions = (
+            ", ".join(sorted({version for worker in in_queue for version in worker.versions or ()})) or "none"
+        )
         return f"is ready, but no live worker runs version {record.version!r} (they run: {versions})"
     return f"is ready and will be claimed by {in_queue[0].name!r} as soon as it has room"
 
@@ -54,7 +56,9 @@ def _running(record: FlowRecord, workers: list[WorkerRecord], now: float) -> str
         return f"is running {at}"
     busy = [wait for wait in waits if wait.get("kind") == "step"]
     if busy:
-        return f"is running {_step(busy[0])} {at}" + (f" and {len(busy) - 1} more steps" if len(busy) > 1 else "")
+        return f"is running {_step(busy[0])} {at}" + (
+            f" and {len(busy) - 1} more steps" if len(busy) > 1 else ""
+        )
     return f"is in memory {at}, {waits_sentence(waits)}"
 
 

@@ -35,9 +35,8 @@ class Claimer:
 
     def on_hint(self, hint: Hint) -> None:
         """Look sooner."""
-        if hint.ready or hint.elsewhere:
-            self._something.set()
-        elif hint.wake_at is not None and (self._wake_at is None or hint.wake_at < self._wake_at):
+        earlier = hint.wake_at is not None and (self._wake_at is None or hint.wake_at < self._wake_at)
+        if hint.ready or hint.elsewhere or earlier:
             self._something.set()
 
     def look(self) -> None:

@@ -25,7 +25,13 @@ class Residents:
     """Flows owned by this worker."""
 
     def __init__(
-        self, log: ExecutionLog, host: Host, registry: FlowRegistry, *, capacity: int, evict_after_seconds: float
+        self,
+        log: ExecutionLog,
+        host: Host,
+        registry: FlowRegistry,
+        *,
+        capacity: int,
+        evict_after_seconds: float,
     ) -> None:
         self.runs: dict[str, FlowRun] = {}
         self._log = log
@@ -149,7 +155,10 @@ class Residents:
                 async with asyncio.timeout(5):
                     await self._emptied.wait()
             except TimeoutError:
-                logger.warning("%d flows could not be given back in time; their lease ends with the worker", len(self.runs))
+                logger.warning(
+                    "%d flows could not be given back in time; their lease ends with the worker",
+                    len(self.runs),
+                )
             return len(left)
         return 0
 

@@ -27,7 +27,7 @@ async def every(seconds: float, tick: Callable[[], Awaitable[object]], *, name: 
         except StoreError as error:
             logger.warning("%s: %s; trying again in %g s", name, error, max(seconds, AFTER_ERROR_SECONDS))
             await asyncio.sleep(AFTER_ERROR_SECONDS)
-        except Exception:  # noqa: BLE001 - the one broad catch of the worker's services
+        except Exception:
             logger.exception("%s failed; trying again in %g s", name, max(seconds, AFTER_ERROR_SECONDS))
             await asyncio.sleep(AFTER_ERROR_SECONDS)
         await asyncio.sleep(seconds)

@@ -85,7 +85,9 @@ class Worker:
         self.options = options if options is not None else WorkerOptions()
         self._log = log
         self._queues = tuple(check_name("queue", queue) for queue in queues)
-        self._versions = (versions,) if isinstance(versions, str) else tuple(versions) if versions is not None else None
+        self._versions = (
+            (versions,) if isinstance(versions, str) else tuple(versions) if versions is not None else None
+        )
         self._enable_timers = enable_timers
         self._host: Host | None = None
         self._residents: Residents | None = None
@@ -108,7 +110,9 @@ class Worker:
         if self._incarnation is not None:
             raise UsageError(f"worker {self.name!r} has started already")
         if not self.registry.names:
-            raise UsageError(f"worker {self.name!r} has no flows: pass flows=[...] or await worker.register(...)")
+            raise UsageError(
+                f"worker {self.name!r} has no flows: pass flows=[...] or await worker.register(...)"
+            )
         self._host = Host(self._log, may_start=self._may_start, threads_max=self.options.step_threads)
         self._residents = Residents(
             self._log,
@@ -155,7 +159,9 @@ class Worker:
         self._tasks = [
             asyncio.create_task(every(0.0, claimer.tick, name="claimer")),
             asyncio.create_task(every(options.reap_seconds, self._log.reap, name="reaper")),
-            asyncio.create_task(every(options.evict_after_seconds / 4, self._residents.sweep, name="eviction")),
+            asyncio.create_task(
+                every(options.evict_after_seconds / 4, self._residents.sweep, name="eviction")
+            ),
             asyncio.create_task(every(options.poll_seconds, self._residents.fetch, name="inbox")),
         ]
 
@@ -183,7 +189,7 @@ class Worker:
                 await self._begin()
             except LogClosed:
                 return
-            except Exception:  # noqa: BLE001 - a worker that cannot come back tries again
+            except Exception:
                 logger.exception("worker %s could not register again; trying in 1 s", self.name)
                 await asyncio.sleep(1)
             else:
@@ -205,7 +211,9 @@ class Worker:
                 deadline_seconds if deadline_seconds is not None else self.options.drain_seconds
             )
             if interrupted:
-                logger.warning("worker %s: %d flows were interrupted in a step; it runs again", self.name, interrupted)
+                logger.warning(
+                    "worker %s: %d flows were interrupted in a step; it runs again", self.name, interrupted
+                )
         finally:
             fetching.cancel()
             self._residents.abort_all("the worker was shut down")

@@ -1,0 +1,91 @@
+"""Wake the flow when its next timer or its deadline is due, by the log's clock and never before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from ergon.core.codec import encode
+from ergon.core.history import EventKind
+from ergon.executor.host import Host
+from ergon.executor.inbox import Inbox
+from ergon.executor.outbox import Outbox
+from ergon.replay.machine import FlowMachine
+
+SLEEP_SECONDS_MAX: Final = 3_600.0
+"""The host loop's clock may drift from the log's (a sleeping laptop): look again at least this often."""
+
+
+class Alarm:
+    """One host timer for all timers of a flow."""
+
+    def __init__(
+        self,
+        host: Host,
+        machine: FlowMachine,
+        outbox: Outbox,
+        inbox: Inbox,
+        deadline_at: float | None,
+        flush: Callable[[], None],
+    ) -> None:
+        self._host = host
+        self._machine = machine
+        self._outbox = outbox
+        self._inbox = inbox
+        self._deadline_at = deadline_at
+        self._flush = flush
+        self._handle: asyncio.TimerHandle | None = None
+        self._set_for: float | None = None
+        self._fired: set[str] = set()
+
+    @property
+    def due(self) -> float | None:
+        """When the flow goes on by itself, or None."""
+        timer = self._machine.loop.next_timer()
+        due = timer.when() if timer is not None else None
+        deadline = self._deadline_at
+        if deadline is not None and self._inbox.cancel_reason is None and (due is None or deadline < due):
+            return deadline
+        return due
+
+    def set(self) -> None:
+        """Match the host timer to what is due next."""
+        if self._machine.attempt > 1:
+            self._fire_reused()
+        due = self.due
+        if due == self._set_for:
+            return
+        self.cancel()
+        if due is not None:
+            self._set_for = due
+            delay = min(max(due - self._host.log.now(), 0.0), SLEEP_SECONDS_MAX)
+            self._handle = self._host.loop.call_later(delay, self._ring)
+
+    def cancel(self) -> None:
+        """Ring no more."""
+        self._set_for = None
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _ring(self) -> None:
+        self.cancel()
+        if self._outbox.closed or self._outbox.settled is not None:
+            return
+        now = self._host.log.now()
+        for timer in self._machine.loop.take_due(now):
+            if timer.op not in self._fired:
+                self._outbox.record(EventKind.TIMER_FIRED, op=timer.op, name=timer.name, at=now)
+        if self._deadline_at is not None and self._deadline_at <= now:
+            self._inbox.cancel(encode("its deadline passed"))
+        self.set()
+        self._flush()
+
+    def _fire_reused(self) -> None:
+        """Timers that had fired in an earlier attempt of this flow fire at once in this one."""
+        reused = self._machine.reused
+        for timer in self._machine.loop.armed():
+            if timer.op in reused and timer.op not in self._fired:
+                self._fired.add(timer.op)
+                self._outbox.record(EventKind.TIMER_FIRED, op=timer.op, name=timer.name)

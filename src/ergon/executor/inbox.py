@@ -1,0 +1,159 @@
+"""A flow's messages: kept until wanted, then turned into facts together with their consumption.
+
+A signal is taken only when somebody waits for its name, so that what nobody waits for stays unread in the log, and
+a message and the event that accounts for it land in one commit: consumed once, or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from ergon.core.codec import decoder_for
+from ergon.core.commit import MessageKind, Received
+from ergon.core.history import Event, EventKind
+from ergon.errors import DecodingError
+from ergon.executor.families import outcome_of_message
+from ergon.executor.outbox import Outbox
+from ergon.replay.machine import SEEN_AGAIN, FlowMachine
+
+if TYPE_CHECKING:
+    from ergon.executor.body import StepBody
+
+
+class StepWait(NamedTuple):
+    """A step body that waits for a message."""
+
+    body: StepBody
+    key: str
+    """The wait's name in the history, such as `signal:approval#1`."""
+    arrived: asyncio.Future[Event]
+
+
+class Inbox:
+    """The messages of one flow in memory."""
+
+    def __init__(
+        self,
+        messages: list[Received],
+        machine: FlowMachine,
+        outbox: Outbox,
+        answer_wait: Callable[[StepWait, str | None], None],
+    ) -> None:
+        """`answer_wait` records the answer to a step body's wait."""
+        self.seen = max((message.id for message in messages), default=0)
+        """The newest message known here."""
+        self.cancel_reason: str | None = None
+        """Why the flow was asked to cancel; None when it was not."""
+        self._messages = list(messages)
+        self._machine = machine
+        self._outbox = outbox
+        self._answer_wait = answer_wait
+        self._taken: dict[str, int] = {}
+        self._signal_waits: list[tuple[str, StepWait]] = []
+        self._child_waits: dict[str, StepWait] = {}
+
+    def add(self, messages: list[Received]) -> bool:
+        """Keep new messages; known ones are skipped. True when there were new ones."""
+        fresh = [message for message in messages if message.id > self.seen]
+        if fresh:
+            self.seen = fresh[-1].id
+            self._messages += fresh
+        return bool(fresh)
+
+    def want_signal(self, name: str, wait: StepWait) -> None:
+        """A step body waits for a signal."""
+        self._signal_waits.append((name, wait))
+
+    def want_child(self, operation: str, wait: StepWait) -> None:
+        """A step body started a child flow and wants its outcome."""
+        self._child_waits[operation] = wait
+
+    def unwant(self, arrived: asyncio.Future[Event]) -> None:
+        """The body waits for its signal no more."""
+        self._signal_waits = [wait for wait in self._signal_waits if wait[1].arrived is not arrived]
+
+    def delivered(self, name: str) -> None:
+        """A signal has reached the flow."""
+        self._taken[name] -= 1
+
+    def take(self) -> None:
+        """Turn messages that are wanted now into facts; keep the others, oldest first."""
+        if not self._messages and not self._machine.reused_signals:
+            return
+        wanted = self._machine.wanted_signals()
+        for name, count in self._taken.items():
+            wanted[name] = wanted.get(name, 0) - count
+        for name, again in self._machine.reused_signals.items():
+            while again and wanted.get(name, 0) > 0:
+                wanted[name] -= 1
+                self._take_signal(name, again.popleft().payload, digest=SEEN_AGAIN)
+        self._messages = [message for message in self._messages if not self._take(message, wanted)]
+
+    def _take(self, message: Received, wanted: dict[str, int]) -> bool:
+        """True when the message is accounted for."""
+        if message.kind == MessageKind.SIGNAL:
+            if self._machine.reused_signals.get(message.name) or not self._take_wanted(message, wanted):
+                return False
+        elif (
+            message.kind == MessageKind.CHILD
+            and "#" in message.name
+            and message.name not in self._child_waits
+        ):
+            return False  # for a step body that has not asked yet: it is running again after a restart
+        elif message.kind == MessageKind.CHILD:
+            self._take_child(message)
+        elif message.kind == MessageKind.CANCEL:
+            self.cancel(message.payload)
+        self._outbox.consume(message.id)
+        return True
+
+    def _take_wanted(self, message: Received, wanted: dict[str, int]) -> bool:
+        if wanted.get(message.name, 0) > 0:
+            wanted[message.name] -= 1
+            self._take_signal(message.name, message.payload, digest="")
+            return True
+        for index, (name, wait) in enumerate(self._signal_waits):
+            if name == message.name and not wait.arrived.done():
+                del self._signal_waits[index]
+                self._answer_wait(wait, message.payload)
+                return True
+        return False
+
+    def _take_signal(self, name: str, payload: str | None, *, digest: str) -> None:
+        self._taken[name] = self._taken.get(name, 0) + 1
+        self._outbox.record(
+            EventKind.SIGNAL_RECEIVED,
+            name=name,
+            payload=payload if payload is not None else "null",
+            digest=digest,
+        )
+
+    def cancel(self, payload: str | None) -> None:
+        """Ask the flow to stop, once."""
+        if self.cancel_reason is None:
+            self.cancel_reason = read_reason(payload)
+            self._outbox.record(EventKind.CANCEL_REQUESTED, payload=payload)
+
+    def _take_child(self, message: Received) -> None:
+        wait = self._child_waits.pop(message.name, None)
+        if wait is not None:
+            self._answer_wait(wait, message.payload)
+            return
+        op = self._machine.pending.get(message.name)
+        if op is not None:  # else the flow stopped waiting for this child
+            kind, payload = outcome_of_message(message)
+            self._outbox.record(
+                kind, op=op.id, name=op.name, digest=op.digest, payload=payload, source=op.source
+            )
+
+
+def read_reason(payload: str | None) -> str:
+    """A cancel reason as its sender wrote it."""
+    if payload is None:
+        return ""
+    try:
+        return str(decoder_for(str).decode(payload))
+    except DecodingError:
+        return payload

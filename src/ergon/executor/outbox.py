@@ -1,0 +1,155 @@
+"""What has happened to a flow and is on its way into the log.
+
+A flow has one commit in flight at most; what happens meanwhile gathers here and shares the next one. A commit that
+meets a full disk or a busy log is submitted again as it is; one that meets a lost lease ends the run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from ergon.core.commit import Commit, Lease, Message, NewFlow, Settled
+from ergon.core.history import DELIVERED, Event
+from ergon.errors import LeaseLost, LogBusy, LogFull
+from ergon.executor.host import Host
+
+logger = logging.getLogger("ergon.executor")
+
+RESUBMIT_SECONDS: Final = 0.5
+"""How long a commit that met a full disk or a busy log waits before it is tried again."""
+
+NOT_DECODED: Final[Any] = object()
+"""In `Fact.value`: decode the event's payload when it is delivered."""
+
+
+class Fact(NamedTuple):
+    """An event on its way into the log, and what follows once it is there."""
+
+    event: Event
+    value: Any = NOT_DECODED
+    """The decoded payload, when it is at hand."""
+    after: Callable[[], None] | None = None
+    """Called when the event is durable."""
+
+
+class Outbox:
+    """Facts in, commits out."""
+
+    def __init__(
+        self,
+        flow_id: str,
+        lease: Lease,
+        host: Host,
+        *,
+        last_seq: int,
+        announce: Callable[[Event], None],
+        on_landed: Callable[[list[Fact], Settled | None], None],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        """`announce` hears of each event the flow will see, before it is durable. `on_landed` and `on_lost` are
+        called from plain callbacks of the host loop.
+        """
+        self.children: list[NewFlow] = []
+        self.settled: Settled | None = None
+        """How the flow is to be left; nothing is recorded after it is set."""
+        self.closed = False
+        self._flow_id = flow_id
+        self._lease = lease
+        self._host = host
+        self._seq = last_seq
+        self._announce = announce
+        self._on_landed = on_landed
+        self._on_lost = on_lost
+        self._facts: list[Fact] = []
+        self._consumed: list[int] = []
+        self._messages: list[Message] = []
+        self._in_flight: tuple[Commit, list[Fact]] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """True when nothing is on its way."""
+        return self._in_flight is None and not (self._facts or self.children or self._messages)
+
+    def record(
+        self,
+        kind: str,
+        *,
+        op: str = "",
+        name: str = "",
+        digest: str = "",
+        payload: str | None = None,
+        source: str = "",
+        attempt: int = 0,
+        at: float | None = None,
+        value: Any = NOT_DECODED,
+        after: Callable[[], None] | None = None,
+    ) -> None:
+        """Add an event with the next number. It is submitted by the next `flush`."""
+        self._seq = seq = self._seq + 1
+        event = Event(
+            seq, kind, op, name, digest, payload, self._host.log.now() if at is None else at, source, attempt
+        )
+        self._facts.append(Fact(event, value, after))
+        if op and kind in DELIVERED:
+            self._announce(event)
+
+    def consume(self, message_id: int) -> None:
+        """The facts account for this message of the inbox."""
+        self._consumed.append(message_id)
+
+    def tell(self, message: Message) -> None:
+        """Send a message to another flow."""
+        self._messages.append(message)
+
+    def forget_child(self, flow_id: str) -> bool:
+        """Do not create a child after all. False when it has been submitted already."""
+        before = len(self.children)
+        self.children = [child for child in self.children if child.id != flow_id]
+        return len(self.children) < before
+
+    def flush(self) -> None:
+        """Submit what has happened, unless a commit is in flight: then it shares the next one."""
+        if self._in_flight is not None or self.closed:
+            return
+        facts, settled = self._facts, self.settled
+        if not (facts or settled or self.children or self._messages or self._consumed):
+            return
+        self._facts = []
+        events = tuple([fact.event for fact in facts])
+        if self._consumed or self._messages or self.children or settled:
+            commit = Commit(
+                self._flow_id,
+                self._lease,
+                events,
+                tuple(self._consumed),
+                tuple(self._messages),
+                tuple(self.children),
+                settled,
+            )
+            self._consumed, self._messages, self.children = [], [], []
+        else:
+            commit = Commit(self._flow_id, self._lease, events)
+        self._in_flight = (commit, facts)
+        self._host.log.submit(commit, self._done)
+
+    def _done(self, error: BaseException | None) -> None:
+        if self.closed or self._in_flight is None:
+            return
+        commit, facts = self._in_flight
+        if error is None:
+            self._in_flight = None
+            self._on_landed(facts, commit.settled)
+        elif isinstance(error, LeaseLost):
+            self._on_lost(str(error))
+        elif isinstance(error, LogFull | LogBusy):
+            logger.warning("flow %s: %s; trying again in %g s", self._flow_id, error, RESUBMIT_SECONDS)
+            self._host.loop.call_later(RESUBMIT_SECONDS, self._resubmit, commit)
+        else:
+            logger.error("flow %s: its commit failed", self._flow_id, exc_info=error)
+            self._on_lost(f"its commit failed: {error}")
+
+    def _resubmit(self, commit: Commit) -> None:
+        if not self.closed:
+            self._host.log.submit(commit, self._done)
