@@ -39,7 +39,12 @@ def describe(error: BaseException) -> str:
     its methods do. KeyboardInterrupt, CancelledError and the like are not failures and must not come here.
     """
     assert isinstance(error, Exception), f"{type(error).__name__} is not a failure to record"
-    return _encode(_Describer().record(error)).decode()
+    try:
+        record = _Describer().record(error)
+    except Exception:  # noqa: BLE001  # a class that overrides what exceptions are made of, such as `args`
+        module, qualname = class_address(type(error))
+        record = {"module": cut(module, 500), "type": cut(qualname, 500), "message": message_of(error)}
+    return _encode(record).decode()
 
 
 class _Describer:
@@ -56,7 +61,7 @@ class _Describer:
         record: dict[str, Any] = {
             "module": cut(module, 500),
             "type": cut(qualname, 500),
-            "message": cut(message_of(error), MESSAGE_CHARS_MAX),
+            "message": message_of(error),
             "args": [self._budget.pack(arg) for arg in _args_of(error)],
         }
         if attrs := self._budget.pack_all(values):
@@ -94,7 +99,7 @@ class _Describer:
 def message_of(error: BaseException) -> str:
     """`str(error)`, or a note when that raises."""
     try:
-        return str(error)
+        return cut(str(error), MESSAGE_CHARS_MAX)
     except Exception as broken:  # noqa: BLE001  # the user's __str__
         return f"(no message: its __str__ raised {type(broken).__name__})"
 
@@ -174,7 +179,6 @@ def _build_kind(kind: type[Exception], record: dict[str, Any]) -> Exception:
     base.__init__(error, *args)  # sets e.g. SyntaxError.lineno, UnicodeError.reason, StopIteration.value
     attrs = record.get("attrs")
     if isinstance(attrs, dict):
-        set_values(
-            error, {name: unpack(value, declared_types(kind).get(name)) for name, value in attrs.items()}
-        )
+        declared = declared_types(kind)
+        set_values(error, {name: unpack(value, declared.get(name)) for name, value in attrs.items()})
     return error

@@ -57,8 +57,7 @@ class VersionSet:
         """Read one spec, or several of which any may match. Raises `UsageError` for one that means nothing."""
         names, ranges, every = set[str](), list[Range](), False
         for spec in [specs] if isinstance(specs, str) else specs:
-            if not spec or not spec.strip():
-                raise UsageError(f"a version must be a name or a range such as '>=1.2,<2', not {spec!r}")
+            _check_text(spec)
             if spec == ANY:
                 every = True
             elif any(sign in spec for sign in "<>=!"):
@@ -87,6 +86,11 @@ class VersionSet:
     def __str__(self) -> str:
         every = [ANY] if self.all else []
         return " or ".join([*every, *sorted(self.names), *(each.text for each in self.ranges)]) or "none"
+
+
+def _check_text(spec: object) -> None:
+    if not isinstance(spec, str) or not spec.strip():
+        raise UsageError(f"a version must be a name or a range such as '>=1.2,<2', not {spec!r}")
 
 
 def _parse_range(spec: str) -> Range:

@@ -128,7 +128,11 @@ def _reader(annotation: Any) -> tuple[Read, Guard | None, Shape]:
         return _read_json, is_plain, shape
     try:
         read: Read = msgspec.json.Decoder(annotation, dec_hook=from_json).decode
-    except (TypeError, NameError):  # a union of several classes, or an Enum of odd values
+    except (
+        TypeError,
+        NameError,
+        NotImplementedError,
+    ):  # such as a union of classes, or an Enum of odd values
         check_convertible(shape)
         read = _read_by_shape(shape)
     return read, guard_of(shape), shape

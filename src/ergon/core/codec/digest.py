@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from ergon.core.codec.hooks import to_json
-from ergon.core.codec.walk import field_names, is_pydantic_model, name_of
+from ergon.core.codec.walk import all_finite, field_names, is_pydantic_model, name_of
 
 
 def digest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -22,12 +22,12 @@ def digest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
             return NOTHING
         asked: Any = args
     else:
-        asked = (args, kwargs)
+        asked = {"": args, **kwargs}  # no parameter is named ""
     try:
         raw = _encode(asked)
         # A set of sets or of NaNs sorts without an error but in no fixed order; its text shows these marks.
         text = raw.decode()
-        if "[[" in text[1:] or "[null" in text or ",null" in text:
+        if "[[" in text[1:] or ("null" in text and not all_finite(asked)):
             raw = _slow(args, kwargs)
     except MemoryError:
         raise
@@ -59,7 +59,7 @@ def _slow(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
     if not kwargs:
         return b"[" + b",".join(parts) + b"]"
     named = [_encode(str(key)) + b":" + _canonical_or_name(kwargs[key]) for key in sorted(kwargs)]
-    return b"[[" + b",".join(parts) + b"],{" + b",".join(named) + b"}]"
+    return b'{"":[' + b",".join(parts) + b"]," + b",".join(named) + b"}"
 
 
 def _canonical_or_name(value: Any) -> bytes:

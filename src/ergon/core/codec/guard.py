@@ -194,6 +194,8 @@ def explain_misfit(shape: Shape, value: Any, path: str = "$") -> EncodingError |
     """The error for a value that its guard refused; None when no part of it can be blamed."""
     if (error := _explain_here(shape, value, path)) is not None:
         return error
+    if isinstance(shape, Choice):
+        return _explain_choice(shape, value, path)
     for inner, part, segment in _parts(shape, value):
         if (error := explain_misfit(inner, part, path + segment)) is not None:
             return error
@@ -211,23 +213,25 @@ def _explain_here(shape: Shape, value: Any, path: str) -> EncodingError | None:
             "a key is not of the declared type, yet would be read back as it; declare the type of the keys"
         )
         return EncodingError(f"{path}: {fault}", path=path)
-    if isinstance(shape, Choice):
-        return _explain_stranger(shape, value, path)
     if isinstance(shape, Record) and type(value) is not shape.cls and not _keeps_fields(shape, value):
         return _stranger(value, type_name(shape.cls), path)
     return None
 
 
-def _explain_stranger(shape: Choice, value: Any, path: str) -> EncodingError | None:
-    """Blame the whole union for an object that is of none of its classes, rather than one member."""
-    records = [member for member in shape.members if isinstance(member, Record)]
-    if (
-        len(records) < 2
-        or kind_of(value) != OBJECT
-        or any(_keeps_fields(record, value) for record in records)
-    ):
+def _explain_choice(shape: Choice, value: Any, path: str) -> EncodingError | None:
+    if value is None:
         return None
-    return _stranger(value, " | ".join(type_name(record.cls) for record in records), path)
+    names = _KIND_NAMES[kind_of(value)]
+    members = [member for member in shape.members if member.kinds & names]
+    errors = [explain_misfit(member, value, path) for member in members]
+    if not errors or None in errors:  # one member takes it
+        return None
+    foreign = [isinstance(member, Record) and not _keeps_fields(member, value) for member in members]
+    if len(members) > 1 and all(foreign):  # the whole union's fault, not one member's
+        return _stranger(
+            value, " | ".join(type_name(getattr(member, "cls", object)) for member in members), path
+        )
+    return errors[foreign.index(False)] if False in foreign else errors[0]
 
 
 def _stranger(value: Any, declared: str, path: str) -> EncodingError:
@@ -248,9 +252,6 @@ def _parts(shape: Shape, value: Any) -> list[tuple[Shape, Any, str]]:
         ]
     if isinstance(shape, Table) and isinstance(value, Mapping):
         return [(shape.value, part, key_segment(key)) for key, part in value.items()]
-    if isinstance(shape, Choice) and value is not None:
-        names = _KIND_NAMES[kind_of(value)]
-        return [(member, value, "") for member in shape.members if member.kinds & names]
     if isinstance(shape, Record) and shape.style != "model":
         if isinstance(value, dict):
             return [

@@ -60,7 +60,7 @@ def parse(annotation: Any, memo: dict[Any, Shape]) -> Shape:
         annotation = type(None)
     if annotation in (Any, object):
         return _ANYTHING
-    if (kinds := _SCALARS.get(annotation)) is not None:
+    if isinstance(annotation, type) and (kinds := _SCALARS.get(annotation)) is not None:
         return Leaf(annotation, kinds)
     if isinstance(annotation, TypeVar | NewType):
         return _parse_named(annotation, memo)
