@@ -71,7 +71,7 @@ SET status = CASE WHEN c.stalled >= :stalled_max THEN 'parked' ELSE 'running' EN
     claimed_seq = c.seq
 FROM (SELECT num, seq, CASE WHEN claimed_seq = seq THEN claims_stalled + 1 ELSE 0 END AS stalled
       FROM (SELECT f.num, f.claimed_seq, f.claims_stalled,
-                   (SELECT coalesce(max(e.seq), 0) FROM events AS e WHERE e.flow_id = f.id) AS seq
+                   (SELECT coalesce(max(e.seq), 0) FROM events AS e WHERE e.flow_num = f.num) AS seq
             FROM json_each(:nums) AS j CROSS JOIN flows AS f ON f.num = j.value)) AS c
 WHERE flows.num = c.num;
 
@@ -87,7 +87,7 @@ FROM (SELECT r.row FROM json_each(:flows) AS j CROSS JOIN flow_rows AS r ON r.id
 -- name: load_events
 SELECT '[' || group_concat(row) || ']'
 FROM (SELECT r.row FROM json_each(:flows) AS j CROSS JOIN event_rows AS r ON r.flow_id = j.value
-      ORDER BY r.flow_id, r.seq);
+      ORDER BY r.flow_num, r.seq);
 
 -- name: load_inbox
 SELECT '[' || group_concat(row) || ']'

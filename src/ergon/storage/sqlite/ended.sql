@@ -16,4 +16,4 @@ ON CONFLICT (flow_id, kind, name, key) WHERE key IS NOT NULL DO NOTHING;
 
 -- name: wake_parents
 UPDATE flows SET status = 'pending', wake_at = NULL, ready_at = :now
-WHERE status = 'suspended' AND id IN (SELECT value FROM json_each(:flows));
+WHERE +status = 'suspended' AND id IN (SELECT value FROM json_each(:flows));

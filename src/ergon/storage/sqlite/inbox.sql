@@ -7,12 +7,13 @@ WHERE f.id = v.column1 AND f.status NOT IN ('completed', 'failed', 'cancelled')
 ON CONFLICT (flow_id, kind, name, key) WHERE key IS NOT NULL DO NOTHING;
 
 -- name: wake
+-- `+status`: the way in is the id, never the index of statuses, which may hold a million.
 UPDATE flows SET status = 'pending', wake_at = NULL, ready_at = :now
-WHERE status = 'suspended' AND id IN (SELECT value FROM json_each(:flows));
+WHERE +status = 'suspended' AND id IN (SELECT value FROM json_each(:flows));
 
 -- name: never_started
 SELECT json_group_array(id) FROM flows
-WHERE status IN ('pending', 'paused') AND started_at IS NULL AND id IN (SELECT value FROM json_each(:flows));
+WHERE +status IN ('pending', 'paused') AND started_at IS NULL AND id IN (SELECT value FROM json_each(:flows));
 
 -- name: cancel_unstarted
 UPDATE flows SET status = 'cancelled', ended_at = :now, wake_at = NULL, reason = 'cancelled before it started'
@@ -22,7 +23,7 @@ WHERE id IN (SELECT value FROM json_each(:flows));
 -- Its code must run once more, to clean up; so a flow held back or parked goes on too.
 UPDATE flows
 SET status = 'pending', wake_at = NULL, ready_at = :now, claims_stalled = 0, claimed_seq = NULL
-WHERE (status IN ('suspended', 'paused', 'parked') OR (status = 'pending' AND wake_at IS NOT NULL))
+WHERE (+status IN ('suspended', 'paused', 'parked') OR (+status = 'pending' AND +wake_at IS NOT NULL))
   AND id IN (SELECT value FROM json_each(:flows));
 
 -- name: find_key

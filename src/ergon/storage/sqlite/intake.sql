@@ -36,7 +36,7 @@ SELECT json_group_array(id),
 FROM family;
 
 -- name: delete_events
-DELETE FROM events WHERE flow_id IN (SELECT value FROM json_each(:flows));
+DELETE FROM events WHERE flow_num IN (SELECT f.num FROM json_each(:flows) AS j CROSS JOIN flows AS f ON f.id = j.value);
 
 -- name: delete_inbox
 DELETE FROM inbox WHERE flow_id IN (SELECT value FROM json_each(:flows));

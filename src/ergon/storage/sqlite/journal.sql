@@ -1,8 +1,8 @@
 -- name: append_events
 -- The fence is in the statement: a row of a flow that its lease no longer owns is not inserted, and the caller
 -- compares the numbers. Rows that only fill up the statement are NULL and match no flow.
-INSERT INTO events (flow_id, seq, kind, op, name, digest, payload, at, source, attempt)
-SELECT f.id, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9, v.column10, v.column11, v.column12
+INSERT INTO events (flow_num, seq, kind, op, name, digest, payload, at, source, attempt)
+SELECT f.num, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9, v.column10, v.column11, v.column12
 FROM (VALUES {rows}) AS v CROSS JOIN flows AS f
 WHERE f.id = v.column1 AND f.owner = v.column2 AND f.epoch = v.column3;
 
@@ -22,12 +22,13 @@ WHERE flows.id = v.column1 AND flows.owner = v.column2 AND flows.epoch = v.colum
 -- A message that came while the owner was letting go: the flow may not sleep on it.
 UPDATE flows SET status = 'pending', wake_at = NULL, ready_at = v.column3
 FROM (VALUES {rows}) AS v
-WHERE flows.id = v.column1 AND flows.status = 'suspended'
+WHERE flows.id = v.column1 AND +flows.status = 'suspended'
   AND EXISTS (SELECT 1 FROM inbox AS i
               WHERE i.flow_id = v.column1 AND i.consumed_seq IS NULL AND i.id > v.column2);
 
 -- name: find_event
-SELECT kind, op, name, digest, payload, at, source, attempt FROM events WHERE flow_id = :flow AND seq = :seq;
+SELECT kind, op, name, digest, payload, at, source, attempt
+FROM events WHERE flow_num = (SELECT num FROM flows WHERE id = :flow) AND seq = :seq;
 
 -- name: find_owner
 SELECT status, owner, epoch FROM flows WHERE id = :flow;

@@ -52,20 +52,22 @@ CREATE INDEX flows_children ON flows (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX flows_status ON flows (status);
 CREATE INDEX flows_name ON flows (name);
 
--- The history: rows are added in order and never changed.
+-- The history: rows are added in order and never changed. Rows stand in the order of writing, and the index holds the
+-- flow's number, not its id: a thousand flows that each add a row then touch a few pages instead of a thousand. With
+-- PRIMARY KEY (flow_id, seq) WITHOUT ROWID the same load wrote five times the pages at a third of the speed.
 CREATE TABLE events (
-    flow_id TEXT NOT NULL,
-    seq     INTEGER NOT NULL,          -- 1, 2, 3 ... without a gap
-    kind    TEXT NOT NULL,
-    op      TEXT NOT NULL,             -- the operation it settles, such as 0/2:1
-    name    TEXT NOT NULL,
-    digest  TEXT NOT NULL,             -- of the operation's arguments
-    payload TEXT,                      -- JSON
-    at      REAL NOT NULL,
-    source  TEXT NOT NULL,             -- where the flow's code asked for it
-    attempt INTEGER NOT NULL,
-    PRIMARY KEY (flow_id, seq)
-) STRICT, WITHOUT ROWID;
+    flow_num INTEGER NOT NULL,         -- flows.num
+    seq      INTEGER NOT NULL,         -- 1, 2, 3 ... without a gap
+    kind     TEXT NOT NULL,
+    op       TEXT NOT NULL,            -- the operation it settles, such as 0/2:1
+    name     TEXT NOT NULL,
+    digest   TEXT NOT NULL,            -- of the operation's arguments
+    payload  TEXT,                     -- JSON
+    at       REAL NOT NULL,
+    source   TEXT NOT NULL,            -- where the flow's code asked for it
+    attempt  INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX events_order ON events (flow_num, seq);
 
 -- Messages to flows. Those accounted for by an event stay until the flow is deleted, so that their keys still
 -- tell a repeated message. AUTOINCREMENT: an id is never used twice, so a reader may remember how far it came.
@@ -119,6 +121,6 @@ SELECT id, name, status, queue, version, priority, input, output, reason,
 FROM flows;
 
 CREATE VIEW events_readable AS
-SELECT flow_id, seq, kind, op, name, payload, attempt, source,
-       strftime('%Y-%m-%d %H:%M:%fZ', at, 'unixepoch') AS happened
-FROM events;
+SELECT f.id AS flow_id, e.seq, e.kind, e.op, e.name, e.payload, e.attempt, e.source,
+       strftime('%Y-%m-%d %H:%M:%fZ', e.at, 'unixepoch') AS happened
+FROM events AS e JOIN flows AS f ON f.num = e.flow_num;
