@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
 
-async def charge(order: Order, *rest: int, note: str | None = None, **more: bytes) -> Receipt: ...
+async def charge(order: Order, *rest: int, note: str | None = None, **more: bytes) -> Receipt:
+    raise NotImplementedError
 
 
 def early(order: LaterStill) -> None: ...
@@ -25,10 +26,11 @@ def early(order: LaterStill) -> None: ...
 def hidden(price: list[Decimal]) -> None: ...
 
 
-def misspelt(order: int) -> dict[str, Reciept]: ...  # type: ignore[name-defined]  # noqa: F821
+def misspelt(order: int) -> dict[str, Reciept]:  # type: ignore[name-defined]  # noqa: F821
+    raise NotImplementedError
 
 
-def bare(a, b=1): ...  # type: ignore[no-untyped-def]
+def bare(a, b=1): ...
 
 
 @dataclass
@@ -59,7 +61,8 @@ def test_no_annotation_is_not_the_same_as_none() -> None:
 class Service:
     def call(self, order: Order) -> None: ...
 
-    def __call__(self, order: Order) -> Receipt: ...
+    def __call__(self, order: Order) -> Receipt:
+        raise NotImplementedError
 
 
 def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,7 +83,8 @@ def test_wrappers_methods_partials_and_callable_objects_show_what_is_inside() ->
 
 
 def test_metadata_is_kept() -> None:
-    def function(n: Annotated[int, "positive"]) -> Annotated[str, "x"]: ...
+    def function(n: Annotated[int, "positive"]) -> Annotated[str, "x"]:
+        return "x"
 
     assert hints_of(function).params["n"] == Annotated[int, "positive"]
 
@@ -121,7 +125,7 @@ def test_an_unknown_name_is_said_with_its_place(function: Callable[..., Any], na
 
 
 def test_an_annotation_that_is_no_expression_is_said() -> None:
-    def function(n): ...  # type: ignore[no-untyped-def]
+    def function(n): ...
 
     function.__annotations__["n"] = "not an expression"
 

@@ -271,7 +271,8 @@ def test_a_property_that_raises_does_not_break_the_message() -> None:
 @pytest.mark.parametrize(
     "annotation",
     [type, Callable, collections.deque[int], collections.OrderedDict, Iterable[int], range, dict[Item, int],
-     dict[int | str, int], "Item", type[int], threading.Thread, list[threading.Thread], enum.Enum("E", {"A": object()})],
+     dict[int | str, int], "Item", type[int], threading.Thread, list[threading.Thread],
+     enum.Enum("E", {"A": object()})],
     ids=str,
 )  # fmt: skip
 def test_a_type_that_json_cannot_give_back_is_refused_before_any_value(annotation: Any) -> None:
@@ -354,7 +355,7 @@ def test_pydantic_is_never_imported_by_the_codec() -> None:
     import subprocess
 
     code = (
-        "import sys, ergon.core.codec as c; c.encode({'a': 1}); c.decoder_for(dict[str, int]); c.digest((object(),), {})\n"
+        "import sys, ergon.core.codec as c; c.encode({'a': 1}); c.decoder_for(dict[str, int])\n"
         "assert 'pydantic' not in sys.modules and 'attrs' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)

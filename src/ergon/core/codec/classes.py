@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-import types
 import typing
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -35,7 +34,8 @@ def _own_hints(kind: type) -> dict[str, Any]:
     module = sys.modules.get(kind.__module__)
     try:
         own = inspect.get_annotations(kind)
-        holder = types.SimpleNamespace(__annotations__=own)
+        # A class, as only there ClassVar and Final may stand.
+        holder = type("Holder", (), {"__annotations__": own, "__module__": kind.__module__})
         return typing.get_type_hints(
             holder, vars(module) if module else {}, _local_names(kind), include_extras=True
         )

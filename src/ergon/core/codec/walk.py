@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
 DEPTH_MAX: Final = 900
@@ -159,28 +160,40 @@ def find(value: object, wrong: Callable[[Any, Link], str | None]) -> tuple[str, 
     return None
 
 
-_names_of: Callable[[type], tuple[str, ...] | None] = lru_cache(maxsize=4096)(field_names)
-
-
 def all_finite(value: Any) -> bool:
     """Tell whether a value holds no NaN or infinity. `RecursionError` when nested too deeply."""
     kind = type(value)
-    if kind in SCALARS:
-        return True
-    if isinstance(value, float):
+    if kind is float:
         return math.isfinite(value)
     if kind is dict:
-        value = value.values()
-    elif kind is not list and kind is not tuple:
-        names = _names_of(kind)
-        if names is None or is_pydantic_model(kind):
-            value = (part for _segment, part in parts_of(value))
-        else:
-            value = [getattr(value, name, None) for name in names]
-    for part in value:  # noqa: SIM110  # half the time of a generator
+        parts = value.values()
+    elif kind is list or kind is tuple:
+        parts = value
+    elif (fields := _fields_getter(kind)) is not None:
+        try:
+            parts = fields(value)
+        except AttributeError:  # a field was never set
+            parts = [part for _segment, part in parts_of(value)]
+    elif isinstance(value, float):
+        return math.isfinite(value)
+    else:
+        parts = [part for _segment, part in parts_of(value)]
+    for part in parts:  # noqa: SIM110  # half the time of a generator
         if type(part) not in SCALARS and not all_finite(part):
             return False
     return True
+
+
+def _make_fields_getter(kind: type) -> Callable[[Any], Any] | None:
+    """Returns all fields of an object at once, for classes where they are plain attributes."""
+    names = None if is_pydantic_model(kind) else field_names(kind)
+    if not names:
+        return None
+    # One name would give the bare value instead of a tuple.
+    return attrgetter(*names) if len(names) > 1 else attrgetter(names[0], names[0])
+
+
+_fields_getter: Callable[[type], Callable[[Any], Any] | None] = lru_cache(maxsize=4096)(_make_fields_getter)
 
 
 def _not_finite(part: object, _link: Link) -> str | None:
