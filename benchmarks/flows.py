@@ -1,0 +1,67 @@
+"""The flows and steps that the workloads run on Ergon, and how they are started."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from ergon import Scheduler, SqliteExecutionLog, Worker, WorkerOptions, flow, step, wait_signal
+
+began: list[float] = []
+"""When each body began, by a clock all processes of this machine share."""
+
+
+@step
+async def add_one(number: int) -> int:
+    began.append(time.perf_counter())
+    return number + 1
+
+
+@flow
+async def in_sequence(steps: int) -> int:
+    number = 0
+    for _ in range(steps):
+        number = await add_one(number)
+    return number
+
+
+@flow
+async def in_parallel(steps: int) -> float:
+    """Returns how long the gather took, in seconds; it measures itself with the host's clock, not the flow's."""
+    start = time.perf_counter()
+    await asyncio.gather(*(add_one(n) for n in range(steps)))
+    return time.perf_counter() - start
+
+
+@flow
+async def one_step(number: int) -> int:
+    return await add_one(number)
+
+
+@step
+async def moment() -> float:
+    return time.perf_counter()
+
+
+@flow
+async def tell_moment() -> float:
+    """When its first step began."""
+    return await moment()
+
+
+@flow
+async def wait_for_go() -> None:
+    await wait_signal("go", int)
+
+
+@asynccontextmanager
+async def running(
+    path: Path, flows: Iterable[Any], options: WorkerOptions | None = None
+) -> AsyncIterator[tuple[SqliteExecutionLog, Scheduler]]:
+    """Open a log and a worker with the defaults that users have."""
+    async with SqliteExecutionLog(path) as log, Worker(log, flows=flows, options=options):
+        yield log, Scheduler(log)

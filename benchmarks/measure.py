@@ -1,0 +1,130 @@
+"""Run the sides of a workload in turn, each in a process of its own, and take medians over the rounds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.model import RIVALS, Figures, Params, Workload
+
+ROOT = Path(__file__).resolve().parents[1]
+SIDE_SECONDS_MAX = 240
+"""One side of one round that takes longer is stopped and reported as failed."""
+
+
+class SideFailed(Exception):
+    """A side gave no figures; the message is the end of what it said."""
+
+
+@dataclass(slots=True)
+class Measured:
+    """What came of one workload."""
+
+    workload: Workload
+    params: dict[str, Params]
+    rounds: dict[str, list[Figures]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def medians(self) -> dict[str, Figures]:
+        """The median of each figure of each side, over the rounds that gave it."""
+        return {side: medians_of(rounds) for side, rounds in self.rounds.items() if rounds}
+
+
+def medians_of(rounds: Sequence[Figures]) -> Figures:
+    """The median of each figure over the rounds."""
+    names = {name: None for figures in rounds for name in figures}
+    return {name: statistics.median(figures[name] for figures in rounds if name in figures) for name in names}
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The value that `percent` of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(math.ceil(len(ordered) * percent / 100) - 1, 0)]
+
+
+def params_of(workload: Workload, side: str, *, quick: bool) -> Params:
+    """The sizes for one side; a slow rival may have smaller ones."""
+    params = dict(workload.quick if quick else workload.full)
+    if side in RIVALS:
+        own = workload.rivals[side]
+        params |= {name: min(value, params[name]) for name, value in own.items()} if quick else own
+    return params
+
+
+def measure(
+    workload: Workload,
+    *,
+    rounds: int,
+    quick: bool,
+    pythons: dict[str, Path],
+    disk: Path,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Measured:
+    """Run every side `rounds` times, taking turns. `pythons` are the rivals' interpreters."""
+    sides = [*workload.sides, *(rival for rival in workload.rivals if rival in pythons)]
+    measured = Measured(workload, {side: params_of(workload, side, quick=quick) for side in sides})
+    for _ in range(rounds):
+        for side in sides:
+            progress(side)
+            if side in measured.failures:
+                continue
+            try:
+                figures = run_side(workload, side, measured.params[side], pythons.get(side), disk)
+            except SideFailed as failure:
+                measured.failures[side] = str(failure)
+            else:
+                measured.rounds.setdefault(side, []).append(figures)
+    return measured
+
+
+def run_side(workload: Workload, side: str, params: Params, python: Path | None, disk: Path) -> Figures:
+    """Run one side once, in its own process and folder. Raises `SideFailed`."""
+    folder = Path(tempfile.mkdtemp(prefix=f"{workload.name}-{side}-", dir=disk))
+    text = json.dumps({**params, "folder": str(folder)})
+    if python is None:
+        function = workload.sides[side]
+        command = [sys.executable, "-m", "benchmarks.child", f"{function.__module__}:{function.__name__}", text]
+    else:
+        script = ROOT / "benchmarks" / "rivals" / f"{side}_side.py"
+        command = [str(python), str(script), workload.name, text]
+    try:
+        return _figures(command)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _figures(command: list[str]) -> Figures:
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        out, err = process.communicate(timeout=SIDE_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        raise SideFailed(f"no result after {SIDE_SECONDS_MAX} s") from None
+    finally:
+        _end_all_of(process)
+    lines = out.strip().splitlines()
+    if process.returncode != 0 or not lines:
+        said = [line for line in (err or out).strip().splitlines() if line.strip()]
+        raise SideFailed(f"exit code {process.returncode}: {said[-1] if said else 'it said nothing'}")
+    figures: Figures = json.loads(lines[-1])
+    return figures
+
+
+def _end_all_of(process: subprocess.Popen[str]) -> None:
+    """End the processes that the side started and did not end itself: they share its session."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

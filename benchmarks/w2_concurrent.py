@@ -1,0 +1,90 @@
+"""W2: many concurrent flows in one process; how many durable steps a second?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from benchmarks.model import DBOS, ERGON, FLOOR, PYERGON, Bar, Figures, Params, Row, Workload
+
+
+def ergon(params: Params) -> Figures:
+    """From the first `schedule` to the last result; and from the first body to the last."""
+    from benchmarks import flows
+
+    async def main() -> float:
+        async with flows.running(Path(params["folder"]) / "ergon.db", [flows.in_sequence]) as (_, scheduler):
+            await (await scheduler.schedule(flows.in_sequence.bind(params["steps"]), id="warm")).result()
+            flows.began.clear()
+            start = time.perf_counter()
+            calls = (flows.in_sequence.bind(params["steps"]) for _ in range(params["flows"]))
+            handles = await asyncio.gather(*(scheduler.schedule(call, id=str(n)) for n, call in enumerate(calls)))
+            results = await asyncio.gather(*(handle.result() for handle in handles))
+            took = time.perf_counter() - start
+        assert results == [params["steps"]] * params["flows"]
+        return took
+
+    took = asyncio.run(main())
+    return rates(params, took, flows.began)
+
+
+def floor(params: Params) -> Figures:
+    """Bare tasks on asyncio that write the steps' rows through one group-committing thread."""
+    from benchmarks.floor import BareWriter, row
+
+    async def main() -> float:
+        writer = BareWriter(Path(params["folder"]) / "bare.db", group=True)
+
+        async def task(name: str) -> None:
+            for seq in range(params["steps"]):
+                await writer.write(row(name, seq))
+
+        start = time.perf_counter()
+        await asyncio.gather(*(task(str(n)) for n in range(params["flows"])))
+        took = time.perf_counter() - start
+        writer.close()
+        return took
+
+    took = asyncio.run(main())
+    return {"all_steps_per_s": params["flows"] * params["steps"] / took}
+
+
+def rates(params: Params, took: float, began: list[float]) -> Figures:
+    """Steps a second over everything, and while steps were running."""
+    steps = params["flows"] * params["steps"]
+    assert len(began) == steps, f"{len(began)} bodies ran, not {steps}"
+    return {"all_steps_per_s": steps / took, "steps_per_s": steps / (max(began) - min(began))}
+
+
+def _met(factor: float, side: str) -> Bar:
+    figure = "all_steps_per_s"
+    text = {DBOS: f"at least {factor:g} x DBOS", FLOOR: "at least a third of the bare group commit"}[side]
+    return Bar(text, lambda m: m[ERGON][figure] >= factor * m[side][figure])
+
+
+WORKLOAD = Workload(
+    name="W2",
+    title="Many concurrent flows, one process",
+    sides={ERGON: ergon, FLOOR: floor},
+    rivals={DBOS: {"flows": 100}, PYERGON: {"flows": 300}},
+    rows=(
+        Row("durable steps, schedule to last result", "all_steps_per_s", "steps/s", _met(50, DBOS), more_is_better=True),
+        Row("the same, against bare tasks", "all_steps_per_s", "steps/s", _met(1 / 3, FLOOR), more_is_better=True),
+        Row(
+            "the same, absolute",
+            "all_steps_per_s",
+            "steps/s",
+            Bar("at least 37,000", lambda m: m[ERGON]["all_steps_per_s"] >= 37_000),
+            more_is_better=True,
+        ),
+        Row("durable steps, first body to last", "steps_per_s", "steps/s", more_is_better=True,
+            others={FLOOR: "all_steps_per_s"}),
+    ),
+    full={"flows": 1000, "steps": 10},
+    quick={"flows": 500, "steps": 10},
+    notes=(
+        "floor: bare asyncio tasks whose rows one thread group-commits: no flow rows, no claims, no results",
+        "DBOS runs 100 flows of 10 steps and pyergon 300; their rates do not grow with more",
+    ),
+)  # fmt: skip
