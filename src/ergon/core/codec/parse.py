@@ -109,6 +109,8 @@ def spell(annotation: Any) -> str:
     """An annotation as people write it."""
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return f"`{type_name(annotation)}`"
+    if isinstance(annotation, str):
+        return f"the name {annotation!r}, which was not resolved to a type,"
     return f"`{annotation}`"
 
 

@@ -189,8 +189,8 @@ def _make_fields_getter(kind: type) -> Callable[[Any], Any] | None:
     names = None if is_pydantic_model(kind) else field_names(kind)
     if not names:
         return None
-    # One name would give the bare value instead of a tuple.
-    return attrgetter(*names) if len(names) > 1 else attrgetter(names[0], names[0])
+    # The last one twice, as a single name would give the bare value instead of a tuple.
+    return attrgetter(*names, names[-1])
 
 
 _fields_getter: Callable[[type], Callable[[Any], Any] | None] = lru_cache(maxsize=4096)(_make_fields_getter)
