@@ -1,0 +1,186 @@
+"""What survives SIGKILL, frozen processes and failing disks, with real processes on a real file."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import time
+
+import pytest
+
+from ergon.core.commit import Commit
+from ergon.core.status import TaskStatus
+from ergon.errors import LogFull
+from ergon.storage.sqlite import SqliteExecutionLog
+from tests.storage.kit import claim_one, claimed_flow, commit, event, new_flow, register, until
+from tests.storage.sqlite.children import finish, hear, say, start
+
+
+async def test_nothing_acknowledged_is_lost_when_writers_are_killed_again_and_again(file, tmp_path):
+    acked = {name: tmp_path / f"{name}.acked" for name in ("a", "b", "c")}
+    children = {name: start("append", file, name, acked[name]) for name in acked}
+    dice = random.Random(7)
+    end = time.monotonic() + 6
+
+    while time.monotonic() < end:
+        name = dice.choice(sorted(children))
+        before = acked[name].stat().st_size if acked[name].exists() else 0
+        await until(lambda name=name, before=before: acked[name].exists() and acked[name].stat().st_size > before)
+        time.sleep(dice.random() * 0.05)
+        finish(children[name])
+        children[name] = start("append", file, name, acked[name])
+    for child in children.values():
+        finish(child)
+
+    async with SqliteExecutionLog(file) as log:
+        total = 0
+        histories = {}
+        for path in acked.values():
+            for line in path.read_text().splitlines():
+                flow_id, seq, text = line.split()
+                if flow_id not in histories:
+                    histories[flow_id] = await log.history(flow_id)
+                assert histories[flow_id][int(seq) - 1].payload == f'"{text}"'
+                total += 1
+        for history in histories.values():
+            assert [one.seq for one in history] == list(range(1, len(history) + 1))
+    assert total > 100
+    assert sqlite3.connect(file).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+async def test_a_frozen_worker_that_wakes_up_writes_nothing(file):
+    async with SqliteExecutionLog(file) as log:
+        await register(log)
+        await log.create(new_flow("f1"))
+        child = start("zombie", file)
+        assert hear(child) == "claimed"
+        say(child)
+        assert hear(child) == "written"
+
+        os.kill(child.pid, signal.SIGSTOP)
+        await until(log.reap)
+        lease = (await claim_one(log, "f1")).lease
+        say(child)
+        os.kill(child.pid, signal.SIGCONT)
+
+        assert hear(child) == "lost"
+        await commit(log, Commit("f1", lease, (event(2, '"mine"'),)))
+        assert [one.payload for one in await log.history("f1")] == ['{"ok":true}', '"mine"']
+        finish(child)
+
+
+async def test_a_file_size_limit_stops_writes_and_loses_nothing(file):
+    child = start("limited", file)
+    out, err = child.communicate(timeout=30)
+
+    assert out.split() == ["LogFull", "True", "True"], err
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root")
+async def test_a_full_disk_stops_writes_loses_nothing_and_heals(tmp_path):
+    room = tmp_path / "room"
+    room.mkdir()
+    if os.system(f"mount -t tmpfs -o size=1m tmpfs {room} 2>/dev/null"):
+        pytest.skip("mounting is not allowed here")
+    try:
+        async with SqliteExecutionLog(room / "log.db") as log:
+            await register(log)
+            lease = await claimed_flow(log)
+            ballast = room / "ballast"
+            ballast.write_bytes(b"x" * 300_000)
+            seq = 0
+            with pytest.raises(LogFull):
+                while seq < 1_000:
+                    await commit(log, Commit("f1", lease, (event(seq + 1, '"' + "x" * 3_000 + '"'),)))
+                    seq += 1
+            assert len(await log.history("f1")) == seq
+            ballast.unlink()
+            await until(lambda: _try_commit(log, Commit("f1", lease, (event(seq + 1),))))
+            assert len(await log.history("f1")) == seq + 1
+    finally:
+        os.system(f"umount -l {room}")
+
+
+async def _try_commit(log, value):
+    try:
+        await commit(log, value)
+    except LogFull:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("moment, landed", [("pre", 3), ("post", 4)])
+async def test_a_failpoint_kills_right_before_or_right_after_the_chosen_write(file, moment, landed):
+    child = start("count", file, ERGON_FAILPOINT=f"commit:4:{moment}")
+    out, _ = child.communicate(timeout=30)
+
+    assert child.returncode == -signal.SIGKILL
+    assert out.split() == ["1", "2", "3"]
+    async with SqliteExecutionLog(file) as log:
+        assert len(await log.history("f1")) == landed
+        assert (await log.find("f1")).status is TaskStatus.RUNNING
+
+
+async def test_a_failpoint_trace_tells_how_many_writes_there_are(file, tmp_path):
+    trace = tmp_path / "trace"
+    child = start("count", file, ERGON_FAILPOINT_TRACE=str(trace))
+    child.communicate(timeout=30)
+
+    names = ["register", "create", "claim"] + ["commit"] * 7
+    assert trace.read_text().splitlines() == [f"{n} {name}" for n, name in enumerate(names, 1)]
+
+
+async def test_an_io_error_after_the_commit_landed_is_found_out_by_reading(file, monkeypatch):
+    """The outcome of a failed COMMIT is unknown: the log reopens the file and looks."""
+    async with SqliteExecutionLog(file) as log:
+        await register(log)
+        lease = await claimed_flow(log)
+        flaky = FlakyConnection(log._session._group, landed=True)
+
+        await commit(log, Commit("f1", lease, (event(1),)))
+        assert flaky.failed
+        flaky.arm()
+        assert await log.create(new_flow("f2")) is None
+
+        assert await log.history("f1") == [event(1)]
+        assert await log.find("f2") is not None
+
+
+async def test_an_io_error_before_the_commit_landed_is_tried_once_more(file):
+    async with SqliteExecutionLog(file) as log:
+        await register(log)
+        lease = await claimed_flow(log)
+        flaky = FlakyConnection(log._session._group, landed=False)
+
+        await commit(log, Commit("f1", lease, (event(1),)))
+
+        assert flaky.failed
+        assert await log.history("f1") == [event(1)]
+
+
+class FlakyConnection:
+    """Stands before the writer's connection and fails one COMMIT, after or instead of doing it."""
+
+    def __init__(self, group, *, landed):
+        self._group, self._landed = group, landed
+        self.arm()
+
+    def arm(self):
+        self.failed = False
+        self._real = self._group.connection
+        self._group.connection = self
+
+    def execute(self, sql, *arguments):
+        if sql == "COMMIT" and not self.failed:
+            self.failed = True
+            self._real.execute("COMMIT" if self._landed else "ROLLBACK")
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+            raise error
+        return self._real.execute(sql, *arguments)
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)

@@ -1,0 +1,107 @@
+"""Several processes on one file."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+
+import pytest
+
+from ergon.core.commit import Commit
+from ergon.errors import LogBusy
+from ergon.storage.sqlite import SqliteExecutionLog
+from tests.storage.kit import claimed_flow, commit, event, new_flow, register, until
+from tests.storage.sqlite.children import finish, hear, say, start
+
+
+def test_four_writers_share_the_write_lock_fairly(file):
+    """With SQLite's own waiting one of them gets most and another waits for seconds."""
+    children = [start("write_for", file, f"w{n}", 1.5) for n in range(4)]
+    for child in children:
+        assert hear(child) == "ready"
+    for child in children:
+        say(child)
+
+    results = [hear(child).split() for child in children]
+
+    for child in children:
+        child.communicate()
+    counts = [int(count) for count, _ in results]
+    assert min(counts) > 0.3 * max(counts), results
+    assert max(float(longest) for _, longest in results) < 1.0, results
+
+
+async def test_a_lock_held_too_long_by_another_process_is_busy_and_writing_goes_on_after(file):
+    async with SqliteExecutionLog(file, busy_timeout_seconds=0.3) as log:
+        await register(log)
+        lease = await claimed_flow(log)
+        child = start("hold", file)
+        assert hear(child) == "held"
+
+        with pytest.raises(LogBusy):
+            await commit(log, Commit("f1", lease, (event(1),)))
+        assert await log.find("f1") is not None
+        say(child)
+        child.communicate()
+
+        await commit(log, Commit("f1", lease, (event(1),)))
+
+
+async def test_another_process_hears_of_a_change_soon(file):
+    async with SqliteExecutionLog(file) as log:
+        child = start("listen", file, 10)
+        assert hear(child) == "ready"
+        delays = []
+        for _ in range(10):
+            await asyncio.sleep(0.03)
+            await log.create(new_flow())
+            written = time.monotonic()
+            delays.append(float(await asyncio.to_thread(hear, child)) - written)
+        child.communicate()
+
+    assert statistics.median(delays) < 0.2
+
+
+def test_an_idle_log_costs_next_to_no_processor_time(file):
+    child = start("idle", file, 1.5)
+    used = float(hear(child))
+    child.communicate()
+
+    assert used < 0.05
+
+
+async def test_two_logs_in_one_process_see_each_other(file):
+    async with SqliteExecutionLog(file) as one, SqliteExecutionLog(file) as two:
+        heard = []
+        two.subscribe(heard.append)
+
+        await one.create(new_flow("f1"))
+
+        assert await two.find("f1") is not None
+        await until(lambda: any(hint.elsewhere for hint in heard))
+
+
+async def test_many_open_a_new_file_at_once(file):
+    logs = [SqliteExecutionLog(file) for _ in range(8)]
+
+    await asyncio.gather(*(log.connect() for log in logs))
+
+    assert len({log.generation for log in logs}) == 1
+    for log in logs:
+        await log.close()
+
+
+async def test_a_stopped_process_in_the_turnstile_does_not_stop_the_others(file):
+    import fcntl
+
+    async with SqliteExecutionLog(file) as log:
+        await log.create(new_flow("f1"))
+        with open(f"{file}-turn", "r+b") as turnstile:
+            fcntl.flock(turnstile, fcntl.LOCK_EX)
+            turnstile.write(b"\1")
+            turnstile.flush()
+            started = time.monotonic()
+            await log.create(new_flow("f2"))
+            assert time.monotonic() - started < 2.0
+    finish(start("idle", file, 0))
