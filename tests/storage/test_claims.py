@@ -9,7 +9,7 @@ import pytest
 from ergon.core.commit import Commit, Settled
 from ergon.core.status import TaskStatus
 from ergon.errors import LeaseLost
-from tests.storage.kit import claim, claim_one, claimed_flow, commit, event, new_flow, register, settle, signal
+from tests.storage.kit import claim, claim_one, claimed_flow, commit, event, new_flow, register, settle, signal, until
 
 
 def ids(claimed):
@@ -204,11 +204,5 @@ async def test_a_claim_nobody_waits_for_any_more_gives_its_flows_back(log):
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    async def is_free():
-        return (await log.find("f1")).status is TaskStatus.PENDING
-
-    for _ in range(1_000):
-        if await is_free():
-            break
-    (claimed,) = await claim(log)
+    (claimed,) = await until(lambda: claim(log))
     assert claimed.flow.claims_stalled == 0

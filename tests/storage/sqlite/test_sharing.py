@@ -11,7 +11,7 @@ import pytest
 from ergon.core.commit import Commit
 from ergon.errors import LogBusy
 from ergon.storage.sqlite import SqliteExecutionLog
-from tests.storage.kit import claimed_flow, commit, event, new_flow, register, until
+from tests.storage.kit import claim, claimed_flow, commit, event, new_flow, register, until
 from tests.storage.sqlite.children import finish, hear, say, start
 
 
@@ -69,6 +69,23 @@ def test_an_idle_log_costs_next_to_no_processor_time(file):
     child.communicate()
 
     assert used < 0.05
+
+
+async def test_looking_for_work_and_finding_none_writes_nothing(file):
+    """Else two idle workers would wake each other for ever."""
+    async with SqliteExecutionLog(file) as one, SqliteExecutionLog(file) as two:
+        await register(one)
+        version = await two._session.on_writer(_data_version)
+
+        for _ in range(5):
+            assert await claim(one) == []
+            assert await one.reap() == []
+
+        assert await two._session.on_writer(_data_version) == version
+
+
+def _data_version(connection):
+    return connection.execute("PRAGMA data_version").fetchone()
 
 
 async def test_two_logs_in_one_process_see_each_other(file):

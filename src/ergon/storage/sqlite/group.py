@@ -60,6 +60,7 @@ class GroupCommit:
         self._writer_id = uuid4().hex
         self._batch = 0
         self._marked = False
+        self._changes_before = 0
 
     def close(self) -> None:
         """Close the connection. What was written stays."""
@@ -118,6 +119,7 @@ class GroupCommit:
 
     def _begin(self) -> Transaction:
         self._turnstile.begin(self.connection)
+        self._changes_before = self.connection.total_changes
         return Transaction(self.connection, self._clock.wall(), self._clock.boot())
 
     def _apply_together(self, tx: Transaction, batch: Sequence[Entry]) -> None:
@@ -144,7 +146,7 @@ class GroupCommit:
         for write in others:
             write.result = write.apply(tx)
         if len(commits) != len(batch) or not commits[0].events:
-            self._mark()
+            self._mark()  # else the first event tells
 
     def _apply_alone(self, tx: Transaction, what: Commit | Write[Any]) -> BaseException | None:
         heard = tx.ready, tx.wake_at, set(tx.inbox), set(tx.settled)
@@ -170,7 +172,9 @@ class GroupCommit:
         return failure
 
     def _mark(self) -> None:
-        if not self._in_memory:
+        """Leave the batch's number, unless nothing was written: a claim that finds nothing must not write, or two
+        idle processes would wake each other for ever."""
+        if not self._in_memory and self.connection.total_changes != self._changes_before:
             self.connection.execute(_MARK, (self._writer_id, self._batch, self._clock.wall()))
             self._marked = True
 
