@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         ErgonError,
         FlowCancelled,
         FlowError,
-        FlowFailed,
         FlowIdConflict,
         FlowNotFound,
         FlowNotRegistered,
@@ -80,7 +79,7 @@ _PLACES = {
     "ergon.core.status": "TaskStatus",
     "ergon.errors": (
         "ArgumentsMismatch DagError DecodingError DuplicateRegistration EncodingError ErgonError FlowCancelled "
-        "FlowError FlowFailed FlowIdConflict FlowNotFound FlowNotRegistered FlowParked ForkedConnection IllegalMove "
+        "FlowError FlowIdConflict FlowNotFound FlowNotRegistered FlowParked ForkedConnection IllegalMove "
         "InvalidName LeaseLost LogBusy LogClosed LogDamaged LogFull LogRefused LogTooNew NonDeterminismError "
         "NotAllowedInFlow NotInFlow StepCancelled StepFailed StepInterrupted StepTimeout StoreError UsageError"
     ),
@@ -123,7 +122,6 @@ __all__ = [
     "FlowCall",
     "FlowCancelled",
     "FlowError",
-    "FlowFailed",
     "FlowFilter",
     "FlowHandle",
     "FlowIdConflict",

@@ -13,7 +13,6 @@
     ├── EncodingError               a value that cannot be written as JSON, with the path to it
     │   └── DecodingError           a stored value that does not fit the type asked for
     ├── FlowError                   how a flow or a step ended, seen by whoever awaits it
-    │   ├── FlowFailed              the flow raised; the original error is the cause
     │   ├── FlowCancelled           the flow was cancelled
     │   ├── FlowParked              the flow needs a person or a deploy
     │   ├── StepFailed              an error whose class is not imported here
@@ -93,14 +92,6 @@ class DecodingError(EncodingError):
 
 class FlowError(ErgonError):
     """How a flow or a step ended, seen by whoever awaits it."""
-
-
-class FlowFailed(FlowError):
-    """The flow raised. The original error is `__cause__` where its class is known here."""
-
-    def __init__(self, flow_id: str, description: str) -> None:
-        self.flow_id = flow_id
-        super().__init__(f"flow {flow_id!r} failed: {description}")
 
 
 class FlowCancelled(FlowError):

@@ -24,7 +24,6 @@ import ergon.errors
 from ergon.core.failure import describe, rebuild
 from ergon.errors import (
     EncodingError,
-    FlowFailed,
     FlowParked,
     NonDeterminismError,
     NotInFlow,
@@ -117,7 +116,6 @@ BUILT_IN = [
     Slotted(4),
     Outer.Inner("x"),
     ValueError(Decimal(1), b"\xff", (1, {2}), {"$": 1, 2: frozenset({3})}, float("inf")),
-    FlowFailed("f", "why"),
     FlowParked("f", "why"),
     NonDeterminismError(expected="a", actual="b", seq=3),
     EncodingError("bad", path="$.a"),

@@ -10,7 +10,7 @@ from ergon.core.commit import FlowRecord, Message, MessageKind
 from ergon.core.failure import rebuild
 from ergon.core.names import check_name
 from ergon.core.status import TaskStatus
-from ergon.errors import FlowCancelled, FlowError, FlowFailed, FlowNotFound, FlowParked, NotInFlow
+from ergon.errors import FlowCancelled, FlowError, FlowNotFound, FlowParked, NotInFlow
 from ergon.flows.context import current_machine
 from ergon.scheduler.watching import watcher_of
 from ergon.scheduler.why import why
@@ -54,9 +54,9 @@ class FlowHandle(Generic[R]):
         if record.status is TaskStatus.PARKED:
             raise FlowParked(self.id, record.reason)
         error = rebuild(record.output) if record.output is not None else FlowCancelled(self.id, record.reason)
-        if isinstance(error, FlowError):
-            raise error
-        raise error from FlowFailed(self.id, type(error).__name__)
+        if not isinstance(error, FlowError):
+            error.add_note(f"raised by flow {self.id!r}")  # its own cause and context stay as they were
+        raise error
 
     async def record(self) -> FlowRecord:
         """The flow as the log keeps it now. Raises `FlowNotFound`."""
