@@ -51,6 +51,8 @@ class Alarm:
 
     def set(self) -> None:
         """Match the host timer to what is due next."""
+        if self._set_for is None and self._deadline_at is None and not self._machine.loop.has_timers:
+            return
         if self._machine.attempt > 1:
             self._fire_reused()
         due = self.due

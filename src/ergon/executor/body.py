@@ -15,7 +15,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from ergon.core.codec import decoder_for, encode, recode
-from ergon.core.failure import describe
+from ergon.core.failure import describe, rebuild
 from ergon.core.history import Event, EventKind
 from ergon.core.retry import next_delay
 from ergon.errors import StepCancelled, StepInterrupted, StepTimeout, UsageError
@@ -36,12 +36,13 @@ class StepBody:
         "_counts",
         "_earlier",
         "_request",
-        "_task",
         "_waited",
+        "_work",
         "attempt",
         "dropped",
         "op",
         "run",
+        "task",
         "waiting",
     )
 
@@ -54,7 +55,8 @@ class StepBody:
         self.waiting: dict[str, Any] | None = None
         """What the body waits for durably, so that the flow may leave memory; None while it computes."""
         self._request = request
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._work: Callable[[], Coroutine[Any, Any, None]] = self._attempt
         self._earlier = earlier
         self._waited: dict[str, Event] | None = None
         self._counts: dict[str, int] | None = None
@@ -62,15 +64,18 @@ class StepBody:
     def start(self) -> None:
         """Begin the next attempt; what earlier processes recorded about this step counts."""
         if self._earlier or self._request.step.options.at_most_once:
-            self._task = self.run.host.loop.create_task(self._resume())
-        else:
-            self._task = self.run.host.loop.create_task(self._attempt())
+            self._work = self._resume
+        self.run.host.runner.start(self)
+
+    def work(self) -> Coroutine[Any, Any, None]:
+        """What the runner runs next."""
+        return self._work()
 
     def drop(self) -> None:
         """Nobody waits for the result any more: cancel the body, write nothing."""
-        self.dropped = True
-        if self._task is not None:
-            self._task.cancel()
+        if not self.dropped:
+            self.dropped = True
+            self.run.host.runner.cancel(self)
 
     # -- the ladder ------------------------------------------------------------------------------------
 
@@ -78,6 +83,7 @@ class StepBody:
         """Go on after what is recorded: an at-most-once start, a back-off, answered waits."""
         options = self._request.step.options
         started = False
+        failure: str | None = None
         for event in self._earlier:
             if event.kind == EventKind.STEP_WAITED:
                 if self._waited is None:
@@ -88,6 +94,11 @@ class StepBody:
                 await self._back_off(event.at)
             elif event.kind == EventKind.STEP_STARTED:
                 self.attempt, started = event.attempt, True
+            elif event.kind == EventKind.STEP_FAILED:  # in an earlier attempt of the flow
+                failure = event.payload
+        if started and failure is not None and options.verify is None:
+            self.run.step_failed(self, rebuild(failure))
+            return
         if started and not await self._did_not_happen():
             return
         if options.at_most_once:
@@ -99,8 +110,9 @@ class StepBody:
         run, step = self.run, self._request.step
         step_context.set(self)
         try:
-            if not run.host.may_start():
-                await run.host.wait_may_start()
+            host = run.host
+            if not host.may_start():
+                await host.wait_may_start()
             if step.options.timeout is not None:
                 result = await self._call_in_time(step, step.options.timeout)
             elif step.is_async:
@@ -165,7 +177,9 @@ class StepBody:
         self.attempt += 1
         self._counts = None
         self._earlier = []
-        self._task = self.run.host.loop.create_task(self._after_back_off(at))
+        self.task = None
+        self._work = lambda: self._after_back_off(at)
+        self.run.host.runner.start(self)
 
     async def _after_back_off(self, at: float) -> None:
         await self._back_off(at)
@@ -326,6 +340,13 @@ class StepBody:
     def _done_waiting(self) -> None:
         self.waiting = None
         self.run.not_idle()
+
+
+def kept_for_next_attempt(events: list[Event]) -> list[Event]:
+    """What counts when the flow is tried again: answered waits and at-most-once starts, not the failed attempts."""
+    if not any(event.kind == EventKind.STEP_STARTED for event in events):
+        return [event for event in events if event.kind == EventKind.STEP_WAITED]
+    return [event for event in events if event.kind != EventKind.STEP_RETRIED]
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

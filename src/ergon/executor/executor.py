@@ -174,7 +174,9 @@ def _chosen(target: Any, entry: Callable[[Any], Coroutine[Any, Any, Any]]) -> Fl
 
 
 def _leave(run: FlowRun) -> None:
-    run.suspend()
+    due = run.wake_at
+    if due is None or due > run.host.log.now():  # else it goes on in a moment, by itself
+        run.suspend()
 
 
 class _Chooser:

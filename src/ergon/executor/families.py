@@ -17,7 +17,7 @@ def new_child(parent: FlowRecord, request: ChildRequest, operation: str) -> NewF
     """The flow to create for a child. It runs the parent's version; a detached one has no parent to tell but the id."""
     flow = request.call.flow
     return NewFlow(
-        id=request.id or child_id(parent.id, operation),
+        id=request.flow_id or request.id or child_id(parent.id, operation),
         name=flow.name,
         input=request.call.input,
         queue=request.queue or flow.options.queue,
@@ -38,6 +38,15 @@ def outcome_of_message(message: Received) -> tuple[str, str]:
     if status == TaskStatus.CANCELLED and output == "null":
         return EventKind.CHILD_FAILED, describe(FlowCancelled(message.name, "it was killed"))
     return EventKind.CHILD_FAILED, output
+
+
+def outcome_of_record(child: FlowRecord) -> tuple[str, str]:
+    """The event kind and payload that an ended child becomes."""
+    if child.status is TaskStatus.COMPLETED:
+        return EventKind.CHILD_COMPLETED, child.output if child.output is not None else "null"
+    if child.output is None:
+        return EventKind.CHILD_FAILED, describe(FlowCancelled(child.id, child.reason))
+    return EventKind.CHILD_FAILED, child.output
 
 
 def child_outcome(request: ChildRequest, payload: str) -> Any:

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
+from ergon.executor.runner import BodyRunner
 from ergon.storage.log import ExecutionLog
 
 logger = logging.getLogger("ergon.executor")
@@ -34,6 +35,7 @@ class Host:
         self.draining = False
         """True once the worker is shutting down: no new step starts, flows are let go where they stand."""
         self.rng = rng if rng is not None else random.Random()  # jitter only
+        self.runner = BodyRunner(self.loop)
         self._threads_max = threads_max
         self._threads: ThreadPoolExecutor | None = None
         self._processes: ProcessPoolExecutor | None = None

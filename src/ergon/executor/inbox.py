@@ -46,7 +46,8 @@ class Inbox:
         """The newest message known here."""
         self.cancel_reason: str | None = None
         """Why the flow was asked to cancel; None when it was not."""
-        self._messages = list(messages)
+        self.messages = list(messages)
+        """What no fact accounts for yet, oldest first."""
         self._machine = machine
         self._outbox = outbox
         self._answer_wait = answer_wait
@@ -59,7 +60,7 @@ class Inbox:
         fresh = [message for message in messages if message.id > self.seen]
         if fresh:
             self.seen = fresh[-1].id
-            self._messages += fresh
+            self.messages += fresh
         return bool(fresh)
 
     def want_signal(self, name: str, wait: StepWait) -> None:
@@ -80,8 +81,6 @@ class Inbox:
 
     def take(self) -> None:
         """Turn messages that are wanted now into facts; keep the others, oldest first."""
-        if not self._messages and not self._machine.reused_signals:
-            return
         wanted = self._machine.wanted_signals()
         for name, count in self._taken.items():
             wanted[name] = wanted.get(name, 0) - count
@@ -89,7 +88,7 @@ class Inbox:
             while again and wanted.get(name, 0) > 0:
                 wanted[name] -= 1
                 self._take_signal(name, again.popleft().payload, digest=SEEN_AGAIN)
-        self._messages = [message for message in self._messages if not self._take(message, wanted)]
+        self.messages = [message for message in self.messages if not self._take(message, wanted)]
 
     def _take(self, message: Received, wanted: dict[str, int]) -> bool:
         """True when the message is accounted for."""

@@ -8,30 +8,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from ergon.core.commit import Commit, Lease, Message, NewFlow, Settled
 from ergon.core.history import DELIVERED, Event
 from ergon.errors import LeaseLost, LogBusy, LogFull
 from ergon.executor.host import Host
+from ergon.replay.machine import NOT_DECODED
+from ergon.replay.operations import Operation, place_text
 
 logger = logging.getLogger("ergon.executor")
 
 RESUBMIT_SECONDS: Final = 0.5
 """How long a commit that met a full disk or a busy log waits before it is tried again."""
 
-NOT_DECODED: Final[Any] = object()
-"""In `Fact.value`: decode the event's payload when it is delivered."""
-
-
-class Fact(NamedTuple):
-    """An event on its way into the log, and what follows once it is there."""
-
-    event: Event
-    value: Any = NOT_DECODED
-    """The decoded payload, when it is at hand."""
-    after: Callable[[], None] | None = None
-    """Called when the event is durable."""
+Fact = tuple[Event, Any, Callable[[], None] | None]
+"""An event on its way into the log, its value where it is at hand, and what follows once it is durable."""
 
 
 class Outbox:
@@ -58,6 +50,8 @@ class Outbox:
         self._flow_id = flow_id
         self._lease = lease
         self._host = host
+        self._now = host.log.now
+        self._submit = host.log.submit
         self._seq = last_seq
         self._announce = announce
         self._on_landed = on_landed
@@ -71,6 +65,17 @@ class Outbox:
     def is_empty(self) -> bool:
         """True when nothing is on its way."""
         return self._in_flight is None and not (self._facts or self.children or self._messages)
+
+    def answer(self, op: Operation, kind: str, payload: str | None, attempt: int, value: Any) -> None:
+        """Add the event that answers an operation, and submit it unless a commit is in flight."""
+        self._seq = seq = self._seq + 1
+        event = Event(
+            seq, kind, op.id, op.name, op.digest, payload, self._now(), place_text(op.place), attempt
+        )
+        self._facts.append((event, value, None))
+        self._announce(event)
+        if self._in_flight is None:
+            self.flush()
 
     def record(
         self,
@@ -89,9 +94,9 @@ class Outbox:
         """Add an event with the next number. It is submitted by the next `flush`."""
         self._seq = seq = self._seq + 1
         event = Event(
-            seq, kind, op, name, digest, payload, self._host.log.now() if at is None else at, source, attempt
+            seq, kind, op, name, digest, payload, self._now() if at is None else at, source, attempt
         )
-        self._facts.append(Fact(event, value, after))
+        self._facts.append((event, value, after))
         if op and kind in DELIVERED:
             self._announce(event)
 
@@ -117,7 +122,7 @@ class Outbox:
         if not (facts or settled or self.children or self._messages or self._consumed):
             return
         self._facts = []
-        events = tuple([fact.event for fact in facts])
+        events = (facts[0][0],) if len(facts) == 1 else tuple([fact[0] for fact in facts])
         if self._consumed or self._messages or self.children or settled:
             commit = Commit(
                 self._flow_id,
@@ -132,7 +137,7 @@ class Outbox:
         else:
             commit = Commit(self._flow_id, self._lease, events)
         self._in_flight = (commit, facts)
-        self._host.log.submit(commit, self._done)
+        self._submit(commit, self._done)
 
     def _done(self, error: BaseException | None) -> None:
         if self.closed or self._in_flight is None:

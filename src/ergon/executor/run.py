@@ -18,17 +18,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from ergon.core.codec import encode
-from ergon.core.commit import ClaimedFlow, Message, MessageKind, NewFlow, Received, Settled
+from ergon.core.commit import ClaimedFlow, FlowRecord, Message, MessageKind, NewFlow, Received, Settled
 from ergon.core.failure import describe, rebuild
-from ergon.core.history import DELIVERED, Event, EventKind
+from ergon.core.history import Event, EventKind
 from ergon.core.status import TaskStatus
 from ergon.errors import DecodingError, ErgonError, FlowIdConflict, LogBusy, LogFull
 from ergon.executor.alarm import Alarm
-from ergon.executor.body import StepBody
-from ergon.executor.families import new_child
+from ergon.executor.body import StepBody, kept_for_next_attempt
+from ergon.executor.families import new_child, outcome_of_record
 from ergon.executor.host import Host
 from ergon.executor.inbox import Inbox, StepWait, read_reason
-from ergon.executor.outbox import NOT_DECODED, RESUBMIT_SECONDS, Fact, Outbox
+from ergon.executor.outbox import RESUBMIT_SECONDS, Fact, Outbox
 from ergon.executor.settling import Retry, settle
 from ergon.executor.waits import describe_waits
 from ergon.replay.machine import FlowMachine
@@ -105,11 +105,13 @@ class FlowRun:
                 self._earlier.setdefault(event.op, []).append(event)
             elif event.kind == EventKind.CANCEL_REQUESTED:
                 self.inbox.cancel_reason = read_reason(event.payload)
+            elif event.kind == EventKind.FLOW_RETRIED:
+                self._earlier = {op: kept_for_next_attempt(events) for op, events in self._earlier.items()}
         self._history = []
         self._turning = True
         try:
             self.machine.revive()
-        except ErgonError as error:  # the stored input no longer fits the code
+        except Exception as error:  # noqa: BLE001 - the stored input no longer fits the code, or a defect of ours
             self._park(error)
             return
         finally:
@@ -172,15 +174,18 @@ class FlowRun:
         machine = self.machine
         if machine.new_patches:
             self._note_patches()
-        for op in machine.take_abandoned():
-            self._abandon(op)
-        if not self.host.draining:
+        if machine.abandoned:
+            for op in machine.take_abandoned():
+                self._abandon(op)
+        if machine.requested and not self.host.draining:
             for op in machine.take_requested():
                 self._begin(op)
-        self.inbox.take()
+        if self.inbox.messages or machine.reused_signals:
+            self.inbox.take()
         self._alarm.set()
-        self._flush()
-        self.may_be_idle()
+        self.outbox.flush()
+        if self.idle_since is None:
+            self.may_be_idle()
 
     def _note_patches(self) -> None:
         """The flow took new branches; this lands no later than anything that follows from it."""
@@ -218,11 +223,18 @@ class FlowRun:
                 error = FlowIdConflict(f"child id {child.id!r} is taken by another flow; choose another id")
                 self._answer_op(op, EventKind.CHILD_FAILED, describe(error))
                 self._flush()
+            elif existing is not None and existing.status.is_terminal and self._told_before(op):
+                self._answer_op(op, *outcome_of_record(existing))
+                self._flush()
         finally:
             self._creating = {task for task in self._creating if task is not asyncio.current_task()}
             self.may_be_idle()
 
-    async def _create(self, child: NewFlow) -> Any:
+    def _told_before(self, op: Operation) -> bool:
+        """True when the child of a fixed id failed in an earlier attempt of this flow: it sends no second message."""
+        return op.id in self.machine.failed_children and op.id in self.machine.pending and not self.ended
+
+    async def _create(self, child: NewFlow) -> FlowRecord | None:
         while True:
             try:
                 return await self.host.log.create(child)
@@ -253,19 +265,17 @@ class FlowRun:
         if self.outbox.settled is not None:
             self.outbox.flush()  # let go meanwhile: what became durable is delivered by the next replay
             return
-        machine = self.machine
         self._turning = True
         try:
-            for event, value, after in facts:
-                kind = event.kind
-                if kind == EventKind.SIGNAL_RECEIVED:
-                    self.inbox.delivered(event.name)
+            for event, _, after in facts:
                 if after is not None:
                     after()
-                if value is not NOT_DECODED:
-                    machine.deliver(event, value)
-                elif kind in DELIVERED:
-                    machine.deliver(event)
+                elif event.kind == EventKind.SIGNAL_RECEIVED:
+                    self.inbox.delivered(event.name)
+            self.machine.deliver_all(facts)
+        except Exception as error:  # noqa: BLE001 - a defect of ours: the flow waits for a mend, nothing is lost
+            self._park(error)
+            return
         finally:
             self._turning = False
         self._advance()
@@ -274,24 +284,15 @@ class FlowRun:
 
     def step_completed(self, body: StepBody, payload: str, value: Any) -> None:
         """A body returned; `value` is what the flow will see."""
-        op = body.op
-        if self._takes(body):
+        if not body.dropped and self.outbox.settled is None:
+            op = body.op
             del self.bodies[op.id]
-            self.outbox.record(
-                EventKind.STEP_COMPLETED,
-                op=op.id,
-                name=op.name,
-                digest=op.digest,
-                payload=payload,
-                source=op.source,
-                attempt=body.attempt,
-                value=value,
-            )
-            self._flush()
+            self.idle_since = None
+            self.outbox.answer(op, EventKind.STEP_COMPLETED, payload, body.attempt, value)
 
     def step_failed(self, body: StepBody, error: Exception) -> None:
         """A body failed for good; the flow sees the error as it reads from the log."""
-        if self._takes(body):
+        if not body.dropped and self.outbox.settled is None:
             del self.bodies[body.op.id]
             self.step_event(EventKind.STEP_FAILED, body, payload=describe(error))
 
@@ -304,6 +305,7 @@ class FlowRun:
         payload: str | None = None,
         at: float | None = None,
         after: Callable[[], None] | None = None,
+        flush: bool = True,
     ) -> None:
         """Something about a step; `after` is called when it is durable."""
         op = body.op
@@ -319,10 +321,8 @@ class FlowRun:
                 at=at,
                 after=after,
             )
-            self._flush()
-
-    def _takes(self, body: StepBody) -> bool:
-        return not self.ended and self.outbox.settled is None and self.bodies.get(body.op.id) is body
+            if flush:
+                self._flush()
 
     def want_signal(self, name: str, wait: StepWait) -> None:
         """A body waits for a signal."""
@@ -345,7 +345,8 @@ class FlowRun:
             if not arrived.done():
                 arrived.set_result(event)
 
-        self.step_event(EventKind.STEP_WAITED, body, name=key, payload=payload, after=durable)
+        # Not flushed yet: the message's consumption follows and must land in the same commit.
+        self.step_event(EventKind.STEP_WAITED, body, name=key, payload=payload, after=durable, flush=False)
 
     # -- idle and end ----------------------------------------------------------------------------------
 
@@ -355,16 +356,22 @@ class FlowRun:
 
     def may_be_idle(self) -> None:
         """Notice that the flow can only wait: no body computes, nothing is on its way to the log."""
+        for body in self.bodies.values():
+            if body.waiting is None:
+                return
         if self.idle_since is not None or self.ended or self._turning or self.outbox.settled is not None:
             return
-        if not self.outbox.is_empty or self._creating or self._computing():
+        if self._creating or not self.outbox.is_empty:
             return
         self.idle_since = self.host.loop.time()
         if self._on_idle is not None:
             self._on_idle(self)
 
     def _computing(self) -> bool:
-        return any(body.waiting is None for body in self.bodies.values())
+        for body in self.bodies.values():  # noqa: SIM110 - a generator would cost as much as the loop, each turn
+            if body.waiting is None:
+                return True
+        return False
 
     @property
     def wake_at(self) -> float | None:
@@ -381,9 +388,14 @@ class FlowRun:
         wake_at = self.wake_at if status is TaskStatus.SUSPENDED else None
         self._settle(Settled(status, None, wake_at, self.waits(), self.inbox.seen))
 
-    def _park(self, why: ErgonError) -> None:
-        logger.error("flow %s is parked: %s", self.flow_id, why)
-        self._settle(Settled(TaskStatus.PARKED, reason=str(why), inbox_seen=self.inbox.seen))
+    def _park(self, why: Exception) -> None:
+        reason = str(why)
+        if isinstance(why, ErgonError):
+            logger.error("flow %s is parked: %s", self.flow_id, why)
+        else:
+            reason = f"Ergon failed to run it: {type(why).__name__}: {why}"
+            logger.error("flow %s is parked: %s", self.flow_id, reason, exc_info=why)
+        self._settle(Settled(TaskStatus.PARKED, reason=reason, inbox_seen=self.inbox.seen))
 
     def _finish(self) -> None:
         root = self.machine.root
@@ -447,4 +459,6 @@ class FlowRun:
 
 
 _FAILURES: Final = frozenset({EventKind.STEP_FAILED, EventKind.CHILD_FAILED})
-_KEPT_FOR_STEPS: Final = frozenset({EventKind.STEP_STARTED, EventKind.STEP_RETRIED, EventKind.STEP_WAITED})
+_KEPT_FOR_STEPS: Final = frozenset(
+    {EventKind.STEP_STARTED, EventKind.STEP_RETRIED, EventKind.STEP_WAITED, EventKind.STEP_FAILED}
+)

@@ -43,4 +43,4 @@ def describe_waits(machine: FlowMachine, bodies: list[dict[str, Any]]) -> str:
 
 
 def _child_of(machine: FlowMachine, op: Any) -> str:
-    return op.request.id or f"{machine.flow_id}/{op.id}"
+    return str(op.request.flow_id)

@@ -26,6 +26,8 @@ class ChildRequest(NamedTuple):
     id: str | None
     queue: str | None
     detached: bool
+    flow_id: str = ""
+    """The child's flow id, once it is known."""
 
 
 class ChildHandle(Generic[R]):
@@ -43,9 +45,12 @@ class ChildHandle(Generic[R]):
         return await self._wait()
 
 
-def child_id(parent_id: str, operation: str) -> str:
-    """The id of a child flow whose parent did not name it."""
-    return f"{parent_id}/{operation}"
+def child_id(parent_id: str, operation: str, failed_before: int = 0) -> str:
+    """The id of a child flow whose parent did not name it.
+
+    A parent that is tried again asks for another flow than the one that failed.
+    """
+    return f"{parent_id}/{operation}~{failed_before}" if failed_before else f"{parent_id}/{operation}"
 
 
 def invoke(
@@ -99,7 +104,9 @@ def start_child(
         request=request,
         place=place,
     )
-    return ChildHandle(id or child_id(machine.flow_id, op.id), partial(_wait, machine, op))
+    flow_id = id or child_id(machine.flow_id, op.id, machine.failed_children.get(op.id, 0))
+    op.request = request._replace(flow_id=flow_id)
+    return ChildHandle(flow_id, partial(_wait, machine, op))
 
 
 async def _wait(machine: FlowMachine, op: Operation) -> Any:

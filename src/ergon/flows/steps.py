@@ -77,6 +77,8 @@ class Step(Generic[P, R]):
         self.name = check_name("step name", name if name is not None else public_name(function))
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
         self.is_method = False
+        if options.process:
+            _check_process_step(function, is_async=self.is_async)
         self._signature = inspect.signature(function)
         self._positional_max, self._positional_min = _arity(self._signature)
         self._decoder: Decoder | None = None
@@ -177,6 +179,17 @@ def public_name(function: Callable[..., Any]) -> str:
     return name
 
 
+def _check_process_step(function: Callable[..., Any], *, is_async: bool) -> None:
+    if is_async:
+        raise UsageError(
+            "process=True is for plain `def` functions; an `async def` step runs on the event loop"
+        )
+    if "<" in getattr(function, "__qualname__", "<"):
+        raise UsageError(
+            f"process=True needs a module-level function, which another process can import by name; {function!r} is not"
+        )
+
+
 def _arity(signature: inspect.Signature) -> tuple[int, int]:
     """How many positional arguments fit, at most and at least; (-1, 0) sends every call through `bind`."""
     most = least = 0
@@ -244,10 +257,6 @@ def step(
         )
     if verify is not None and not at_most_once:
         raise UsageError("verify=... goes with at_most_once=True")
-    if function is not None and process and inspect.iscoroutinefunction(function):
-        raise UsageError(
-            "process=True is for plain `def` functions; an `async def` step runs on the event loop"
-        )
     options = StepOptions(
         retry=retry,
         timeout=timeout,

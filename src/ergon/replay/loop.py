@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from zlib import crc32
 
 from ergon.errors import NotAllowedInFlow
-from ergon.replay import ordering
+from ergon.replay.operations import waiting_place
 from ergon.replay.tasks import FlowFuture, FlowTask, Scope
 
 T = TypeVar("T")
@@ -31,13 +31,13 @@ _current_task: Final[Callable[..., Any]] = (
     asyncio.current_task if sys.version_info >= (3, 12) else asyncio.tasks._current_tasks.get  # noqa: SLF001
 )
 
-_WAIT_FOR: Final = asyncio.wait_for.__code__
-
 
 class _Ready(asyncio.Handle):
     """A callback in the ready queue; made for every wake-up, so it skips what only debug mode needs."""
 
     __slots__ = ()
+    _repr = None
+    _source_traceback = None
 
     def __init__(
         self,
@@ -51,11 +51,12 @@ class _Ready(asyncio.Handle):
         self._loop = loop
         self._context = context if context is not None else contextvars.copy_context()
         self._cancelled = False
-        self._repr = None
 
 
 class FlowTimer(asyncio.TimerHandle):
     """A timer armed by flow code. It fires when the machine delivers its event, never by itself."""
+
+    __slots__ = ("_owner", "name", "op")
 
     def __init__(
         self,
@@ -65,11 +66,22 @@ class FlowTimer(asyncio.TimerHandle):
         args: tuple[object, ...],
         loop: FlowLoop,
         context: contextvars.Context | None,
+        owner: FlowTask[Any] | None = None,
     ) -> None:
         super().__init__(when, callback, args, loop, context)
         self.op = op
-        self.source = ""
         self.name = ""
+        self._owner = owner
+
+    @property
+    def source(self) -> str:
+        """Where the task that armed it waits now: `file.py:42`, or empty."""
+        return waiting_place(self._owner) if self._owner is not None else ""
+
+    def __str__(self) -> str:
+        name = f" `{self.name}`" if self.name else ""
+        where = f" ({self.source})" if self.source else ""
+        return f"timer{name} as operation {self.op}{where}"
 
 
 class FlowLoop(asyncio.AbstractEventLoop):
@@ -77,10 +89,13 @@ class FlowLoop(asyncio.AbstractEventLoop):
 
     def __init__(self, *, flow_id: str, now: float, on_error: Callable[[dict[str, Any]], None]) -> None:
         self._ready: deque[asyncio.Handle] = deque()
-        self._now = now
+        self.now = now
+        """Flow time: when the last delivered event happened. It never goes back."""
         # Numbers are hashes (`tasks.py`). The same for a flow on every replay; different between flows, because
         # asyncio keeps the tasks of all loops in one set and equal hashes would make that set slow.
-        self._numbers = (crc32(flow_id.encode()) & 0xFFFFFFF) << 32
+        base = (crc32(flow_id.encode()) & 0xFFFFFFF) << 32
+        self._numbers = [base, base | 1 << 31]
+        self._armed = 0
         self._timers: dict[str, FlowTimer] = {}
         self._timer_heap: list[tuple[float, int, str]] = []
         self._on_error = on_error
@@ -92,33 +107,40 @@ class FlowLoop(asyncio.AbstractEventLoop):
 
     # -- driven by the machine -------------------------------------------------------------------------
 
-    def run_until_quiet(self) -> None:
+    def run_until_quiet(self, callbacks_max: int = TURN_CALLBACKS_MAX) -> None:
         """Run everything that is ready, and what becomes ready by that, in order.
 
-        Call inside `entered`. Raises RuntimeError when the flow spins without ever waiting.
+        Call between `enter` and `leave`. Raises `NotAllowedInFlow` when the flow spins without ever waiting.
         """
         ready = self._ready
-        budget = TURN_CALLBACKS_MAX
-        while ready:
+        budget = iter(range(callbacks_max))
+        while True:
             try:
-                while ready:
+                for _ in budget:
+                    if not ready:
+                        return
                     handle = ready.popleft()
                     if not handle._cancelled:  # type: ignore[attr-defined]  # noqa: SLF001
                         handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]  # noqa: SLF001
-                    budget -= 1
-                    if budget < 0:
-                        ready.clear()
-                        raise RuntimeError(_SPINNING)
             except (SystemExit, KeyboardInterrupt):
                 raise
-            except BaseException as error:  # a callback of the user's may raise anything
-                if budget < 0:
-                    raise
+            except BaseException as error:  # noqa: BLE001  # a callback of the user's may raise anything
                 self.call_exception_handler({"message": "exception in a callback", "exception": error})
+            else:
+                raise NotAllowedInFlow(_SPINNING)
 
     def enter(self) -> tuple[asyncio.AbstractEventLoop | None, Any]:
-        """Become the running loop; give the result to `leave`."""
-        token = (events._get_running_loop(), sys.get_asyncgen_hooks())  # noqa: SLF001
+        """Become the running loop; give the result to `leave`.
+
+        Raises RuntimeError inside a task of the host loop: from Python 3.14 on a thread has one current task, so
+        flow tasks could not run there. It is refused on every version, so that it is found on any.
+        """
+        host = events._get_running_loop()  # noqa: SLF001
+        if host is not None and _current_task(host) is not None:
+            raise RuntimeError(
+                "a flow must be driven from a plain callback of the host loop, not from a task"
+            )
+        token = (host, sys.get_asyncgen_hooks())
         events._set_running_loop(self)  # noqa: SLF001
         # A generator that flow code leaves unfinished must not be closed by the host loop when the collector
         # happens to find it: that would run flow code at a moment no replay can repeat.
@@ -130,23 +152,33 @@ class FlowLoop(asyncio.AbstractEventLoop):
         sys.set_asyncgen_hooks(*token[1])
         events._set_running_loop(token[0])  # noqa: SLF001
 
-    def advance_to(self, at: float) -> None:
-        """Move flow time forward; it never goes back."""
-        self._now = max(self._now, at)
+    def halt(self) -> None:
+        """Run nothing more in this turn. What was about to run is kept for `FlowMachine.dismiss`."""
+        running = self._ready
+        self._ready = deque(running)
+        running.clear()  # `run_until_quiet` holds on to this one
 
     def clear_ready(self) -> None:
-        """Forget what was about to run (the flow is being stopped)."""
+        """Forget what was about to run."""
         self._ready.clear()
 
-    def next_number(self) -> int:
-        """Creation numbers of tasks and futures."""
-        self._numbers += 1
-        return self._numbers
+    def next_number(self, series: int) -> int:
+        """The next hash: series 0 for tasks, 1 for futures."""
+        self._numbers[series] += 1
+        return self._numbers[series]
 
     def current_scope(self) -> Scope:
         """Where an operation asked for right now gets its id."""
         task = _current_task(self)
-        return task.scope if task is not None else self._callbacks  # type: ignore[attr-defined, no-any-return]
+        if task is None:
+            return self._callbacks
+        try:
+            return task.scope  # type: ignore[attr-defined, no-any-return]
+        except AttributeError:
+            raise NotAllowedInFlow(
+                f"{task!r} was made by calling a Task class; flows need `asyncio.create_task` or a TaskGroup, which "
+                "give it a place in the flow."
+            ) from None
 
     def next_timer(self) -> FlowTimer | None:
         """The armed timer that is due first, or None."""
@@ -157,6 +189,11 @@ class FlowLoop(asyncio.AbstractEventLoop):
                 return timer
             heappop(heap)
         return None
+
+    @property
+    def has_timers(self) -> bool:
+        """True when any timer is armed."""
+        return bool(self._timers)
 
     def take_due(self, now: float) -> list[FlowTimer]:
         """The armed timers that are due by `now`, in the order they fire. Each is returned once."""
@@ -177,7 +214,7 @@ class FlowLoop(asyncio.AbstractEventLoop):
 
     def armed(self) -> list[FlowTimer]:
         """All armed timers, the earliest first."""
-        return sorted(self._timers.values(), key=lambda timer: timer.when())
+        return sorted(self._timers.values(), key=asyncio.TimerHandle.when)
 
     def armed_ids(self) -> set[str]:
         """The ids of all armed timers."""
@@ -191,7 +228,7 @@ class FlowLoop(asyncio.AbstractEventLoop):
 
     def time(self) -> float:
         """Flow time: when the last delivered event happened, in seconds since 1970-01-01 UTC."""
-        return self._now
+        return self.now
 
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
@@ -201,23 +238,30 @@ class FlowLoop(asyncio.AbstractEventLoop):
         return handle
 
     def call_later(  # type: ignore[override]
-        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
     ) -> FlowTimer:
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        return self.call_at(self.now + delay, callback, *args, context=context)
 
     def call_at(  # type: ignore[override]
-        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
     ) -> FlowTimer:
         """Arm a durable timer. Writes nothing until it fires, and nothing at all when it is cancelled first."""
-        scope = self.current_scope()
-        if when <= self._now:
+        if when <= self.now:
             timer = FlowTimer("", when, callback, args, self, context)
             self._ready.append(timer)
             return timer
-        timer = FlowTimer(scope.next_timer(), when, callback, args, self, context)
-        timer._scheduled = True  # type: ignore[attr-defined]  # noqa: SLF001  # so that cancel() tells us
-        self._timers[timer.op] = timer
-        heappush(self._timer_heap, (when, self.next_number(), timer.op))
+        op = self.current_scope().next_timer()
+        timer = self._timers[op] = FlowTimer(op, when, callback, args, self, context, _current_task(self))
+        self._armed += 1
+        heappush(self._timer_heap, (when, self._armed, op))
         return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -239,12 +283,10 @@ class FlowLoop(asyncio.AbstractEventLoop):
         *,
         name: object = None,
         context: contextvars.Context | None = None,
-        **_unused: Any,
+        **options: Any,
     ) -> FlowTask[T]:
-        made = ordering.created_ahead(self, coro)
-        if made is not None:
-            return made
-        return self.spawn(coro, name=None if name is None else str(name), context=context)
+        """A task in the scope of the running one. `eager_start=True` (Python 3.14) is honoured."""
+        return self.spawn(coro, name=None if name is None else str(name), context=context, **options)
 
     def spawn(
         self,
@@ -253,24 +295,20 @@ class FlowLoop(asyncio.AbstractEventLoop):
         name: str | None = None,
         context: contextvars.Context | None = None,
         scope: Scope | None = None,
+        **options: Any,
     ) -> FlowTask[T]:
-        """Create a task in the scope of the running one."""
+        """Create a task, in a scope of its own."""
         if scope is None:
-            parent = self.current_scope()
-            # asyncio.wait_for makes a task on Python 3.11 and awaits directly from 3.12 on. Letting that task share
-            # its caller's scope keeps ids, and so histories, the same across versions.
-            scope = parent if _called_by_wait_for() else parent.next_child()
-        task: FlowTask[T] = FlowTask(coro, loop=self, scope=scope, name=name, context=context)
-        number = task.number
-        self.tasks[number] = task
+            scope = self.current_scope().next_child()
+        task: FlowTask[T] = FlowTask(coro, loop=self, scope=scope, name=name, context=context, **options)
+        self.tasks[task.number] = task
         task.add_done_callback(self._forget)
         return task
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self.tasks.pop(hash(task), None)
 
-    def get_debug(self) -> bool:
-        return False
+    get_debug = staticmethod(bool)  # type: ignore[assignment]  # always False, asked for each future: no frame for it
 
     def set_debug(self, enabled: bool) -> None:
         """Ignored: asyncio's debug mode reads the wall clock."""
@@ -295,19 +333,6 @@ class FlowLoop(asyncio.AbstractEventLoop):
 
     async def shutdown_asyncgens(self) -> None:
         """Nothing to do: unfinished generators are left alone."""
-
-
-def _called_by_wait_for() -> bool:
-    """True when the task being created is the one `asyncio.wait_for` makes around its awaitable."""
-    frame = sys._getframe(3)  # wait_for > ensure_future > create_task > spawn > here  # noqa: SLF001
-    for _ in range(3):
-        if frame.f_code is _WAIT_FOR:
-            return frame.f_locals.get("timeout") is None or frame.f_locals["timeout"] > 0
-        back = frame.f_back
-        if back is None or back.f_globals.get("__name__") != "asyncio.tasks":
-            return False
-        frame = back
-    return False
 
 
 def _leave_unfinished(_generator: object) -> None:
@@ -342,4 +367,4 @@ def _refusing(name: str) -> Callable[..., NoReturn]:
 
 for _name in _OUTSIDE:
     setattr(FlowLoop, _name, _refusing(_name))
-FlowLoop.__abstractmethods__ = frozenset()
+FlowLoop.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]

@@ -15,13 +15,14 @@ import asyncio
 import contextvars
 import hashlib
 import random
-from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from ergon.core.history import DELIVERED, Event, EventKind
-from ergon.errors import ErgonError, NonDeterminismError
+from ergon.errors import ErgonError, NonDeterminismError, NotAllowedInFlow
 from ergon.replay import ordering
+from ergon.replay.eviction import evict
 from ergon.replay.loop import FlowLoop
 from ergon.replay.mailbox import Mailbox
 from ergon.replay.operations import EXPECTED_KIND, Operation, Place, describe_event, place_text
@@ -29,13 +30,11 @@ from ergon.replay.tasks import FlowTask, Scope
 
 ordering.install()
 
-DISMISS_ROUNDS_MAX: Final = 100
-"""How often a task that resists cancellation is cancelled again before it is abandoned in memory."""
-
 SEEN_AGAIN: Final = "again"
 """Digest of a signal's event that repeats one from an earlier attempt of the flow."""
 
-_MISSING: Final[Any] = object()
+NOT_DECODED: Final[Any] = object()
+"""In place of an event's value: decode its payload when it is delivered."""
 
 
 class FlowMachine:
@@ -53,7 +52,7 @@ class FlowMachine:
     ) -> None:
         """`answer` turns a recorded event into the operation's result, or raises the recorded error."""
         self.flow_id = flow_id
-        self.loop = FlowLoop(flow_id=flow_id, now=started_at, on_error=on_error)
+        self.loop = FlowLoop(flow_id=flow_id, now=started_at, on_error=self._report)
         self.loop.machine = self
         self.loop.on_timer_cancelled(self._timer_cancelled)
         self.pending: dict[str, Operation] = {}
@@ -69,58 +68,67 @@ class FlowMachine:
         self.reused: dict[str, Event] = {}
         """Completed operations of an earlier attempt of this flow, by operation id."""
         self.reused_signals: dict[str, deque[Event]] = {}
+        self.failed_children: dict[str, int] = {}
+        """How many children an operation had in earlier attempts that failed; the next one needs an id of its own."""
         self.attempt = 1
         self._entry = entry
         self._answer = answer
-        self._requested: list[Operation] = []
-        self._abandoned: list[Operation] = []
+        self._on_error = on_error
+        self._entered_at: Place | None = None
+        self.requested: list[Operation] = []
+        self.abandoned: list[Operation] = []
         self.patches.update((event.name, True) for event in history if event.kind == EventKind.PATCHED)
         self._history = self._current_attempt(history)
         self._expected: dict[str, Event] = {}
         self._left_behind: set[str] = set()
-        self._undelivered = 0
+        self._ahead: deque[Event] = deque()
+        """What the history still holds while it is replayed."""
         self._random: random.Random | None = None
 
     # -- driven by the executor ------------------------------------------------------------------------
 
     def revive(self) -> None:
         """Start the flow and deliver its whole history. Call once, from a host callback."""
-        delivered = [event for event in self._history if event.kind in DELIVERED]
-        self._expected = {event.op: event for event in delivered if event.op}
+        self._ahead = ahead = deque([event for event in self._history if event.kind in DELIVERED])
+        self._expected = {event.op: event for event in ahead if event.op}
         loop = self.loop
         token = loop.enter()
         try:
-            self.replaying = bool(delivered)
-            self._undelivered = len(delivered)
-            context = contextvars.Context()
-            self.root = context.run(self._start_root, context)
+            self.replaying = bool(ahead)
+            self.root = root = contextvars.Context().run(self._start_root)
             self._drain()
-            last = len(delivered) - 1
-            for index, event in enumerate(delivered):
-                if self.stopped is not None:
+            while ahead and self.stopped is None:
+                if root.done():
+                    self._check_left_over(ahead)
                     return
-                if self.root.done():
-                    self._check_left_over(delivered[index:])
-                    return
+                event = ahead.popleft()
                 # The turn of the last event is already live: its output is new.
-                self.replaying = index != last
-                self._undelivered -= 1
-                self._deliver(event, _MISSING)
+                self.replaying = bool(ahead)
+                self._deliver(event, NOT_DECODED)
                 self._drain()
         finally:
             self.replaying = False
             loop.leave(token)
 
-    def deliver(self, event: Event, value: Any = _MISSING) -> None:
+    def deliver(self, event: Event, value: Any = NOT_DECODED) -> None:
         """Let the flow see one durable event, and run it until quiet. `value` saves decoding the payload again."""
-        if self.finished or self.stopped is not None:
-            return
-        token = self.loop.enter()
+        self.deliver_all(((event, value, None),))
+
+    def deliver_all(self, facts: Iterable[tuple[Event, Any, Any]]) -> None:
+        """`deliver` for several events (each with its value and something of the caller's), in one turn."""
+        loop = self.loop
+        root = self.root
+        assert root is not None, "revive first"
+        token = loop.enter()
         try:
-            self._deliver(event, value)
-            self._drain()
+            for event, value, _ in facts:
+                if event.kind in DELIVERED:
+                    if self.stopped is not None or root.done():
+                        return
+                    self._deliver(event, value)
+                    self._drain()
         finally:
-            self.loop.leave(token)
+            loop.leave(token)
 
     def expect(self, event: Event) -> None:
         """Announce an event that is on its way into the log, so that its operation may be left behind meanwhile."""
@@ -129,12 +137,12 @@ class FlowMachine:
 
     def take_requested(self) -> list[Operation]:
         """Operations asked for since the last call and still wanted, oldest first."""
-        requested, self._requested = self._requested, []
+        requested, self.requested = self.requested, []
         return [op for op in requested if op.id in self.pending]
 
     def take_abandoned(self) -> list[Operation]:
         """Operations the flow stopped waiting for since the last call."""
-        abandoned, self._abandoned = self._abandoned, []
+        abandoned, self.abandoned = self.abandoned, []
         return abandoned
 
     def stop(self, error: ErgonError) -> None:
@@ -142,7 +150,7 @@ class FlowMachine:
         if self.stopped is None:
             self.stopped = error
         self.muted = True
-        self.loop.clear_ready()
+        self.loop.halt()
 
     @property
     def finished(self) -> bool:
@@ -154,50 +162,38 @@ class FlowMachine:
         return {name: count for name, box in self.mailboxes.items() if (count := box.wanted())}
 
     def dismiss(self) -> None:
-        """Take the flow out of memory: cancel its tasks with every command muted.
-
-        Its coroutines must not be left to the garbage collector, which would close them at a random moment, on a
-        random thread, running `finally` blocks in no loop at all.
-        """
+        """Take the flow out of memory: end its tasks with every command muted. Call from a host callback."""
         self.muted = True
-        loop = self.loop
-        token = loop.enter()
+        token = self.loop.enter()
         try:
-            loop.clear_ready()
-            for _ in range(DISMISS_ROUNDS_MAX):
-                if not loop.tasks:
-                    break
-                for task in list(loop.tasks.values()):
-                    task.cancel()
-                loop.run_until_quiet()
-        except RuntimeError:
-            pass  # a task that spins when cancelled: nothing more can be done for it
+            evict(self.loop)
         finally:
-            loop.clear_ready()
             self.pending.clear()
-            self._requested.clear()
-            loop.leave(token)
+            self.requested.clear()
+            self.loop.leave(token)
 
     # -- asked by flow code, through `ergon.flows` ------------------------------------------------------
 
     def ask(self, *, kind: str, name: str, digest: str, request: Any, place: Place | None) -> Operation:
         """Ask for a step or child flow. The operation's future gets its answer."""
         loop = self.loop
+        scope = loop.current_scope()
+        scope.operations = number = scope.operations + 1
         op = Operation(
-            loop.current_scope().next_operation(),
+            f"{scope.path}:{number}",
             kind,
             name,
             digest,
             place,
             asyncio.Future(loop=loop),
             request,
-            loop.time(),
+            loop.now,
         )
         if self.muted:
             return op
         expected = self._expected.get(op.id)
         if expected is None:
-            self._requested.append(op)
+            self.requested.append(op)
         elif not _fits(op, expected):
             self._stop(expected=describe_event(expected), actual=_ask_text(op, expected), seq=expected.seq)
             return op
@@ -210,7 +206,7 @@ class FlowMachine:
             return
         if op.id in self._expected:
             self._left_behind.add(op.id)
-        self._abandoned.append(op)
+        self.abandoned.append(op)
 
     async def wait_signal(self, name: str, place: Place | None) -> str:
         """The next value of a signal, as JSON."""
@@ -221,13 +217,32 @@ class FlowMachine:
         return await box.take(self.loop, op=op, source=place_text(place))
 
     def patched(self, name: str, place: Place | None) -> bool:
-        """Whether this flow takes the new branch at patch `name`; the first answer stands."""
+        """Whether this flow takes the new branch at patch `name`; the first answer stands.
+
+        Not when the history shows that the flow has been past this point with code that had no patch here.
+        """
         known = self.patches.get(name)
         if known is None:
-            known = self.patches[name] = not self._undelivered
+            known = self.patches[name] = not self._been_past_here()
             if known and not self.muted:
                 self.new_patches.append((name, place_text(place)))
         return known
+
+    def _been_past_here(self) -> bool:
+        """True when the history goes on with anything that has not been asked for yet.
+
+        Answers to what was asked for earlier prove nothing: they may have shared a commit with the event that led
+        here, whose own turn was then lost in a crash.
+        """
+        if not self._ahead:
+            return False
+        signals = Counter(event.name for event in self._ahead if event.kind == EventKind.SIGNAL_RECEIVED)
+        for name, count in signals.items():
+            box = self.mailboxes.get(name)
+            if box is None or count > box.wanted() + box.withdrawn:
+                return True
+        asked = {*self.pending, *self._left_behind, *self.loop.armed_ids()}
+        return any(event.op and event.op not in asked for event in self._ahead)
 
     def random(self) -> random.Random:
         """This flow's own generator, seeded by its id."""
@@ -238,8 +253,11 @@ class FlowMachine:
 
     # -- inside ----------------------------------------------------------------------------------------
 
-    def _start_root(self, context: contextvars.Context) -> FlowTask[Any]:
-        return self.loop.spawn(self._entry(), name="flow", context=context, scope=Scope("0"))
+    def _start_root(self) -> FlowTask[Any]:
+        coroutine = self._entry()
+        code = getattr(coroutine, "cr_code", None)
+        self._entered_at = (code, 0) if code is not None else None
+        return self.loop.spawn(coroutine, name="flow", scope=Scope("0"))
 
     def _current_attempt(self, history: Sequence[Event]) -> Sequence[Event]:
         """Split off earlier attempts of a retried flow; what they completed is reused by operation id."""
@@ -248,6 +266,8 @@ class FlowMachine:
             if event.kind == EventKind.FLOW_RETRIED:
                 start = index + 1
                 self.attempt += 1
+                # The new attempt's time begins here: from the first start on, its time limits would be over at once.
+                self.loop.advance_to(event.at)
         self.remember(history[:start])
         return history[start:]
 
@@ -256,18 +276,21 @@ class FlowMachine:
         for event in earlier:
             if event.kind in _REUSABLE:
                 self.reused[event.op] = event
+            elif event.kind == EventKind.CHILD_FAILED:
+                self.failed_children[event.op] = self.failed_children.get(event.op, 0) + 1
             elif event.kind == EventKind.SIGNAL_RECEIVED and event.digest != SEEN_AGAIN:
                 self.reused_signals.setdefault(event.name, deque()).append(event)
 
     def _drain(self) -> None:
         try:
             self.loop.run_until_quiet()
-        except RuntimeError as error:
-            self._stop(expected="a flow that waits", actual=str(error), seq=None)
+        except NotAllowedInFlow as error:  # it spins
+            self.stop(error)
 
     def _deliver(self, event: Event, value: Any) -> None:
         loop = self.loop
-        loop.advance_to(event.at)
+        if event.at > loop.now:
+            loop.now = event.at
         kind = event.kind
         if kind in _ANSWERS:
             op_id = event.op
@@ -283,18 +306,16 @@ class FlowMachine:
                 self._unasked(event)
         elif kind == EventKind.SIGNAL_RECEIVED:
             box = self.mailboxes.get(event.name)
-            if box is None:
-                self._unasked(event)
-                return
             assert event.payload is not None
-            box.arrive(event.payload)
+            if box is None or not box.arrive(event.payload):
+                self._unasked(event)
         elif kind == EventKind.CANCEL_REQUESTED:
             self.cancel_asked = True
             assert self.root is not None
             self.root.cancel(event.name or None)
 
     def _settle(self, op: Operation, event: Event, value: Any) -> None:
-        if value is _MISSING:
+        if value is NOT_DECODED:
             try:
                 value = self._answer(op, event)
             except Exception as error:  # the recorded error, or one that says why it cannot be decoded
@@ -312,19 +333,31 @@ class FlowMachine:
             return
         self._stop(expected=describe_event(event), actual=self._pending_text(), seq=event.seq)
 
-    def _check_left_over(self, events: Sequence[Event]) -> None:
+    def _check_left_over(self, events: Iterable[Event]) -> None:
         """The flow ended before its history did: fine for what shared the last commit, wrong for the rest."""
+        armed = self.loop.armed_ids()
         for event in events:
-            known = event.op in self.pending or event.op in self._left_behind or event.op in self.loop.armed_ids()
-            if event.op and not known:
-                self._stop(expected=describe_event(event), actual="nothing: the flow ended before", seq=event.seq)
+            op = event.op
+            if op and not (op in self.pending or op in self._left_behind or op in armed):
+                ended = f"nothing: the flow that begins at {place_text(self._entered_at)} has ended"
+                self._stop(expected=describe_event(event), actual=ended, seq=event.seq)
                 return
 
     def _pending_text(self) -> str:
         waits = [str(op) for op in self.pending.values()]
-        waits += [f"timer as operation {timer.op}" for timer in self.loop.armed()]
-        waits += [f"signal `{name}`" for name in self.wanted_signals()]
-        return "; ".join(waits[:5]) if waits else "nothing"
+        waits += [str(timer) for timer in self.loop.armed()]
+        waits += [
+            f"signal `{box.name}` ({waiter.source})"
+            for box in self.mailboxes.values()
+            for waiter in box.waiters
+        ]
+        return (
+            "; ".join(waits[:5]) if waits else f"nothing (the flow begins at {place_text(self._entered_at)})"
+        )
+
+    def _report(self, context: dict[str, Any]) -> None:
+        if not self.muted:  # what a flow says while it is taken out of memory is not news
+            self._on_error(context)
 
     def _stop(self, *, expected: str, actual: str, seq: int | None) -> None:
         self.stop(NonDeterminismError(expected=expected, actual=actual, seq=seq))

@@ -7,15 +7,23 @@ very moment its signal arrives leaves the value here for the next one, live and 
 from __future__ import annotations
 
 import asyncio
+from bisect import insort
 from collections import deque
 from typing import NamedTuple
 
 
+class Value(NamedTuple):
+    """A value that has arrived; numbered, so that one put back finds its old place."""
+
+    number: int
+    payload: str
+
+
 class Waiter(NamedTuple):
-    """One wait for a signal."""
+    """One wait for a signal. A value is handed to it directly: nobody who comes later can take it first."""
 
     op: str
-    future: asyncio.Future[None]
+    future: asyncio.Future[Value]
     since: float
     source: str
 
@@ -23,41 +31,49 @@ class Waiter(NamedTuple):
 class Mailbox:
     """The arrived values and the waits for one signal name, both first in, first out."""
 
-    __slots__ = ("name", "values", "waiters")
+    __slots__ = ("_arrived", "name", "values", "waiters", "withdrawn")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.values: deque[str] = deque()
+        self.values: list[Value] = []
+        """Kept for the next wait. Empty while anybody waits."""
         self.waiters: deque[Waiter] = deque()
+        self.withdrawn = 0
+        """How many waits were cancelled: as many signals may arrive that nobody waits for."""
+        self._arrived = 0
 
-    def arrive(self, payload: str) -> None:
-        """Keep a value and wake the longest-waiting wait."""
-        self.values.append(payload)
-        self._wake_one()
+    def arrive(self, payload: str) -> bool:
+        """Hand a value to the longest-waiting wait, or keep it. False when no wait was ever there to ask for it."""
+        self._arrived += 1
+        asked = self._place(Value(self._arrived, payload)) or self.withdrawn > 0
+        return asked
 
-    def _wake_one(self) -> None:
+    def _place(self, value: Value) -> bool:
         while self.waiters:
-            waiter = self.waiters.popleft()
-            if not waiter.future.done():
-                waiter.future.set_result(None)
-                return
+            future = self.waiters.popleft().future
+            if not future.done():
+                future.set_result(value)
+                return True
+        insort(self.values, value)
+        return False
 
     async def take(self, loop: asyncio.AbstractEventLoop, *, op: str, source: str) -> str:
         """The next value; waits for one."""
-        while not self.values:
-            waiter = Waiter(op, asyncio.Future(loop=loop), loop.time(), source)
-            self.waiters.append(waiter)
-            try:
-                await waiter.future
-            except asyncio.CancelledError:
-                if waiter in self.waiters:
-                    self.waiters.remove(waiter)
-                elif self.values:
-                    self._wake_one()  # we were woken and leave: pass the wake-up on
-                raise
-        return self.values.popleft()
+        if self.values:
+            return self.values.pop(0).payload
+        waiter = Waiter(op, asyncio.Future(loop=loop), loop.time(), source)
+        self.waiters.append(waiter)
+        try:
+            value = await waiter.future
+        except asyncio.CancelledError:
+            self.withdrawn += 1
+            if waiter in self.waiters:
+                self.waiters.remove(waiter)
+            elif not waiter.future.cancelled():
+                self._place(waiter.future.result())  # handed to us as we left: the next one gets it
+            raise
+        return value.payload
 
     def wanted(self) -> int:
         """How many more values somebody waits for."""
-        live = sum(1 for waiter in self.waiters if not waiter.future.done())
-        return live
+        return sum(1 for waiter in self.waiters if not waiter.future.done())

@@ -30,17 +30,20 @@ EXPECTED_KIND: Final = {
 Place = tuple[CodeType, int]
 """A place in source code: a code object and an instruction offset. Cheap to take; `place_text` makes it readable."""
 
-_texts: dict[Place, str] = {}
+_texts: dict[tuple[int, int], tuple[str, CodeType]] = {}
+"""By the code object's address (its hash is slow); the code is kept, so that no other can get the address."""
 
 
 def place_text(place: Place | None) -> str:
     """`file.py:42`, or empty when there is no place."""
     if place is None:
         return ""
-    text = _texts.get(place)
-    if text is None:
-        text = _texts[place] = _describe(*place)
-    return text
+    code, instruction = place
+    key = (id(code), instruction)
+    known = _texts.get(key)
+    if known is None:
+        known = _texts[key] = (_describe(code, instruction), code)
+    return known[0]
 
 
 def _describe(code: CodeType, instruction: int) -> str:
@@ -51,6 +54,20 @@ def _describe(code: CodeType, instruction: int) -> str:
             break
     file = code.co_filename.replace("\\", "/").rsplit("/", 1)[-1]
     return f"{file}:{line}"
+
+
+def waiting_place(task: asyncio.Task[Any]) -> str:
+    """Where a suspended task waits: the innermost line that is neither asyncio's nor Ergon's."""
+    place: Place | None = None
+    awaiting: Any = task.get_coro()
+    while awaiting is not None:
+        frame = getattr(awaiting, "cr_frame", None) or getattr(awaiting, "gi_frame", None)
+        if frame is None:
+            break
+        if not frame.f_globals.get("__name__", "").startswith(("asyncio.", "ergon.")):
+            place = (frame.f_code, frame.f_lasti)
+        awaiting = getattr(awaiting, "cr_await", None) or getattr(awaiting, "gi_yieldfrom", None)
+    return place_text(place)
 
 
 class Operation:

@@ -1,100 +1,130 @@
-"""Keep the order in which asyncio walks its own sets repeatable.
+"""Make asyncio's own functions walk their sets in a repeatable order, and ask in one order on every Python.
 
-Two places in asyncio hash objects that are not ours. `as_completed` puts bare coroutines into a set before it
-makes tasks of them, and `gather` returns a future of a private class, which `wait` may put into a set. The second
-gets a hash by first use on a flow loop; the first is handled here by creating the tasks in the caller's order.
-Outside flows nothing changes.
+asyncio keeps tasks in sets. Tasks are hashed by number (`tasks.py`), which settles most walks; what is left is
+here, for code that runs on a flow loop. Elsewhere these functions do what they always did.
+
+- `as_completed` puts bare coroutines, hashed by address, into a set before it makes tasks of them. In flows it is
+  given tasks, made in the caller's order, when it is called.
+- `all_tasks` fills its set from one that is shared by all loops, and a set's order depends on that too.
+- `wait_for` makes a task of its own on Python 3.11 and awaits directly from 3.12 on. In flows 3.11 does the latter.
+- the future that `gather` returns has a private class; it is hashed by its first child.
+
+What is replaced is the functions' code, not their names, so that `from asyncio import as_completed` made before
+Ergon was imported works the same.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import sys
-from collections.abc import Coroutine, Generator, Iterable
-from types import FrameType
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 from ergon.errors import NotAllowedInFlow
 
 if TYPE_CHECKING:
     from ergon.replay.loop import FlowLoop
-    from ergon.replay.tasks import FlowTask
-
-_original_as_completed: Final = asyncio.as_completed
-_iterator_class: Any = getattr(asyncio.tasks, "_AsCompletedIterator", None)
-_SETS_OF_COROUTINES: Final = frozenset(
-    code
-    for code in (
-        getattr(_original_as_completed, "__code__", None),
-        getattr(getattr(_iterator_class, "__init__", None), "__code__", None),
-    )
-    if code is not None
-)
 
 
 def install() -> None:
-    """Wrap `asyncio.as_completed` and number the futures that `gather` returns, for flow loops only."""
-    if asyncio.as_completed is not _original_as_completed:
+    """Replace the code of the functions above, once per process."""
+    _replace(asyncio.tasks.as_completed, _as_completed)
+    if isinstance(
+        asyncio.tasks.all_tasks, FunctionType
+    ):  # from 3.14 on it is written in C, and walks in order
+        _replace(asyncio.tasks.all_tasks, _all_tasks)
+    if sys.version_info < (3, 12):
+        _replace(asyncio.tasks.wait_for, _wait_for)
+    _gathering.__hash__ = _hash_of_gathering
+
+
+# The new code runs in asyncio's namespace, so it names nothing but what it imports.
+
+
+def _as_completed(fs, *, timeout=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    from ergon.replay import ordering
+
+    return ordering.as_completed(fs, timeout)
+
+
+def _all_tasks(loop=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    from ergon.replay import ordering
+
+    return ordering.all_tasks(loop)
+
+
+async def _wait_for(fut, timeout):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ASYNC109
+    from ergon.replay import ordering
+
+    return await ordering.wait_for(fut, timeout)
+
+
+def _replace(function: Any, replacement: Callable[..., Any]) -> None:
+    if hasattr(function, _ORIGINAL):
         return
+    original = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    original.__kwdefaults__ = function.__kwdefaults__
+    setattr(function, _ORIGINAL, original)
+    function.__code__ = replacement.__code__  # type: ignore[attr-defined]
 
-    @functools.wraps(_original_as_completed)
-    def as_completed(fs: Iterable[Any], *, timeout: float | None = None) -> Any:
-        loop = _flow_loop()
-        if loop is not None and not asyncio.isfuture(fs) and not asyncio.iscoroutine(fs):
-            fs = [asyncio.ensure_future(awaitable, loop=loop) for awaitable in fs]
-        return _original_as_completed(fs, timeout=timeout)
 
-    asyncio.as_completed = as_completed  # type: ignore[assignment]
-    asyncio.tasks.as_completed = as_completed  # type: ignore[assignment]
-    gathering = getattr(asyncio.tasks, "_GatheringFuture", None)
-    if gathering is not None:
-        gathering.__hash__ = _number_of
+_ORIGINAL: Final = "_ergon_original"
+_gathering: Any = asyncio.tasks._GatheringFuture  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+# -- what they do in flows ---------------------------------------------------------------------------------
+
+
+def as_completed(fs: Any, timeout: float | None) -> Any:
+    """Make the tasks in the caller's order before the original sees them."""
+    loop = _flow_loop()
+    if loop is not None and not asyncio.isfuture(fs) and not isinstance(fs, Coroutine):
+        fs = _tasks_of(loop, fs)
+    return asyncio.tasks.as_completed._ergon_original(fs, timeout=timeout)  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def _tasks_of(loop: FlowLoop, awaitables: Iterable[Any]) -> list[asyncio.Future[Any]]:
+    in_no_order = isinstance(awaitables, set | frozenset)
+    tasks: dict[int, asyncio.Future[Any]] = {}
+    given = list(awaitables)  # keeps each alive, so that ids stay distinct
+    for awaitable in given:
+        if in_no_order and not asyncio.isfuture(awaitable):
+            raise NotAllowedInFlow(
+                "`as_completed` was given a set of coroutines, whose order differs on replay. Give it a list."
+            )
+        if id(awaitable) not in tasks:
+            tasks[id(awaitable)] = asyncio.ensure_future(awaitable, loop=loop)
+    return list(tasks.values())
+
+
+def all_tasks(loop: asyncio.AbstractEventLoop | None) -> set[asyncio.Task[Any]]:
+    """The tasks of a flow loop, put into the set in the order they were made."""
+    found = loop if loop is not None else asyncio.get_running_loop()
+    if _is_flow_loop(found):
+        return {task for task in list(found.tasks.values()) if not task.done()}  # type: ignore[attr-defined]
+    return asyncio.tasks.all_tasks._ergon_original(found)  # type: ignore[attr-defined, no-any-return]  # noqa: SLF001
+
+
+async def wait_for(awaitable: Awaitable[Any], timeout: float | None) -> Any:  # noqa: ASYNC109
+    """On Python 3.11: await directly, as later versions do."""
+    if _flow_loop() is None or (timeout is not None and timeout <= 0):
+        return await asyncio.tasks.wait_for._ergon_original(awaitable, timeout)  # type: ignore[attr-defined]  # noqa: SLF001
+    async with asyncio.timeout(timeout):
+        return await awaitable
+
+
+def _hash_of_gathering(future: Any) -> int:
+    children = future._children  # noqa: SLF001
+    if not children or not _is_flow_loop(future.get_loop()):
+        return object.__hash__(future)
+    return hash(children[0]) ^ (1 << 31)
 
 
 def _flow_loop() -> FlowLoop | None:
     loop = asyncio._get_running_loop()  # noqa: SLF001
-    return loop if hasattr(loop, "next_number") else None  # type: ignore[return-value]
+    return loop if _is_flow_loop(loop) else None  # type: ignore[return-value]
 
 
-def _number_of(future: Any) -> int:
-    """Hash of a gathering future: its number of first use on a flow loop, its address elsewhere."""
-    number: int | None = future.__dict__.get("_ergon_number")
-    if number is None:
-        loop = future.get_loop()
-        number = loop.next_number() if hasattr(loop, "next_number") else object.__hash__(future)
-        future.__dict__["_ergon_number"] = number
-    return number
-
-
-def created_ahead(loop: FlowLoop, coro: Generator[Any, None, Any] | Coroutine[Any, Any, Any]) -> FlowTask[Any] | None:
-    """The task for `coro` when the original `as_completed` (imported before Ergon) asks for it from a set.
-
-    On its first question all tasks of that call are made in the order of the caller's sequence.
-    """
-    frame = _set_builder()
-    if frame is None:
-        return None
-    made: dict[int, FlowTask[Any]] | None = loop.__dict__.get("_made_ahead")
-    if made is None or id(coro) not in made:
-        awaitables = frame.f_locals.get("fs", frame.f_locals.get("aws"))
-        if not isinstance(awaitables, list | tuple):
-            raise NotAllowedInFlow(
-                "`as_completed` was given bare coroutines by an iterator, and puts them into a set whose order differs "
-                "on replay. Give it a list, or call it as `asyncio.as_completed(...)`."
-            )
-        made = loop.__dict__["_made_ahead"] = {
-            id(item): loop.spawn(item) for item in awaitables if asyncio.iscoroutine(item)
-        }
-    return made.pop(id(coro), None)
-
-
-def _set_builder() -> FrameType | None:
-    frame: FrameType | None = sys._getframe(2)  # created_ahead < create_task  # noqa: SLF001
-    for _ in range(4):
-        frame = frame.f_back if frame is not None else None
-        if frame is None or frame.f_globals.get("__name__") != "asyncio.tasks":
-            return None
-        if frame.f_code in _SETS_OF_COROUTINES:
-            return frame
-    return None
+def _is_flow_loop(loop: object) -> bool:
+    return hasattr(loop, "next_number")

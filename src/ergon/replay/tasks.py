@@ -46,16 +46,18 @@ class Scope:
 
 
 class FlowFuture(asyncio.Future[T]):
-    """A future hashed by its creation number."""
+    """A future hashed by number, which it gets when it is first put into a set.
+
+    Only few ever are, and how many futures asyncio makes for itself differs between versions of Python.
+    """
 
     _loop: FlowLoop
-
-    def __init__(self, *, loop: FlowLoop) -> None:
-        super().__init__(loop=loop)
-        self.number = loop.next_number()
+    _number = 0
 
     def __hash__(self) -> int:
-        return self.number
+        if not self._number:
+            self._number = self._loop.next_number(_FUTURES)
+        return self._number
 
 
 class FlowTask(asyncio.Task[T]):
@@ -69,11 +71,15 @@ class FlowTask(asyncio.Task[T]):
         scope: Scope,
         name: str | None = None,
         context: Context | None = None,
+        **options: Any,
     ) -> None:
-        # Before the base class, which schedules the first step through the loop.
-        self.number = loop.next_number()
+        # Before the base class, which schedules the first step through the loop, or even takes it.
+        self.number = loop.next_number(_TASKS)
         self.scope = scope
-        super().__init__(coro, loop=loop, name=name or f"flow-task-{scope.path}", context=context)
+        super().__init__(coro, loop=loop, name=name or f"flow-task-{scope.path}", context=context, **options)
 
     def __hash__(self) -> int:
         return self.number
+
+
+_TASKS, _FUTURES = 0, 1

@@ -80,6 +80,8 @@ def move(tx: Transaction, flow_id: str, target: TaskStatus, reason: str, output:
         return flow
     if target not in _MOVES or not is_legal(flow.status, target):
         raise IllegalMove(f"flow {flow_id!r} is {flow.status}; it cannot be made {target}")
+    if flow.status is TaskStatus.FAILED:
+        tx.run(_SQL["retried"], flow=flow_id, now=tx.now)
     tx.run(_SQL["move"], flow=flow_id, status=target.value, reason=reason, output=output, now=tx.now)
     if target is TaskStatus.PENDING:
         tx.ready = True

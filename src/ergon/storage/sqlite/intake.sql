@@ -14,6 +14,13 @@ ON CONFLICT (id) DO NOTHING;
 -- name: find
 SELECT '[' || row || ']' FROM flow_rows WHERE id = :flow;
 
+-- name: retried
+-- Without this event a replay would come to the recorded failure again.
+INSERT INTO events (flow_num, seq, kind, op, name, digest, payload, at, source, attempt)
+SELECT f.num, (SELECT coalesce(max(e.seq), 0) + 1 FROM events AS e WHERE e.flow_num = f.num), 'flow_retried', '', '',
+       '', f.output, :now, '', 0
+FROM flows AS f WHERE f.id = :flow;
+
 -- name: move
 UPDATE flows
 SET status = :status, owner = NULL, reason = :reason, output = :output, wake_at = NULL,
