@@ -31,7 +31,9 @@ PAYLOAD: Final = '{"order":"' + "x" * 80 + '"}'
 
 
 def event(seq: int) -> Event:
-    return Event(seq, "step_completed", "0/1:1", "charge", "9f86d081884c7d65", PAYLOAD, time.time(), "shop.py:42", 1)
+    return Event(
+        seq, "step_completed", "0/1:1", "charge", "9f86d081884c7d65", PAYLOAD, time.time(), "shop.py:42", 1
+    )
 
 
 class BareWriter:
@@ -79,11 +81,18 @@ async def open_log(folder: Path, flows: int) -> tuple[SqliteExecutionLog, dict[s
     here = this_process()
     await log.register(
         WorkerRecord(
-            id="w", name="w", host=here.host, pid=here.pid, process_start=here.process_start, boot_id=here.boot_id
+            id="w",
+            name="w",
+            host=here.host,
+            pid=here.pid,
+            process_start=here.process_start,
+            boot_id=here.boot_id,
         ),
         lease_seconds=600,
     )
-    await asyncio.gather(*(log.create(NewFlow(id=f"flow-{n:08d}", name="f", input="{}")) for n in range(flows)))
+    await asyncio.gather(
+        *(log.create(NewFlow(id=f"flow-{n:08d}", name="f", input="{}")) for n in range(flows))
+    )
     claimed = await log.claim(ClaimRequest(worker="w", names=("f",), limit=flows))
     return log, {one.flow.id: one.lease for one in claimed}
 

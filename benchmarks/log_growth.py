@@ -59,7 +59,12 @@ async def measure(folder: Path, flows: int) -> dict[str, float]:
         here = this_process()
         await log.register(
             WorkerRecord(
-                id="w", name="w", host=here.host, pid=here.pid, process_start=here.process_start, boot_id=here.boot_id
+                id="w",
+                name="w",
+                host=here.host,
+                pid=here.pid,
+                process_start=here.process_start,
+                boot_id=here.boot_id,
             ),
             lease_seconds=600,
         )
@@ -77,7 +82,9 @@ async def measure(folder: Path, flows: int) -> dict[str, float]:
             log.submit(Commit(one.flow.id, one.lease, (event,), settled=settled), future.set_result)
             assert await future is None
 
-        found = {"create": await timed(200, lambda n: log.create(NewFlow(id=f"new-{n}", name="f", input="{}")))}
+        found = {
+            "create": await timed(200, lambda n: log.create(NewFlow(id=f"new-{n}", name="f", input="{}")))
+        }
         found["claim"] = await timed(200, claim)
         found["commit"] = await timed(200, commit)
         found["settle"] = await timed(200, lambda n: commit(n, Settled(TaskStatus.COMPLETED, "1")))

@@ -8,7 +8,16 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ergon.core.commit import ClaimedFlow, ClaimRequest, Commit, Lease, Message, NewFlow, Settled, WorkerRecord
+from ergon.core.commit import (
+    ClaimedFlow,
+    ClaimRequest,
+    Commit,
+    Lease,
+    Message,
+    NewFlow,
+    Settled,
+    WorkerRecord,
+)
 from ergon.core.history import Event
 from ergon.core.status import TaskStatus
 from ergon.storage.log import ExecutionLog
@@ -51,7 +60,9 @@ def worker_record(worker_id: str = "w1", **changes: Any) -> WorkerRecord:
     return WorkerRecord(**values)
 
 
-async def register(log: ExecutionLog, worker_id: str = "w1", lease_seconds: float = 30.0, **changes: Any) -> str:
+async def register(
+    log: ExecutionLog, worker_id: str = "w1", lease_seconds: float = 30.0, **changes: Any
+) -> str:
     await log.register(worker_record(worker_id, **changes), lease_seconds=lease_seconds)
     return worker_id
 
@@ -60,7 +71,9 @@ def new_flow(id: str | None = None, **changes: Any) -> NewFlow:
     return NewFlow(**{"id": id or f"flow-{next(_numbers)}", "name": "order", "input": "{}", **changes})
 
 
-def event(seq: int, payload: str | None = '{"ok":true}', *, op: str = "0/1:1", at: float = 1_800_000_000.123456) -> Event:
+def event(
+    seq: int, payload: str | None = '{"ok":true}', *, op: str = "0/1:1", at: float = 1_800_000_000.123456
+) -> Event:
     return Event(seq, "step_completed", op, "charge", "9f86d081", payload, at, "shop.py:42", 1)
 
 

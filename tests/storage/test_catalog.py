@@ -99,7 +99,11 @@ async def test_each_filter_narrows_lists_and_counts_alike(log, clock, where, exp
 
 async def test_settled_names_those_that_ended_or_are_parked(log):
     await register(log)
-    for id, status in [("done", TaskStatus.COMPLETED), ("parked", TaskStatus.PARKED), ("asleep", TaskStatus.SUSPENDED)]:
+    for id, status in [
+        ("done", TaskStatus.COMPLETED),
+        ("parked", TaskStatus.PARKED),
+        ("asleep", TaskStatus.SUSPENDED),
+    ]:
         await settle(log, id, await claimed_flow(log, id), status, reason="why" if id == "parked" else "")
 
     found = await log.settled(["asleep", "parked", "done", "nobody"])

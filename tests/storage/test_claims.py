@@ -9,7 +9,18 @@ import pytest
 from ergon.core.commit import Commit, Settled
 from ergon.core.status import TaskStatus
 from ergon.errors import LeaseLost
-from tests.storage.kit import claim, claim_one, claimed_flow, commit, event, new_flow, register, settle, signal, until
+from tests.storage.kit import (
+    claim,
+    claim_one,
+    claimed_flow,
+    commit,
+    event,
+    new_flow,
+    register,
+    settle,
+    signal,
+    until,
+)
 
 
 def ids(claimed):
@@ -29,7 +40,9 @@ async def test_flows_are_claimed_by_priority_and_then_by_how_long_they_are_ready
 
 async def test_priority_holds_across_queues_names_and_versions(log):
     await register(log)
-    for n, (queue, name, version) in enumerate([("q1", "a", None), ("q2", "b", "v1"), ("q1", "b", "v2"), ("q2", "a", "v1")]):
+    for n, (queue, name, version) in enumerate(
+        [("q1", "a", None), ("q2", "b", "v1"), ("q1", "b", "v2"), ("q2", "a", "v1")]
+    ):
         await log.create(new_flow(f"f{n}", queue=queue, name=name, version=version, priority=n))
 
     claimed = await claim(log, names=("a", "b"), queues=("q1", "q2"), limit=3)
@@ -39,7 +52,12 @@ async def test_priority_holds_across_queues_names_and_versions(log):
 
 @pytest.mark.parametrize(
     "versions, expected",
-    [(None, {"none", "v1", "v2"}), (("v1",), {"none", "v1"}), (("v1", "v2"), {"none", "v1", "v2"}), ((), {"none"})],
+    [
+        (None, {"none", "v1", "v2"}),
+        (("v1",), {"none", "v1"}),
+        (("v1", "v2"), {"none", "v1", "v2"}),
+        ((), {"none"}),
+    ],
 )
 async def test_a_flow_goes_only_to_a_worker_that_runs_its_version(log, versions, expected):
     await register(log)
@@ -69,7 +87,10 @@ async def test_a_claim_brings_history_and_unread_messages_and_starts_the_clock(l
     (read,) = await log.inbox("f1")
     await log.send(signal("f1", payload="2"))
     await commit(
-        log, Commit("f1", first.lease, (event(1), event(2)), consumed=(read.id,), settled=Settled(TaskStatus.PENDING))
+        log,
+        Commit(
+            "f1", first.lease, (event(1), event(2)), consumed=(read.id,), settled=Settled(TaskStatus.PENDING)
+        ),
     )
     clock.advance(10)
 

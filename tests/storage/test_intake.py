@@ -144,7 +144,9 @@ async def test_cancelling_a_flow_that_never_started_ends_it(log):
     assert await status_of(log, "f1") is TaskStatus.CANCELLED
 
 
-@pytest.mark.parametrize("status", [TaskStatus.SUSPENDED, TaskStatus.PAUSED, TaskStatus.PARKED, TaskStatus.PENDING])
+@pytest.mark.parametrize(
+    "status", [TaskStatus.SUSPENDED, TaskStatus.PAUSED, TaskStatus.PARKED, TaskStatus.PENDING]
+)
 async def test_cancelling_a_started_flow_lets_its_code_clean_up(log, status):
     await register(log)
     lease = await claimed_flow(log)
@@ -220,7 +222,9 @@ async def test_a_failed_flow_can_be_retried_and_a_completed_one_cannot(log):
 async def test_deleting_removes_an_ended_flow_with_all_that_belongs_to_it(log):
     await register(log)
     parent = await claimed_flow(log, "p")
-    await commit(log, Commit("p", parent, (event(1),), children=(new_flow("c", parent_id="p", parent_op="0:1"),)))
+    await commit(
+        log, Commit("p", parent, (event(1),), children=(new_flow("c", parent_id="p", parent_op="0:1"),))
+    )
     await log.send(signal("p"))
     with pytest.raises(IllegalMove):
         await log.delete("p")

@@ -38,7 +38,9 @@ async def test_events_come_back_as_they_were_written_in_order(log):
     assert await log.history("f1", after=1, limit=2) == events[1:3]
 
 
-@pytest.mark.parametrize("at", [0.1, 1.0, 1_795_227_998.7339137, 253_402_300_799.999, 4_102_444_800.0000005, 0.0])
+@pytest.mark.parametrize(
+    "at", [0.1, 1.0, 1_795_227_998.7339137, 253_402_300_799.999, 4_102_444_800.0000005, 0.0]
+)
 async def test_the_time_of_an_event_is_kept_to_the_last_bit(log, at):
     """Flow time is the time of the last event: replay must see the very same number."""
     await register(log)
@@ -99,7 +101,9 @@ async def test_a_commit_with_one_refused_part_leaves_none_of_its_parts(log):
     errors = await commit_all(
         log,
         Commit("f2", other, (event(1),)),
-        Commit("f1", lease, (event(2), event(1, "other")), messages=(signal("f2"),), children=(new_flow("c1"),)),
+        Commit(
+            "f1", lease, (event(2), event(1, "other")), messages=(signal("f2"),), children=(new_flow("c1"),)
+        ),
     )
 
     assert errors[0] is None
@@ -281,7 +285,9 @@ async def test_a_child_id_that_belongs_to_another_flow_is_a_conflict_and_writes_
     await log.create(new_flow("c"))
 
     with pytest.raises(FlowIdConflict):
-        await commit(log, Commit("p", parent, (event(1),), children=(new_flow("c", parent_id="p", parent_op="0:3"),)))
+        await commit(
+            log, Commit("p", parent, (event(1),), children=(new_flow("c", parent_id="p", parent_op="0:3"),))
+        )
 
     assert await log.history("p") == []
 
@@ -291,7 +297,11 @@ async def test_children_that_close_with_their_parent_are_asked_to_stop_when_it_e
     parent = await claimed_flow(log, "p")
     children = tuple(
         new_flow(id, parent_id="p", parent_op=op, close_with_parent=close)
-        for id, op, close in [("running", "0:1", True), ("unstarted", "0:2", True), ("detached", "0:3", False)]
+        for id, op, close in [
+            ("running", "0:1", True),
+            ("unstarted", "0:2", True),
+            ("detached", "0:3", False),
+        ]
     )
     await commit(log, Commit("p", parent, children=children))
     await claim_one(log, "running")

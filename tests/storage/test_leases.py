@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -147,5 +148,5 @@ async def test_retiring_gives_the_flows_back_and_ends_the_incarnation(log):
 
 def _start_of(pid: int) -> str:
     namespace = this_process().process_start.partition("/")[0]
-    with open(f"/proc/{pid}/stat") as file:
-        return f"{namespace}/{file.read().rpartition(')')[2].split()[19]}"
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return f"{namespace}/{stat.rpartition(')')[2].split()[19]}"

@@ -38,4 +38,4 @@ def _boot() -> float:
 if not hasattr(time, "CLOCK_BOOTTIME"):
     # Where there is no such clock the monotonic one is the same in all processes, but may stand still in sleep:
     # a lease then lasts longer, never shorter, than it says.
-    _boot = time.monotonic  # noqa: F811
+    _boot = time.monotonic

@@ -16,6 +16,7 @@ import signal
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Literal
 
 ANY: Final = "any"
@@ -43,7 +44,7 @@ class Failpoint:
                     self._due = True
             lines.append(f"{self._counts[ANY]} {name}\n")
         if self.trace:
-            with open(self.trace, "a", encoding="utf-8") as file:
+            with Path(self.trace).open("a", encoding="utf-8") as file:
                 file.write("".join(lines))
         if self._due and self.moment == "pre":
             die()
@@ -59,30 +60,28 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-_armed: Failpoint | None = None
+_armed: list[Failpoint] = []
+"""At most one."""
 
 
 def arm(spec: str, *, trace: str | None = None) -> Failpoint:
     """Set the failpoint of logs opened from now on, as the environment variable would."""
-    global _armed
-    _armed = _parse(spec, trace)
-    return _armed
+    _armed[:] = [_parse(spec, trace)]
+    return _armed[0]
 
 
 def disarm() -> None:
     """Take the failpoint away from logs opened from now on."""
-    global _armed
-    _armed = None
+    _armed.clear()
 
 
 def current() -> Failpoint | None:
     """Return the failpoint that applies to a log opened now, or None."""
-    global _armed
-    if _armed is None:
+    if not _armed:
         spec, trace = os.environ.get("ERGON_FAILPOINT", ""), os.environ.get("ERGON_FAILPOINT_TRACE")
         if spec or trace:
-            _armed = _parse(spec, trace)
-    return _armed
+            _armed.append(_parse(spec, trace))
+    return _armed[0] if _armed else None
 
 
 def _parse(spec: str, trace: str | None) -> Failpoint:

@@ -81,7 +81,7 @@ def _kernel_start(pid: int) -> str:
 
 def _pid_namespace(pid: int) -> str:
     try:
-        return os.readlink(_PROC / str(pid) / "ns/pid").removeprefix("pid:[").removesuffix("]")
+        return str((_PROC / str(pid) / "ns/pid").readlink()).removeprefix("pid:[").removesuffix("]")
     except OSError:
         return ""
 

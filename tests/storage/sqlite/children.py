@@ -31,7 +31,8 @@ def say(child: subprocess.Popen[str], line: str = "") -> None:
 
 
 def hear(child: subprocess.Popen[str]) -> str:
-    assert child.stdout is not None and child.stderr is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
     line = child.stdout.readline().strip()
     if not line:
         raise AssertionError(child.stderr.read())

@@ -27,7 +27,9 @@ async def test_nothing_acknowledged_is_lost_when_writers_are_killed_again_and_ag
     while time.monotonic() < end:
         name = dice.choice(sorted(children))
         before = acked[name].stat().st_size if acked[name].exists() else 0
-        await until(lambda name=name, before=before: acked[name].exists() and acked[name].stat().st_size > before)
+        await until(
+            lambda name=name, before=before: acked[name].exists() and acked[name].stat().st_size > before
+        )
         time.sleep(dice.random() * 0.05)
         finish(children[name])
         children[name] = start("append", file, name, acked[name])

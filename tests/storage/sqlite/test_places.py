@@ -77,8 +77,8 @@ async def test_a_damaged_page_is_reported_not_read(file):
         await register(log)
         lease = await claimed_flow(log)
         await commit(log, Commit("f1", lease, tuple(event(n, '"' + "x" * 900 + '"') for n in range(1, 200))))
-    with open(file, "r+b") as raw:
-        size = os.path.getsize(file)
+    with file.open("r+b") as raw:
+        size = file.stat().st_size
         for page in range(4, size // 4096):
             raw.seek(page * 4096)
             raw.write(os.urandom(64))
@@ -94,7 +94,7 @@ async def test_a_damaged_page_is_reported_not_read(file):
 async def test_a_log_that_lost_its_write_ahead_file_still_opens(file):
     async with SqliteExecutionLog(file) as log:
         await log.create(new_flow("f1"))
-    assert not os.path.exists(f"{file}-wal")
+    assert not file.with_name("log.db-wal").exists()
 
     async with SqliteExecutionLog(file) as log:
         assert await log.find("f1") is not None

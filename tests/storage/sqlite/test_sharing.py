@@ -114,7 +114,7 @@ async def test_a_stopped_process_in_the_turnstile_does_not_stop_the_others(file)
 
     async with SqliteExecutionLog(file) as log:
         await log.create(new_flow("f1"))
-        with open(f"{file}-turn", "r+b") as turnstile:
+        with file.with_name("log.db-turn").open("r+b") as turnstile:
             fcntl.flock(turnstile, fcntl.LOCK_EX)
             turnstile.write(b"\1")
             turnstile.flush()

@@ -24,6 +24,7 @@ from ergon.storage.sqlite.connection import Settings, open_writer
 from ergon.storage.sqlite.turnstile import Turnstile
 from ergon.storage.sqlite.upkeep import Upkeep
 
+RAM = "/dev/shm" if Path("/dev/shm").is_dir() else None
 ROWS = 400
 WRITERS = 3
 SECONDS = float(os.environ.get("ERGON_WALRACE_SECONDS", "5"))
@@ -33,7 +34,7 @@ ROUND_SECONDS = 2.5
 def test_no_committed_row_vanishes_under_our_checkpoints():
     rounds = max(1, round(SECONDS / ROUND_SECONDS))
     for number in range(rounds):
-        with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+        with tempfile.TemporaryDirectory(dir=RAM) as folder:
             lost, commits, checkpoints = race(Path(folder) / "log.db", seed=number)
         assert not lost, f"round {number}: {len(lost)} rows lost updates: {sorted(lost.items())[:3]}"
         assert commits > 100
@@ -44,7 +45,7 @@ def test_no_committed_row_vanishes_under_our_checkpoints():
 @pytest.mark.timeout(0)
 def test_no_committed_row_vanishes_in_a_long_race():
     for number in range(60):
-        with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+        with tempfile.TemporaryDirectory(dir=RAM) as folder:
             lost, commits, checkpoints = race(Path(folder) / "log.db", seed=1_000 + number, seconds=5.0)
         print(f"round {number}: {commits} commits, {checkpoints} checkpoints, {len(lost)} lost", flush=True)
         assert not lost
@@ -59,7 +60,8 @@ def race(file: Path, *, seed: int, seconds: float = ROUND_SECONDS):
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
     children = [
-        context.Process(target=write, args=(str(file), number, seed, seconds, answers)) for number in range(WRITERS)
+        context.Process(target=write, args=(str(file), number, seed, seconds, answers))
+        for number in range(WRITERS)
     ]
     for child in children:
         child.start()
@@ -70,7 +72,7 @@ def race(file: Path, *, seed: int, seconds: float = ROUND_SECONDS):
         assert check.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         found = dict(check.execute("SELECT id, v FROM pages"))
     check.close()
-    expected = {n: 0 for n in range(ROWS)}
+    expected = dict.fromkeys(range(ROWS), 0)
     for acked, _ in results:
         for row, count in acked.items():
             expected[row] += count
@@ -114,9 +116,12 @@ async def test_the_log_checkpoints_by_itself_and_keeps_the_file_short(tmp_path):
         for seq in range(1, 301):
             await commit_all(
                 log,
-                *(Commit(f"f{n}", lease, (event(seq, '"' + "x" * 2_000 + '"'),)) for n, lease in enumerate(leases)),
+                *(
+                    Commit(f"f{n}", lease, (event(seq, '"' + "x" * 2_000 + '"'),))
+                    for n, lease in enumerate(leases)
+                ),
             )
             await asyncio.sleep(0)
-        wal = os.path.getsize(f"{file}-wal")
+        wal = file.with_name("log.db-wal").stat().st_size
     written = 20 * 300 * 2_000
     assert wal < written * 0.75

@@ -76,7 +76,7 @@ def page(
         condition, values = _conditions(where, status)
         values |= {"before": before, "limit": limit + 1}
         sql = (
-            "SELECT '[' || group_concat(json_array(num, row)) || ']' FROM (SELECT num, row FROM flow_rows "
+            "SELECT '[' || group_concat(json_array(num, row)) || ']' FROM (SELECT num, row FROM flow_rows "  # noqa: S608 - from fixed parts
             f"WHERE num < :before AND {condition} ORDER BY num DESC LIMIT :limit)"
         )
         found += rows.numbered(connection.execute(sql, values).fetchone()[0])
@@ -92,7 +92,7 @@ def count(connection: sqlite3.Connection, where: FlowFilter) -> dict[TaskStatus,
         condition += " AND status IN (SELECT value FROM json_each(:statuses))"
         values["statuses"] = as_json([status.value for status in where.statuses])
     sql = (
-        "SELECT json_group_array(json_array(status, flows)) FROM "
+        "SELECT json_group_array(json_array(status, flows)) FROM "  # noqa: S608 - from fixed parts
         f"(SELECT status, count(*) AS flows FROM flows WHERE {condition} GROUP BY status)"
     )
     return rows.counts(connection.execute(sql, values).fetchone()[0])

@@ -60,7 +60,9 @@ def measure(connection: sqlite3.Connection, settings: Settings) -> Durability:
         notes.append(f"the file is on {filesystem}: it ends with the machine's uptime")
     if is_network(filesystem):
         level = "D1"
-        notes.append(f"the file is on a network file system ({filesystem}); only one machine may ever open it")
+        notes.append(
+            f"the file is on a network file system ({filesystem}); only one machine may ever open it"
+        )
     if affected:
         notes.append(
             f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug; Ergon's checkpoints avoid it, another program's "

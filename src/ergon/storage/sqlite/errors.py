@@ -63,7 +63,9 @@ def translate(error: sqlite3.Error, where: str) -> StoreError | EncodingError:
     if primary in _BUSY:
         return LogBusy(f"log {where}: another process kept it locked, nothing was written: {said}")
     if primary == sqlite3.SQLITE_FULL or code in _NO_ROOM:
-        return LogFull(f"log {where}: no room to write, nothing acknowledged was lost; free some space: {said}")
+        return LogFull(
+            f"log {where}: no room to write, nothing acknowledged was lost; free some space: {said}"
+        )
     if primary in _DAMAGED:
         return LogDamaged(f"log {where} is not a healthy database; restore a backup: {said}")
     if primary in _PLACE:

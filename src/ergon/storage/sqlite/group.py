@@ -37,7 +37,7 @@ _DATA_ERRORS: Final = (UnicodeError, OverflowError, TypeError, sqlite3.Interface
 """What Python's sqlite3 raises for a value it cannot bind; SQLite never saw it."""
 
 
-class _Uneven(Exception):  # noqa: N818
+class _Uneven(Exception):
     """A statement for many wrote fewer rows than it should."""
 
 
@@ -172,8 +172,10 @@ class GroupCommit:
         return failure
 
     def _mark(self) -> None:
-        """Leave the batch's number, unless nothing was written: a claim that finds nothing must not write, or two
-        idle processes would wake each other for ever."""
+        """Leave the batch's number, unless nothing was written.
+
+        A claim that finds nothing must not write, or two idle processes would wake each other for ever.
+        """
         if not self._in_memory and self.connection.total_changes != self._changes_before:
             self.connection.execute(_MARK, (self._writer_id, self._batch, self._clock.wall()))
             self._marked = True

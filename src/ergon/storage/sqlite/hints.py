@@ -33,5 +33,5 @@ class Hints:
         for listener in tuple(self._listeners.values()):
             try:
                 listener(hint)
-            except Exception:
+            except Exception:  # noqa: BLE001 - a listener may raise anything
                 _log.exception("a listener of the execution log raised")

@@ -118,7 +118,14 @@ def _columns(tx: Transaction, flow: NewFlow) -> tuple[Any, ...]:
     status, owner, epoch = "pending", None, 0
     started_at = deadline_at = ready_at = claimed_seq = None
     if flow.owner is not None:
-        status, owner, epoch, started_at, start_at, claimed_seq = "running", flow.owner.worker, 1, now, None, 0
+        status, owner, epoch, started_at, start_at, claimed_seq = (
+            "running",
+            flow.owner.worker,
+            1,
+            now,
+            None,
+            0,
+        )
         if flow.timeout_seconds is not None:
             deadline_at = now + flow.timeout_seconds
     elif start_at is None or start_at <= now:

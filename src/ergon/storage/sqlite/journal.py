@@ -73,10 +73,9 @@ def _apply_rest(tx: Transaction, commits: list[Commit]) -> bool:
     children: list[NewFlow] = []
     settling: list[Commit] = []
     for commit in commits:
-        if commit.consumed:
-            seq = commit.events[-1].seq if commit.events else 0
-            for message_id in commit.consumed:
-                consumed += (message_id, commit.flow_id, seq)
+        seq = commit.events[-1].seq if commit.events else 0
+        for message_id in commit.consumed:
+            consumed += (message_id, commit.flow_id, seq)
         messages += commit.messages
         children += commit.children
         if commit.settled is not None:
@@ -87,16 +86,21 @@ def _apply_rest(tx: Transaction, commits: list[Commit]) -> bool:
         return False
     if consumed and _CONSUME.run(tx.connection, consumed) * 3 != len(consumed):
         return False
-    if children and intake.insert(tx, children) != len(children):
-        # A flow that starts again asks for the children it had: those exist, and that is well.
-        if any(intake.is_taken(tx, child) for child in children):
-            return False
+    if children and not _start_children(tx, children):
+        return False
     if messages:
         inbox.deliver(tx, messages)
     if settling and not _settle(tx, settling):
         return False
     ended.tell_relatives(tx)
     return True
+
+
+def _start_children(tx: Transaction, children: list[NewFlow]) -> bool:
+    """Insert children. Those a flow started before and asks for again exist, and that is well."""
+    return intake.insert(tx, children) == len(children) or not any(
+        intake.is_taken(tx, child) for child in children
+    )
 
 
 def _owns(tx: Transaction, commit: Commit) -> bool:

@@ -214,5 +214,3 @@ class SqliteExecutionLog(ExecutionLog):
 def InMemoryExecutionLog(*, clock: Clock | None = None) -> SqliteExecutionLog:  # noqa: N802 - reads as a class
     """Make the same log on a private database in memory: durability D0, for tests and trials."""
     return SqliteExecutionLog(":memory:", clock=clock)
-
-

@@ -63,7 +63,9 @@ def migrate(connection: sqlite3.Connection, turnstile: Turnstile, where: str, no
 
 def make_row_views(connection: sqlite3.Connection) -> None:
     """Give this connection the temporary views that statements read rows through."""
-    for statement in split(Path(__file__).with_name("schema").joinpath("rows.sql").read_text(encoding="utf-8")):
+    for statement in split(
+        Path(__file__).with_name("schema").joinpath("rows.sql").read_text(encoding="utf-8")
+    ):
         connection.execute(statement)
 
 
@@ -76,7 +78,7 @@ def generation(connection: sqlite3.Connection, where: str) -> str:
 
 
 def split(script: str) -> Iterator[str]:
-    """Yield the statements of a script. (`executescript` would commit the transaction around it.)"""
+    """Yield the statements of a script; `executescript` would commit the transaction around it."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
@@ -88,9 +90,8 @@ def split(script: str) -> Iterator[str]:
 def _apply(connection: sqlite3.Connection, number: int, text: str, now: float) -> None:
     strict = sqlite3.sqlite_version_info >= (3, 37)
     for statement in split(text):
-        if not strict:
-            statement = statement.replace(") STRICT, WITHOUT ROWID", ") WITHOUT ROWID").replace(") STRICT", ")")
-        connection.execute(statement)
+        plain = statement.replace(") STRICT, WITHOUT ROWID", ") WITHOUT ROWID").replace(") STRICT", ")")
+        connection.execute(statement if strict else plain)
     if number == 1:
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.executemany(

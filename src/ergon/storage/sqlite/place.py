@@ -11,7 +11,26 @@ from ergon.errors import LogRefused
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _NETWORK: Final = frozenset(
-    "nfs nfs4 cifs smb3 smbfs 9p afs ceph glusterfs lustre gfs2 ocfs2 ncpfs coda beegfs gpfs orangefs virtiofs".split()
+    [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "9p",
+        "afs",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "gfs2",
+        "ocfs2",
+        "ncpfs",
+        "coda",
+        "beegfs",
+        "gpfs",
+        "orangefs",
+        "virtiofs",
+    ]
 )
 
 
@@ -29,7 +48,7 @@ def filesystem_of(path: Path, mounts: Path = _MOUNTS) -> str:
         if len(fields) < 5 or not right:
             continue
         mount = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
-        inside = mount == "/" or real == mount or real.startswith(mount + "/")
+        inside = mount in ("/", real) or real.startswith(mount + "/")
         # The last line wins among equals: a later mount hides an earlier one.
         if inside and len(mount) >= len(best):
             best, found = mount, right.split(" ", 1)[0]
@@ -49,7 +68,9 @@ def check(path: Path, *, allow_network_filesystem: bool) -> None:
     if not folder.is_dir():
         raise LogRefused(f"log {path}: the directory {folder} does not exist; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise LogRefused(f"log {path}: the directory {folder} is read-only; SQLite keeps files beside the database")
+        raise LogRefused(
+            f"log {path}: the directory {folder} is read-only; SQLite keeps files beside the database"
+        )
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         raise LogRefused(f"log {path} is read-only for this process; give it read and write rights")
     filesystem = filesystem_of(folder)

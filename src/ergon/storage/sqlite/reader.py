@@ -7,6 +7,7 @@ only; there the writer's thread reads, between two batches.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -89,10 +90,8 @@ class Reader:
                 job = self._jobs.get_nowait()
             except Empty:
                 break
-        try:
+        with contextlib.suppress(RuntimeError):  # the loop was closed under us
             self._loop.call_soon_threadsafe(_deliver, answers)
-        except RuntimeError:
-            pass  # the loop was closed under us
         return job is not None
 
     def _answer(self, job: _Job) -> _Answer:

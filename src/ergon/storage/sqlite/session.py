@@ -46,7 +46,9 @@ class Session:
         loop = asyncio.get_running_loop()
         if self._writer is not None and self._loop is not loop and self._state == "open":
             if self._loop is not None and not self._loop.is_closed():
-                raise StoreError(f"log {self._settings.where} is open on another event loop; open a second one")
+                raise StoreError(
+                    f"log {self._settings.where} is open on another event loop; open a second one"
+                )
             self._abandon()  # that loop is gone, and everything that could await us with it
         async with self._opening:
             if self._state != "closed":
@@ -126,7 +128,9 @@ class Session:
     async def on_writer(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Run a read on the writing connection, between two batches."""
         self._check()
-        assert self._loop is not None and self._writer is not None and self._group is not None
+        assert self._loop is not None
+        assert self._writer is not None
+        assert self._group is not None
         loop, group = self._loop, self._group
         future: asyncio.Future[T] = loop.create_future()
 
@@ -134,7 +138,9 @@ class Session:
             try:
                 value = function(group.connection)
             except Exception as error:  # noqa: BLE001 - whoever awaits it gets it
-                failure = translate(error, self._settings.where) if isinstance(error, sqlite3.Error) else error
+                failure = (
+                    translate(error, self._settings.where) if isinstance(error, sqlite3.Error) else error
+                )
                 loop.call_soon_threadsafe(future.set_exception, failure)
             else:
                 loop.call_soon_threadsafe(future.set_result, value)
@@ -183,7 +189,9 @@ class Session:
     def _refusal(self) -> ErgonError:
         where = self._settings.where
         if self._state == "forked":
-            return ForkedConnection(f"log {where} was opened before fork(); open it in the child process instead")
+            return ForkedConnection(
+                f"log {where} was opened before fork(); open it in the child process instead"
+            )
         return LogClosed(f"log {where} is not open; call connect() or use `async with`")
 
     def _abandon(self) -> None:
@@ -205,6 +213,6 @@ class Session:
             forks.abandon(reader)
             this = session()
             if this is not None:
-                this._state = "forked"
+                this._state = "forked"  # noqa: SLF001 - our own
 
         forks.watch(self, in_child)

@@ -37,6 +37,7 @@ class Upkeep:
         self._size_due_at = 0.0
         self._busy_until = 0.0
         self._is_tidy = False
+        self._looks = self._touched = 0
         self._version = self._data_version() if path is not None else 0
         now = time.monotonic()
         self._wrote_at = self._changed_at = self._looked_at = now
@@ -70,7 +71,8 @@ class Upkeep:
         wait = self._looked_at + every - now
         if wait > 0.0005:
             return False, wait  # between two lone commits there is no time to waste on looking
-        changed = self._look(now)
+        changed = (recent or self._is_touched()) and self._look(now)
+        self._looked_at = now
         if not self._is_tidy and now - self._wrote_at > _IDLE_SECONDS:
             self._is_tidy = True
             self._tidy()
@@ -91,6 +93,23 @@ class Upkeep:
             self.truncate(_WAIT_SECONDS)
         else:
             self._checkpoint_full(max(self._connection.total_changes - self._changes_seen, 1))
+
+    def _is_touched(self) -> bool:
+        """Tell whether the WAL file may have changed.
+
+        A tenth of the cost of asking SQLite, which is asked anyway at every eighth look: file times are coarse.
+        """
+        self._looks += 1
+        try:
+            touched = self._wal.stat().st_mtime_ns if self._wal is not None else 0
+        except OSError:
+            return True
+        before, self._touched = self._touched, touched
+        if touched != before:
+            # It may be a transaction that has not landed yet: look often for a while.
+            self._changed_at = time.monotonic()
+            return True
+        return self._looks % 8 == 0
 
     def _look(self, now: float) -> bool:
         self._looked_at = now

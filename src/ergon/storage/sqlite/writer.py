@@ -8,6 +8,7 @@ and under load batches grow by themselves, up to `BATCH_MAX`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
@@ -124,10 +125,8 @@ class Writer:
             self._calls.pop(0)()
 
     def _tell(self, function: Callable[..., object], *arguments: Any) -> None:
-        try:
+        with contextlib.suppress(RuntimeError):  # the loop was closed under us: nobody is left to hear it
             self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:
-            pass  # the loop was closed under us: nobody is left to hear it
 
     # -- on the event loop -----------------------------------------------------------------------------------
 

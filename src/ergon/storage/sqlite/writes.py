@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, Union
+from typing import Any, Generic, TypeVar
 
 from ergon.core.commit import Commit, FlowRecord, Message, NewFlow
 from ergon.storage.sqlite import intake
@@ -53,6 +53,6 @@ class Send(Write[None]):
         self.message = message
 
 
-What = Union[Commit, Write[Any]]
+What = Commit | Write[Any]
 Entry = tuple[What, Done]
 """One thing to write, and whom to tell."""
