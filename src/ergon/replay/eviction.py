@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, Final
 
 from ergon.errors import NotAllowedInFlow
@@ -40,10 +41,9 @@ def evict(loop: FlowLoop) -> None:
 
 
 def _run(loop: FlowLoop) -> None:
-    try:
+    # It may spin, or want the process to end: either way it is being stopped.
+    with suppress(NotAllowedInFlow, SystemExit):
         loop.run_until_quiet(ROUND_CALLBACKS_MIN + 20 * len(loop.tasks))
-    except (NotAllowedInFlow, SystemExit):
-        pass  # it spins, or wants the process to end: either way it is being stopped
 
 
 def _close(task: asyncio.Task[Any]) -> None:

@@ -28,7 +28,7 @@ TURN_CALLBACKS_MAX: Final = 2_000_000
 
 # Before 3.12 `current_task` is written in Python; the dict behind it is quicker to ask.
 _current_task: Final[Callable[..., Any]] = (
-    asyncio.current_task if sys.version_info >= (3, 12) else asyncio.tasks._current_tasks.get  # noqa: SLF001
+    asyncio.current_task if sys.version_info >= (3, 12) else asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]  # noqa: SLF001
 )
 
 
@@ -58,7 +58,7 @@ class FlowTimer(asyncio.TimerHandle):
 
     __slots__ = ("_owner", "name", "op")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # made for every wait
         self,
         op: str,
         when: float,
@@ -66,6 +66,7 @@ class FlowTimer(asyncio.TimerHandle):
         args: tuple[object, ...],
         loop: FlowLoop,
         context: contextvars.Context | None,
+        *,
         owner: FlowTask[Any] | None = None,
     ) -> None:
         super().__init__(when, callback, args, loop, context)
@@ -120,7 +121,7 @@ class FlowLoop(asyncio.AbstractEventLoop):
                     if not ready:
                         return
                     handle = ready.popleft()
-                    if not handle._cancelled:  # type: ignore[attr-defined]  # noqa: SLF001
+                    if not handle._cancelled:  # noqa: SLF001
                         handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]  # noqa: SLF001
             except (SystemExit, KeyboardInterrupt):
                 raise
@@ -173,7 +174,7 @@ class FlowLoop(asyncio.AbstractEventLoop):
         if task is None:
             return self._callbacks
         try:
-            return task.scope  # type: ignore[attr-defined, no-any-return]
+            return task.scope  # type: ignore[no-any-return]
         except AttributeError:
             raise NotAllowedInFlow(
                 f"{task!r} was made by calling a Task class; flows need `asyncio.create_task` or a TaskGroup, which "
@@ -259,7 +260,9 @@ class FlowLoop(asyncio.AbstractEventLoop):
             self._ready.append(timer)
             return timer
         op = self.current_scope().next_timer()
-        timer = self._timers[op] = FlowTimer(op, when, callback, args, self, context, _current_task(self))
+        timer = self._timers[op] = FlowTimer(
+            op, when, callback, args, self, context, owner=_current_task(self)
+        )
         self._armed += 1
         heappush(self._timer_heap, (when, self._armed, op))
         return timer
@@ -277,7 +280,7 @@ class FlowLoop(asyncio.AbstractEventLoop):
     def create_future(self) -> FlowFuture[Any]:
         return FlowFuture(loop=self)
 
-    def create_task(  # type: ignore[override]
+    def create_task(
         self,
         coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
         *,
@@ -308,9 +311,9 @@ class FlowLoop(asyncio.AbstractEventLoop):
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self.tasks.pop(hash(task), None)
 
-    get_debug = staticmethod(bool)  # type: ignore[assignment]  # always False, asked for each future: no frame for it
+    get_debug = staticmethod(bool)  # always False, asked for each future: no frame for it
 
-    def set_debug(self, enabled: bool) -> None:
+    def set_debug(self, enabled: bool) -> None:  # noqa: FBT001
         """Ignored: asyncio's debug mode reads the wall clock."""
 
     def is_running(self) -> bool:
@@ -344,7 +347,7 @@ _SPINNING: Final = (
     "it probably loops on `asyncio.sleep(0)`. Wait for something durable instead"
 )
 
-_OUTSIDE: Final = (
+_OUTSIDE: Final = (  # noqa: SIM905  # reads better as words
     "run_in_executor set_default_executor getaddrinfo getnameinfo create_connection create_server sendfile "
     "start_tls create_unix_connection create_unix_server connect_accepted_socket create_datagram_endpoint "
     "connect_read_pipe connect_write_pipe subprocess_shell subprocess_exec add_reader remove_reader add_writer "

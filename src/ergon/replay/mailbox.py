@@ -45,8 +45,7 @@ class Mailbox:
     def arrive(self, payload: str) -> bool:
         """Hand a value to the longest-waiting wait, or keep it. False when no wait was ever there to ask for it."""
         self._arrived += 1
-        asked = self._place(Value(self._arrived, payload)) or self.withdrawn > 0
-        return asked
+        return self._place(Value(self._arrived, payload)) or self.withdrawn > 0
 
     def _place(self, value: Value) -> bool:
         while self.waiters:

@@ -75,7 +75,7 @@ class Operation:
 
     __slots__ = ("asked_at", "digest", "future", "id", "kind", "name", "place", "request")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # made for every step
         self,
         id: str,
         kind: str,
@@ -108,7 +108,7 @@ class Operation:
 
 def describe_event(event: Event) -> str:
     """An event in the words an operation is described in."""
-    kind = EXPECTED_KIND.get(event.kind, event.kind)  # type: ignore[call-overload]
+    kind = EXPECTED_KIND.get(event.kind, event.kind)
     where = f" ({event.source})" if event.source else ""
     name = f" `{event.name}`" if event.name else ""
     return f"{kind}{name} as operation {event.op}{where}" if event.op else f"{kind}{name}{where}"

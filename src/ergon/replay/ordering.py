@@ -43,19 +43,19 @@ def install() -> None:
 
 
 def _as_completed(fs, *, timeout=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    from ergon.replay import ordering
+    from ergon.replay import ordering  # noqa: PLW0406
 
     return ordering.as_completed(fs, timeout)
 
 
 def _all_tasks(loop=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    from ergon.replay import ordering
+    from ergon.replay import ordering  # noqa: PLW0406
 
     return ordering.all_tasks(loop)
 
 
 async def _wait_for(fut, timeout):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ASYNC109
-    from ergon.replay import ordering
+    from ergon.replay import ordering  # noqa: PLW0406
 
     return await ordering.wait_for(fut, timeout)
 
@@ -66,7 +66,7 @@ def _replace(function: Any, replacement: Callable[..., Any]) -> None:
     original = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
     original.__kwdefaults__ = function.__kwdefaults__
     setattr(function, _ORIGINAL, original)
-    function.__code__ = replacement.__code__  # type: ignore[attr-defined]
+    function.__code__ = replacement.__code__
 
 
 _ORIGINAL: Final = "_ergon_original"

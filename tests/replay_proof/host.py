@@ -1,0 +1,327 @@
+"""Drive a flow's machine as an executor would, with a seeded choice of what happens next, and record it.
+
+Facts are gathered into a batch, announced to the machine as they are gathered, and delivered one by one when the
+batch is "durable"; so an operation may be left behind between the two.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ergon.core.codec import encode
+from ergon.core.failure import describe, rebuild
+from ergon.core.history import DELIVERED, Event, EventKind
+from ergon.replay.machine import SEEN_AGAIN, FlowMachine
+from ergon.replay.operations import Operation, OperationKind
+from tests.replay_proof.play import Play, Rejected, outcome
+from tests.replay_proof.programs import Node
+
+STARTED_AT: Final = 1_700_000_000.0
+FACTS_MAX: Final = 120
+"""A program that goes on for longer is let go where it stands: that is a history too."""
+
+FAILURES: Final = frozenset({EventKind.STEP_FAILED, EventKind.CHILD_FAILED})
+Trace = list[tuple[int, str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a flow waits for after some events, and how much it has seen."""
+
+    pending: tuple[tuple[str, str, str, str], ...]
+    timers: tuple[tuple[str, float, str], ...]
+    wanted: tuple[tuple[str, int], ...]
+    kept: tuple[tuple[str, int], ...]
+    """Signals that arrived and that nobody has taken yet."""
+    seen: int
+    outcome: str
+
+    @classmethod
+    def of(cls, machine: FlowMachine, play: Play) -> State:
+        assert machine.root is not None
+        return cls(
+            pending=tuple((op.id, op.kind, op.name, op.digest) for op in machine.pending.values()),
+            timers=tuple((timer.op, timer.when(), timer.name) for timer in machine.loop.armed()),
+            wanted=tuple(sorted(machine.wanted_signals().items())),
+            kept=tuple(sorted((name, len(box.values)) for name, box in machine.mailboxes.items())),
+            seen=len(play.trace),
+            outcome=outcome(machine.root),
+        )
+
+
+@dataclass
+class Recording:
+    """The first run of a program: its history, and what the flow had seen at each point of it."""
+
+    program: Node
+    flow_id: str
+    rows: list[Event] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
+    """How many rows each commit brought."""
+    states: dict[int, State] = field(default_factory=dict)
+    """By the number of rows the flow had been given."""
+    traces: dict[int, Trace] = field(default_factory=dict)
+    """The trace of each attempt, by the number of rows when it began."""
+
+
+class Driver:
+    """A machine with the program it runs."""
+
+    def __init__(self, recording: Recording, rows: Sequence[Event]) -> None:
+        self.play = Play(recording.program)
+        self.complaints: list[str] = []
+        self.machine = FlowMachine(
+            flow_id=recording.flow_id,
+            started_at=STARTED_AT,
+            history=rows,
+            entry=self.play.main,
+            answer=answer,
+            on_error=self._on_error,
+        )
+
+    def _on_error(self, context: dict[str, Any]) -> None:
+        if "never retrieved" not in context["message"]:
+            self.complaints.append(f"{context['message']}: {context.get('exception')!r}")
+
+
+def answer(op: Operation, event: Event) -> Any:
+    """Decode a recorded answer, or raise the recorded error."""
+    assert event.payload is not None
+    if event.kind in FAILURES:
+        raise rebuild(event.payload)
+    decoder = (
+        op.request.call.flow.result_decoder if op.kind == OperationKind.CHILD else op.request.step.decoder
+    )
+    return decoder.decode(event.payload)
+
+
+class LiveHost:
+    """Runs a program for the first time."""
+
+    def __init__(self, recording: Recording, rng: random.Random) -> None:
+        self.recording = recording
+        self.rows = recording.rows
+        self.counts: Counter[str] = Counter()
+        self._rng = rng
+        self._clock = STARTED_AT
+        self._cancelled = False
+        self._driver: Driver
+        self._machine: FlowMachine
+
+    def run(self) -> list[str]:
+        """Run to the end, or until nothing can happen any more. Returns complaints."""
+        complaints: list[str] = []
+        while True:
+            again = self._attempt()
+            complaints += self._driver.complaints + self._driver.play.surprises
+            if not again:
+                return complaints
+
+    def _attempt(self) -> bool:
+        """One attempt of the flow; True when it failed and is to be tried again."""
+        self._driver = Driver(self.recording, list(self.rows))
+        self._machine = machine = self._driver.machine
+        self._open: dict[str, Operation] = {}
+        self._facts: list[Event] = []
+        self._taken: Counter[str] = Counter()
+        self._fired: set[str] = set()
+        self.recording.traces[len(self.rows)] = self._driver.play.trace
+        machine.revive()
+        self._remember(len(self.rows))
+        while machine.stopped is None and len(self.rows) < FACTS_MAX:
+            self._take_requests()
+            if machine.finished:
+                break
+            self._gather()
+            if not self._facts:
+                if self._cancelled:
+                    break  # waits for nothing that can happen
+                self._ask_to_cancel()
+            self._commit()
+        self.counts.update({f"ran {kind}": count for kind, count in self._driver.play.ran.items()})
+        self.counts.update(
+            {f"cancelled {kind}": count for kind, count in self._driver.play.cancelled.items()}
+        )
+        return self._end_attempt()
+
+    def _end_attempt(self) -> bool:
+        machine = self._machine
+        if machine.stopped is not None:
+            self._driver.complaints.append(f"live: {machine.stopped}")
+        retry = machine.finished and machine.attempt == 1 and self._rng.random() < 0.3 and self._failed()
+        if retry:
+            self._facts.append(self._event(EventKind.FLOW_RETRIED))
+            self.rows += self._facts
+            self.recording.batches.append(len(self._facts))
+        machine.dismiss()
+        return retry
+
+    def _failed(self) -> bool:
+        root = self._machine.root
+        assert root is not None
+        return not root.cancelled() and root.exception() is not None
+
+    # -- from what the flow asks to facts --------------------------------------------------------------
+
+    def _take_requests(self) -> None:
+        machine = self._machine
+        patches, machine.new_patches = machine.new_patches, []
+        for name, source in patches:
+            self._record(EventKind.PATCHED, name=name, source=source)
+        for op in machine.take_abandoned():
+            self.counts[f"abandoned {op.kind}"] += 1
+            self._open.pop(op.id, None)
+        for op in machine.take_requested():
+            reused = machine.reused.get(op.id)
+            if reused is not None and (reused.name, reused.digest) == (op.name, op.digest):
+                self.counts["reused"] += 1
+                self._settle(op, reused.kind, reused.payload)
+            else:
+                self._open[op.id] = op
+        if machine.attempt > 1:
+            self._repeat_earlier()
+
+    def _repeat_earlier(self) -> None:
+        machine = self._machine
+        for name, count in machine.wanted_signals().items():
+            again = machine.reused_signals.get(name)
+            while again and count > self._taken[name]:
+                self._taken[name] += 1
+                earlier = again.popleft()
+                self._record(EventKind.SIGNAL_RECEIVED, name=name, payload=earlier.payload, digest=SEEN_AGAIN)
+        for timer in machine.loop.armed():
+            if timer.op in machine.reused and timer.op not in self._fired:
+                self._fired.add(timer.op)
+                self._record(EventKind.TIMER_FIRED, op=timer.op, name=timer.name)
+
+    def _gather(self) -> None:
+        """Let some things happen, in an order of chance."""
+        size = self._rng.choice((1, 1, 1, 2, 2, 3, 5))
+        if self._rng.random() < 0.02 and not self._cancelled:
+            self._ask_to_cancel()
+        for _ in range(size):
+            choices: list[tuple[str, Any]] = [("op", op) for op in self._open.values()]
+            choices += [("signal", name) for name, count in self._wanted() if count > self._taken[name]]
+            if self._next_timer() is not None:
+                choices.append(("timer", None))
+            if not choices:
+                return
+            what, subject = self._rng.choice(choices)
+            self._clock += self._rng.choice((0.0, 0.01, 0.4))
+            if what == "op":
+                self._answer(subject)
+            elif what == "signal":
+                self._taken[subject] += 1
+                value = encode(f"{subject} {len(self.rows) + len(self._facts)}")
+                self._record(EventKind.SIGNAL_RECEIVED, name=subject, payload=value)
+            else:
+                self._let_time_pass()
+
+    def _wanted(self) -> list[tuple[str, int]]:
+        return list(self._machine.wanted_signals().items())
+
+    def _next_timer(self) -> float | None:
+        timer = self._machine.loop.next_timer()
+        return timer.when() if timer is not None and timer.op not in self._fired else None
+
+    def _let_time_pass(self) -> None:
+        """Several timers may be due by then; they fire in the order they were due."""
+        due = self._next_timer()
+        assert due is not None
+        self._clock = max(self._clock, due + self._rng.choice((0.0, 0.0, 0.3, 2.0)))
+        for timer in self._machine.loop.take_due(self._clock):
+            if timer.op not in self._fired:
+                self._fired.add(timer.op)
+                self._record(
+                    EventKind.TIMER_FIRED, op=timer.op, name=timer.name, at=max(self._clock, timer.when())
+                )
+
+    def _answer(self, op: Operation) -> None:
+        if self._rng.random() < 0.1:  # kept beside the history: the flow does not see these
+            kind = self._rng.choice((EventKind.STEP_STARTED, EventKind.STEP_RETRIED, EventKind.STEP_WAITED))
+            self._record(kind, op=op.id, name=op.name, digest=op.digest)
+        del self._open[op.id]
+        arg = op.request.args[0] if op.kind == OperationKind.STEP else op.request.call.args[0]
+        name = {"gamma ray": "gamma"}.get(op.name, op.name)
+        word = f"{name}/{arg}/{len(self.rows) + len(self._facts)}"
+        failed = self._rng.random() < 0.15
+        payload = describe(Rejected(word)) if failed else encode(word)
+        kind = {
+            (OperationKind.STEP, False): EventKind.STEP_COMPLETED,
+            (OperationKind.STEP, True): EventKind.STEP_FAILED,
+            (OperationKind.CHILD, False): EventKind.CHILD_COMPLETED,
+            (OperationKind.CHILD, True): EventKind.CHILD_FAILED,
+        }[op.kind, failed]
+        self._settle(op, kind, payload)
+
+    def _settle(self, op: Operation, kind: str, payload: str | None) -> None:
+        self._record(kind, op=op.id, name=op.name, digest=op.digest, payload=payload, source=op.source)
+
+    def _ask_to_cancel(self) -> None:
+        self._cancelled = True
+        self._record(EventKind.CANCEL_REQUESTED, payload=encode("enough"))
+
+    # -- from facts to what the flow sees --------------------------------------------------------------
+
+    def _event(self, kind: str, **columns: Any) -> Event:
+        seq = len(self.rows) + len(self._facts) + 1
+        blank = {
+            "op": "",
+            "name": "",
+            "digest": "",
+            "payload": None,
+            "at": self._clock,
+            "source": "",
+            "attempt": 0,
+        }
+        return Event(seq=seq, kind=kind, **{**blank, **columns})
+
+    def _record(self, kind: str, **columns: Any) -> None:
+        event = self._event(kind, **columns)
+        self._facts.append(event)
+        self.counts[f"event {kind}"] += 1
+        if event.op and kind in DELIVERED:
+            self._machine.expect(event)
+
+    def _commit(self) -> None:
+        """The facts are durable: the flow learns them one by one."""
+        facts, self._facts = self._facts, []
+        self.recording.batches.append(len(facts))
+        before = len(self.rows)
+        self.rows += facts
+        machine = self._machine
+        for number, event in enumerate(facts, before + 1):
+            if event.kind == EventKind.SIGNAL_RECEIVED:
+                self._taken[event.name] -= 1
+            if event.kind in DELIVERED:
+                self._count_left_behind(event)
+                machine.deliver(event)
+            if machine.new_patches and number < before + len(facts):
+                self.counts["patched inside a batch"] += 1
+            self._remember(number)
+
+    def _count_left_behind(self, event: Event) -> None:
+        machine = self._machine
+        if machine.finished:
+            self.counts["after the end"] += 1
+        elif event.kind == EventKind.TIMER_FIRED:
+            self.counts["left behind timer"] += event.op not in machine.loop.armed_ids()
+        elif event.op:
+            self.counts["left behind operation"] += event.op not in machine.pending
+        elif event.kind == EventKind.SIGNAL_RECEIVED:
+            self.counts["left behind signal"] += not machine.wanted_signals().get(event.name)
+
+    def _remember(self, number: int) -> None:
+        self.recording.states[number] = State.of(self._machine, self._driver.play)
+
+
+def record(program: Node, seed: str) -> tuple[Recording, Counter[str], list[str]]:
+    """Run a program for the first time: its recording, what occurred, and complaints."""
+    recording = Recording(program, flow_id=f"proof-{seed}")
+    host = LiveHost(recording, random.Random(f"host {seed}"))
+    complaints = host.run()
+    return recording, host.counts, complaints
