@@ -1,0 +1,339 @@
+"""A step's result is recorded once, however often and wherever the flow runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from ergon import (
+    ArgumentsMismatch,
+    ExecutionLog,
+    NotInFlow,
+    UsageError,
+    flow,
+    flow_type,
+    idempotency_key,
+    run_step,
+    step,
+    wait_signal,
+)
+from tests.stories.helpers import start, until_status, worker
+
+
+async def test_a_step_runs_once_although_its_flow_is_replayed(either_log: ExecutionLog) -> None:
+    effects: list[str] = []
+
+    @step
+    async def charge(order: str) -> str:
+        effects.append(order)
+        return f"paid {order}"
+
+    @flow
+    async def process(order: str) -> str:
+        paid = await charge(order)
+        await wait_signal("go")
+        return paid
+
+    async with worker(either_log, process):
+        handle = await start(either_log, process.bind("o-1"))
+        await until_status(handle, "suspended")
+    async with worker(either_log, process):
+        await handle.signal("go")
+
+        assert await handle.result(10) == "paid o-1"
+
+    assert effects == ["o-1"]
+
+
+async def test_one_step_may_be_called_any_number_of_times_in_a_loop(log: ExecutionLog) -> None:
+    """Each call is an operation of its own: no name has to be made up for the second."""
+    effects: list[int] = []
+
+    @step
+    async def square(number: int) -> int:
+        effects.append(number)
+        return number * number
+
+    @flow
+    async def sum_up() -> int:
+        total = 0
+        for number in range(5):
+            total += await square(number)
+            if number == 2:
+                await wait_signal("go")
+        return total
+
+    async with worker(log, sum_up):
+        handle = await start(log, sum_up.bind())
+        await until_status(handle, "suspended")
+    await handle.signal("go")
+    async with worker(log, sum_up):
+        assert await handle.result(10) == 30
+
+    assert effects == [0, 1, 2, 3, 4]
+
+
+async def test_parallel_calls_of_one_step_keep_their_results_apart(either_log: ExecutionLog) -> None:
+    """The first call ends last: results belong to calls, not to the order of completion."""
+    gates = [asyncio.Event() for _ in range(4)]
+    effects: list[int] = []
+
+    @step
+    async def fetch(number: int) -> int:
+        effects.append(number)
+        await gates[number].wait()
+        if number:
+            gates[number - 1].set()
+        return number * 10
+
+    @flow
+    async def fan_out() -> list[int]:
+        found = await asyncio.gather(*(fetch(number) for number in range(4)))
+        await wait_signal("go")
+        return list(found)
+
+    async with worker(either_log, fan_out):
+        handle = await start(either_log, fan_out.bind())
+        gates[3].set()
+        await until_status(handle, "suspended")
+    await handle.signal("go")
+    async with worker(either_log, fan_out):
+        assert await handle.result(10) == [0, 10, 20, 30]
+
+    assert sorted(effects) == [0, 1, 2, 3]
+
+
+async def test_a_plain_function_runs_on_a_thread_and_does_not_hold_the_others_up(log: ExecutionLog) -> None:
+    together = threading.Barrier(3, timeout=10)
+    threads: set[str] = set()
+
+    @step
+    def blocking(number: int) -> str:
+        threads.add(threading.current_thread().name)
+        together.wait()
+        return idempotency_key()
+
+    @flow
+    async def three_at_once() -> list[str]:
+        return list(await asyncio.gather(blocking(1), blocking(2), blocking(3)))
+
+    async with worker(log, three_at_once):
+        keys = await (await start(log, three_at_once.bind())).result(10)
+
+    assert len(set(keys)) == 3
+    assert threading.main_thread().name not in threads
+
+
+@step(process=True)
+def heavy(number: int) -> tuple[int, int]:
+    return os.getpid(), number * 2
+
+
+@flow
+async def compute(number: int) -> tuple[int, int]:
+    return await heavy(number)
+
+
+async def test_a_process_step_runs_in_another_process(log: ExecutionLog) -> None:
+    async with worker(log, compute):
+        pid, doubled = await (await start(log, compute.bind(21))).result(30)
+
+    assert doubled == 42
+    assert pid != os.getpid()
+
+
+@step(process=True)
+def divide(number: int) -> float:
+    return 1 / number
+
+
+@flow
+async def divide_elsewhere(number: int) -> float:
+    return await divide(number)
+
+
+async def test_an_error_in_a_process_step_keeps_its_class(log: ExecutionLog) -> None:
+    async with worker(log, divide_elsewhere):
+        with pytest.raises(ZeroDivisionError):
+            await (await start(log, divide_elsewhere.bind(0))).result(30)
+
+
+def test_an_async_function_cannot_be_a_process_step() -> None:
+    with pytest.raises(UsageError, match="process=True"):
+
+        @step(process=True)
+        async def heavy() -> None: ...
+
+
+async def test_a_process_step_that_cannot_be_found_by_name_is_refused_where_it_is_defined() -> None:
+    """Another process can only import it: a function inside a function would fail at its first run."""
+    with pytest.raises(UsageError, match="module-level"):
+
+        @step(process=True)
+        def inner() -> None: ...
+
+
+async def test_any_callable_can_be_run_as_a_step_without_decoration(log: ExecutionLog) -> None:
+    effects: list[str] = []
+
+    def shout(text: str) -> str:
+        effects.append(text)
+        return text.upper()
+
+    async def whisper(text: str) -> str:
+        effects.append(text)
+        return text.lower()
+
+    @flow
+    async def both() -> list[str]:
+        one = await run_step(shout, "Hello")
+        two = await run_step(whisper, text="World")
+        three = await run_step(lambda: effects.append("lambda"), name="lambda")
+        four = await run_step(json.loads, '{"a": 1}')
+        await wait_signal("go")
+        return [one, two, str(three), str(four)]
+
+    async with worker(log, both):
+        handle = await start(log, both.bind())
+        await until_status(handle, "suspended")
+    await handle.signal("go")
+    async with worker(log, both):
+        assert await handle.result(10) == ["HELLO", "world", "None", "{'a': 1}"]
+
+    assert effects == ["Hello", "World", "lambda"]
+    assert [event.name for event in await log.history("f")][:4] == ["shout", "whisper", "lambda", "loads"]
+
+
+async def test_a_lambda_needs_a_name(log: ExecutionLog) -> None:
+    @flow
+    async def nameless() -> None:
+        await run_step(lambda: None)
+
+    async with worker(log, nameless):
+        with pytest.raises(UsageError, match="name="):
+            await (await start(log, nameless.bind())).result(10)
+
+
+@dataclass
+class Address:
+    street: str
+    number: int
+
+
+@flow_type
+@dataclass
+class Order:
+    id: str
+    address: Address
+    tags: frozenset[str] = frozenset()
+
+    @step
+    async def label(self, copies: int = 1) -> list[Address]:
+        return [self.address] * copies
+
+    @flow
+    async def ship(self, copies: int) -> list[Address]:
+        assert isinstance(self.address, Address), "the stored object is read back by its annotations"
+        return await self.label(copies=copies)
+
+
+async def test_an_object_with_its_methods_is_a_flow_with_typed_data(log: ExecutionLog) -> None:
+    async with worker(log, Order):
+        handle = await start(log, Order("o", Address("High St", 4), frozenset({"a"})).ship.bind(2))
+
+        assert await handle.result(10) == [Address("High St", 4), Address("High St", 4)]
+        assert (await handle.record()).name == "Order.ship"
+
+
+async def test_what_a_step_returns_live_is_what_it_returns_on_replay(log: ExecutionLog) -> None:
+    """The flow gets the decoded copy, live too: sharing an object with the step would differ after a restart."""
+    shared = Address("High St", 4)
+    seen: list[bool] = []
+
+    @step
+    async def find() -> Address:
+        return shared
+
+    @flow
+    async def look() -> None:
+        found = await find()
+        seen.append(found is shared)
+        assert found == shared
+
+    async with worker(log, look):
+        await (await start(log, look.bind())).result(10)
+
+    assert seen == [False]
+
+
+async def test_a_step_called_inside_a_step_is_part_of_it(log: ExecutionLog) -> None:
+    @step
+    async def inner(number: int) -> int:
+        return number + 1
+
+    @step
+    def inner_sync(number: int) -> int:
+        return number + 1
+
+    @step
+    async def outer() -> int:
+        return await inner(1) + await inner_sync(1)
+
+    @flow
+    async def nested() -> int:
+        return await outer()
+
+    async with worker(log, nested):
+        assert await (await start(log, nested.bind())).result(10) == 4
+
+    assert [event.name for event in await log.history("f")] == ["outer"]
+
+
+async def test_a_step_outside_a_flow_says_what_to_do() -> None:
+    @step
+    async def charge() -> None: ...
+
+    with pytest.raises(NotInFlow, match=r"charge\.function"):
+        await charge()
+
+    assert await charge.function() is None
+
+
+async def test_wrong_arguments_of_a_step_are_found_before_anything_runs(log: ExecutionLog) -> None:
+    @step
+    async def charge(amount: int, *, currency: str) -> None: ...
+
+    @flow
+    async def wrong() -> None:
+        await charge(1, 2, currency="EUR")  # type: ignore[call-arg]
+
+    async with worker(log, wrong):
+        with pytest.raises(ArgumentsMismatch, match="charge"):
+            await (await start(log, wrong.bind())).result(10)
+
+    assert await log.history("f") == []
+
+
+async def test_five_hundred_parallel_steps_take_a_few_commits(log: ExecutionLog) -> None:
+    """One group commit serves whatever is ready, so a wide fan-out costs no round trip per step."""
+
+    @step
+    async def noop(number: int) -> int:
+        return number
+
+    @flow
+    async def wide() -> int:
+        return sum(await asyncio.gather(*(noop(number) for number in range(500))))
+
+    async with worker(log, wide):
+        started = time.perf_counter()
+
+        assert await (await start(log, wide.bind())).result(20) == sum(range(500))
+
+        assert time.perf_counter() - started < 5
