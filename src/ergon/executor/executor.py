@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Final, Generic, TypeVar
 
+from ergon.core.codec import encode
 from ergon.core.commit import ClaimedFlow, ClaimRequest, FlowRecord, Lease, NewFlow, Settled
 from ergon.core.failure import rebuild
 from ergon.core.names import check_name
@@ -79,7 +81,7 @@ class Executor(Generic[R]):
         return _chosen(self._target, entry)
 
     async def _take_up(self, call: FlowCall[R], incarnation: Incarnation) -> ClaimedFlow | FlowRecord:
-        """Own the flow: create it, or claim it; an ended one comes back as its record."""
+        """Own the flow: create it, or claim it; one that ended or has nothing to do yet comes back as its record."""
         lease = Lease(incarnation.id, 1)
         new = NewFlow(
             id=self.flow_id,
@@ -111,8 +113,11 @@ class Executor(Generic[R]):
         record = await self._log.find(self.flow_id)
         if record is None:
             raise FlowNotFound(self.flow_id)
-        if record.status.is_terminal or record.status is TaskStatus.PARKED:
+        if record.status.is_terminal or record.status in (TaskStatus.PARKED, TaskStatus.SUSPENDED):
             return record
+        if record.status is TaskStatus.PENDING and record.wake_at is not None:
+            start = encode([{"kind": "start", "name": "", "due": record.wake_at}])
+            return replace(record, status=TaskStatus.SUSPENDED, reason=start)
         raise IllegalMove(
             f"flow {self.flow_id!r} is {record.status}, owned by {record.owner}; it cannot be run here now"
         )

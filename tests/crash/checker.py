@@ -1,0 +1,399 @@
+"""Compare what happened outside with what the log says. Pure: evidence in, violations out.
+
+Evidence is a list of lives: what one process (or all that ran at the same time) wrote to the ledger, and the rows
+that were durable when it ended. The rules are numbered as in the list of promises:
+
+    I1  what was acknowledged exists            I2  a signal is in exactly one wait, in order
+    I3  one result per step, never changed      I4  a step is not started after it was committed
+    I5  a step is started again only if it was open, and none is lost
+    I6  epochs grow                             I7  one owner for each epoch
+    I8  a timer fires once and not early        I13 an end never changes
+    I14 everything ends                         I15 the file is sound
+    I16 nothing unexpected is on stderr
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from tests.crash.ledger import Record
+from tests.crash.snapshot import Row, Snapshot
+
+ANSWERS: Final = frozenset(
+    {"step_completed", "step_failed", "timer_fired", "child_completed", "child_failed"}
+)
+ENDS_ATTEMPT: Final = frozenset({"step_completed", "step_failed", "step_retried"})
+TERMINAL: Final = frozenset({"completed", "failed", "cancelled"})
+
+
+class Violation(NamedTuple):
+    """A promise that was not kept, with the shortest evidence."""
+
+    rule: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Life:
+    """One process from its start to its end, or several at the same time."""
+
+    records: list[Record]
+    after: Snapshot
+    """What was durable when it ended."""
+    killed: bool
+    status: int | None
+    """Exit code or minus the signal; None: it did not end and was killed by the harness."""
+    stderr: str = ""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a scenario must come to."""
+
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    timers: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    may_drop: bool = False
+    reaped: bool = True
+    """A worker was there to the end, so no dead one may still count as alive."""
+    check: Callable[[Snapshot], Iterator[str]] | None = None
+
+
+class Execution(NamedTuple):
+    """One attempt of one step: what may be begun once, and again only when a kill found it open."""
+
+    flow: str
+    op: str
+    flow_attempt: int
+    attempt: int
+
+    @classmethod
+    def of(cls, record: Record) -> Execution:
+        """The execution that a BEGIN or END is about."""
+        return cls(record["flow"], record["op"], record["flow_attempt"], record["attempt"])
+
+    def __str__(self) -> str:
+        return f"{self.flow}/{self.op} (attempt {self.attempt}, attempt {self.flow_attempt} of its flow)"
+
+
+def check(lives: list[Life], expected: Expected) -> list[Violation]:
+    """All rules over all lives, in the order in which one should read them."""
+    rules: tuple[Iterable[Violation], ...] = (
+        _sound(lives),
+        _ended(lives, reaped=expected.reaped),
+        _acknowledged(lives),
+        _unchanged(lives),
+        *(_history(life.after) for life in lives),
+        *(_signals(life.after) for life in lives),
+        _executions(lives, may_drop=expected.may_drop),
+        _seen(lives),
+        _owners(lives),
+        _results(lives, expected),
+        _timers(lives[-1].after, expected),
+        _stderr(lives),
+    )
+    found = list(dict.fromkeys(itertools.chain.from_iterable(rules)))
+    if expected.check is not None:
+        found += [Violation("scenario", text) for text in expected.check(lives[-1].after)]
+    return found
+
+
+# -- the rules -------------------------------------------------------------------------------------------
+
+
+def _sound(lives: list[Life]) -> Iterator[Violation]:
+    for number, life in enumerate(lives):
+        for problem in life.after.problems:
+            yield Violation("I15", f"after life {number}: {problem}")
+
+
+def _ended(lives: list[Life], *, reaped: bool) -> Iterator[Violation]:
+    for number, life in enumerate(lives):
+        if life.status is None:
+            stuck = [f"{row['id']} is {row['status']}" for row in life.after.flows.values()]
+            yield Violation("I14", f"life {number} did not end by itself: {', '.join(stuck)}")
+        elif not life.killed and life.status != 0:
+            yield Violation("I16", f"life {number} ended with {life.status}: {life.stderr[-600:]}")
+    last = lives[-1].after
+    for row in last.flows.values():
+        if row["status"] not in TERMINAL:
+            yield Violation("I14", f"flow {row['id']} is {row['status']} in the end ({row['reason']})")
+    for worker in last.workers.values():
+        if reaped and worker["state"] in ("alive", "draining"):
+            yield Violation("I14", f"worker {worker['id']} is still {worker['state']} after everything ended")
+
+
+def _acknowledged(lives: list[Life]) -> Iterator[Violation]:
+    """I1, I2: what a call of ours returned for is in the rows of that moment and of every later one."""
+    acks: list[Record] = []
+    for number, life in enumerate(lives):
+        acks += [record for record in life.records if record.kind == "ACK"]
+        kept = {(row["flow_id"], row["kind"], row["name"], row["key"]) for row in life.after.inbox}
+        for ack in acks:
+            if ack["what"] == "schedule" and ack["flow"] not in life.after.flows:
+                yield Violation("I1", f"{ack}, but after life {number} there is no such flow")
+            elif ack["what"] == "signal" and (ack["flow"], "signal", ack["name"], ack["key"]) not in kept:
+                yield Violation("I2", f"{ack}, but after life {number} there is no such message")
+            elif ack["what"] == "cancel" and (ack["flow"], "cancel", "", "cancel") not in kept:
+                yield Violation("I12", f"{ack}, but after life {number} there is no such message")
+
+
+def _unchanged(lives: list[Life]) -> Iterator[Violation]:
+    """I3, I13: histories only grow, ends never change."""
+    for number, (life, later) in enumerate(itertools.pairwise(lives)):
+        for id, flow in life.after.flows.items():
+            now = later.after.flows.get(id)
+            if now is None:
+                yield Violation("I1", f"flow {id} was there after life {number} and is gone")
+                continue
+            events = life.after.events[id]
+            for before, after in itertools.zip_longest(events, later.after.events[id][: len(events)]):
+                if before != after:
+                    yield Violation(
+                        "I3", f"flow {id}: an event changed after life {number}: {before} is now {after}"
+                    )
+            fixed = ["name", "input", "created_at", "parent_id", "parent_op"]
+            if flow["status"] in TERMINAL:
+                fixed += ["status", "output", "ended_at"]
+            for column in fixed:
+                if flow[column] != now[column]:
+                    yield Violation(
+                        "I13",
+                        f"flow {id}: {column} was {flow[column]!r} after life {number} and is {now[column]!r}",
+                    )
+            if now["epoch"] < flow["epoch"]:
+                yield Violation("I6", f"flow {id}: its epoch fell from {flow['epoch']} to {now['epoch']}")
+
+
+def _history(rows: Snapshot) -> Iterator[Violation]:
+    """I3: events without a gap, one answer for each operation, one child for each that was asked for."""
+    for id, events in rows.events.items():
+        if [event["seq"] for event in events] != list(range(1, len(events) + 1)):
+            yield Violation("I3", f"flow {id}: its events are numbered {[event['seq'] for event in events]}")
+        for flow_attempt in _by_flow_attempt(events):
+            answers = Counter(event["op"] for event in flow_attempt if event["kind"] in ANSWERS)
+            waits = Counter(
+                (event["op"], event["name"]) for event in flow_attempt if event["kind"] == "step_waited"
+            )
+            retries = Counter(
+                (event["op"], event["attempt"]) for event in flow_attempt if event["kind"] == "step_retried"
+            )
+            for counts in (answers, waits, retries):
+                for what, count in counts.items():
+                    if count > 1:
+                        yield Violation("I3", f"flow {id}: operation {what} was answered {count} times")
+    asked = Counter((row["parent_id"], row["parent_op"]) for row in rows.flows.values() if row["parent_id"])
+    for (parent, op), count in asked.items():
+        if count > 1:
+            yield Violation("I3", f"flow {parent}: operation {op} has {count} children")
+
+
+def _signals(rows: Snapshot) -> Iterator[Violation]:
+    """I2: at every moment, what the history has of a name is what the inbox says was taken of it, in order."""
+    taken: dict[tuple[str, str], list[str]] = defaultdict(list)
+    left: dict[tuple[str, str], int] = {}
+    for message in rows.inbox:
+        where = (message["flow_id"], message["name"])
+        if message["kind"] != "signal":
+            continue
+        if message["consumed_seq"] is None:
+            left[where] = message["id"]
+            continue
+        taken[where].append(message["payload"])
+        if where in left:
+            yield Violation("I2", f"signal {message['id']} of {where} was taken before {left[where]}")
+    heard = _heard(rows)
+    for where in taken.keys() | heard.keys():
+        if taken[where] != heard[where]:
+            both = f"taken from the inbox {taken[where]}, in the history {heard[where]}"
+            yield Violation("I2", f"signals of {where}: {both}")
+
+
+def _heard(rows: Snapshot) -> dict[tuple[str, str], list[str]]:
+    """Signals in histories, by flow and name; those that a retried flow sees again count once."""
+    heard: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for id, events in rows.events.items():
+        for event in events:
+            if event["kind"] == "signal_received" and event["digest"] != "again":
+                heard[id, event["name"]].append(event["payload"])
+            elif event["kind"] == "step_waited" and event["name"].startswith("signal:"):
+                heard[id, event["name"][len("signal:") :].rpartition("#")[0]].append(event["payload"])
+    return heard
+
+
+def _executions(lives: list[Life], *, may_drop: bool) -> Iterator[Violation]:
+    """I4, I5: an execution begins once in a life, again only if the kill before found it open, and none is lost."""
+    verified = [record.number for life in lives for record in life.records if record.kind == "VERIFY"]
+    settled: set[Execution] = set()
+    first: dict[Execution, Record] = {}
+    for number, life in enumerate(lives):
+        begun: set[Execution] = set()
+        for record in life.records:
+            if record.kind != "BEGIN":
+                continue
+            execution = Execution.of(record)
+            earlier = first.setdefault(execution, record)
+            if execution in settled:
+                yield Violation(
+                    "I4", f"{record}: it began again though its end was durable before life {number}"
+                )
+            if execution in begun:
+                yield Violation(
+                    "I5", f"{record}: it began twice in life {number}, without a crash in between"
+                )
+            asked = any(earlier.number < at < record.number for at in verified)
+            if record["amo"] and earlier is not record and not asked:
+                yield Violation("I5", f"{record}: at most once, but it began before: {earlier}")
+            begun.add(execution)
+        settled |= _settled(life.after)
+    if not may_drop:
+        yield from _lost(lives[-1].after, first)
+
+
+def _lost(final: Snapshot, first: dict[Execution, Record]) -> Iterator[Violation]:
+    """I5: what began has an answer. That of an interrupted at-most-once step may bear another attempt's number."""
+    answered = {
+        (id, event["op"])
+        for id, events in final.events.items()
+        for event in events
+        if event["kind"] in ANSWERS
+    }
+    for execution, record in first.items():
+        if (execution.flow, execution.op) not in answered:
+            yield Violation("I5", f"{execution} began ({record}) and was never settled: it is lost")
+
+
+def _settled(rows: Snapshot) -> set[Execution]:
+    """The attempts whose end is durable."""
+    found = set()
+    for id, events in rows.events.items():
+        for flow_attempt, part in enumerate(_by_flow_attempt(events), 1):
+            for event in part:
+                if event["kind"] in ENDS_ATTEMPT:
+                    found.add(Execution(id, event["op"], flow_attempt, event["attempt"]))
+    return found
+
+
+def _seen(lives: list[Life]) -> Iterator[Violation]:
+    """I3: what a flow gave to a step, or made its result of, was durable by then; so no crash can change it."""
+    for number, life in enumerate(lives):
+        durable = _payload_tokens(life.after)
+        for record in life.records:
+            for token in record.get("saw") or ():
+                if token not in durable:
+                    yield Violation(
+                        "I3", f"{record}: it was given {token}, which is not durable after life {number}"
+                    )
+
+
+def _payload_tokens(rows: Snapshot) -> set[str]:
+    return {
+        token
+        for events in rows.events.values()
+        for event in events
+        if event["payload"] is not None
+        for token in _tokens(event["payload"])
+    }
+
+
+def _tokens(payload: str) -> Iterator[str]:
+    value = json.loads(payload)
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):  # a child's outcome, as a step's wait keeps it
+        yield from (str(part) for part in value.values() if isinstance(part, str))
+
+
+def _owners(lives: list[Life]) -> Iterator[Violation]:
+    """I7: each epoch of a flow has one owner."""
+    owners: dict[tuple[str, int], tuple[str, int]] = {}
+    for life in lives:
+        for record in life.records:
+            if record.kind == "BEGIN":
+                where, who = (record["flow"], record["epoch"]), (record["owner"], record.pid)
+                if owners.setdefault(where, who) != who:
+                    yield Violation("I7", f"{record}: epoch {where} belongs to {owners[where]}")
+
+
+def _results(lives: list[Life], expected: Expected) -> Iterator[Violation]:
+    """I1, I3, I13: the right labels, made of committed tokens, the same for everyone who asked."""
+    told: dict[str, Record] = {}
+    for life in lives:
+        for record in life.records:
+            if record.kind == "RESULT":
+                before = told.setdefault(record["flow"], record)
+                if before["value"] != record["value"]:
+                    yield Violation("I13", f"{record} contradicts {before}")
+    for id, labels in expected.labels.items():
+        yield from _result(lives[-1].after, id, labels, told.get(id))
+
+
+def _result(final: Snapshot, id: str, labels: tuple[str, ...], told: Record | None) -> Iterator[Violation]:
+    row = final.flows.get(id)
+    if row is None:
+        yield Violation("I1", f"flow {id} does not exist in the end")
+        return
+    if row["status"] != "completed":
+        yield Violation("I14", f"flow {id} is {row['status']}: {row['output'] or row['reason']}")
+        return
+    tokens = json.loads(row["output"])
+    if tuple(token.split(".")[0] for token in tokens) != labels:
+        yield Violation("I1", f"flow {id} returned {tokens}; {labels} was expected")
+    for token in set(tokens) - _payload_tokens(final):
+        yield Violation("I3", f"flow {id} returned {token}, which no event holds")
+    if told is not None and told["value"] != tokens:
+        yield Violation("I13", f"{told} is not what the log holds: {tokens}")
+
+
+def _timers(final: Snapshot, expected: Expected) -> Iterator[Violation]:
+    """I8: as many timers as were waited for, none early. Each is armed when the event before it is delivered."""
+    for id, lasts in expected.timers.items():
+        events = final.events.get(id, [])
+        fired = [
+            (before, event) for before, event in itertools.pairwise(events) if event["kind"] == "timer_fired"
+        ]
+        if len(fired) != len(lasts):
+            yield Violation("I8", f"flow {id}: {len(fired)} timers fired, {len(lasts)} were waited for")
+        for (before, event), seconds in zip(fired, lasts, strict=False):
+            if event["at"] < before["at"] + seconds - 1e-6:
+                early = before["at"] + seconds - event["at"]
+                yield Violation("I8", f"flow {id}: timer {event['op']} fired {early * 1000:.1f} ms early")
+
+
+_ALARMS: Final = (
+    "Traceback",
+    "never retrieved",
+    "was destroyed but it is pending",
+    "was never awaited",
+    "Exception ignored",
+    "Fatal Python error",
+    "its commit failed",
+    "is parked",
+    "NonDeterminism",
+)
+
+
+def _stderr(lives: list[Life]) -> Iterator[Violation]:
+    """I16: no error that nobody expected."""
+    for number, life in enumerate(lives):
+        for alarm in _ALARMS:
+            if alarm in life.stderr:
+                at = life.stderr.index(alarm)
+                yield Violation("I16", f"life {number} wrote: {life.stderr[max(at - 300, 0) : at + 900]}")
+                break
+
+
+def _by_flow_attempt(events: list[Row]) -> list[list[Row]]:
+    parts: list[list[Row]] = [[]]
+    for event in events:
+        parts[-1].append(event)
+        if event["kind"] == "flow_retried":
+            parts.append([])
+    return parts

@@ -1,0 +1,27 @@
+"""One process to fork from for each pytest process, and a folder in memory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crash.crashing import MODULES, Crasher, scratch
+from tests.crash.processes import Zygote
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    with Zygote(MODULES) as started:
+        yield started
+
+
+@pytest.fixture
+def crasher(zygote: Zygote, tmp_path: Path) -> Iterator[Crasher]:
+    """Runs cases; the files of those that went wrong stay."""
+    folder = scratch(tmp_path)
+    yield Crasher(zygote, folder)
+    if folder != tmp_path and not any(folder.iterdir()):
+        shutil.rmtree(folder)

@@ -1,0 +1,477 @@
+"""The example flows that are killed at every point, each with its client and what must come out.
+
+Steps leave traces outside (`effect`) and return tokens that no other execution returns, so the checker sees which
+execution's result a flow has used. A flow returns the tokens it collected; `labels` says which, in which order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ergon import (
+    DID_NOT_HAPPEN,
+    Completed,
+    Executor,
+    Outcome,
+    RetryPolicy,
+    ScheduleOptions,
+    StepInterrupted,
+    attempt,
+    flow,
+    idempotency_key,
+    invoke,
+    patched,
+    schedule_timer,
+    step,
+    wait_signal,
+)
+from tests.crash.program import Stage, effect, effecting, happened_before, note
+from tests.crash.snapshot import Snapshot
+
+Check = Callable[[Snapshot], Iterator[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """A client, the flows its worker runs, and what must come out."""
+
+    main: Callable[[Stage], Awaitable[None]]
+    flows: tuple[Any, ...] = ()
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """For each flow id: the labels of the tokens in its result, in order (sorted for sets of branches)."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """For the worker."""
+    timers: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """For each flow id: how long each of its timers lasts, in the order they fire."""
+    may_drop: bool = False
+    """Open steps may be given up: the flow is cancelled, or stops waiting."""
+    check: Check | None = None
+    """What else must hold of the final rows."""
+    quiet: bool = True
+    """Nothing but warnings of the worker may be on stderr."""
+
+
+@step
+async def act(label: str, saw: list[str]) -> str:
+    return await effect(label, *saw)
+
+
+# -- sequential ------------------------------------------------------------------------------------------
+
+
+@flow
+async def sequential(name: str) -> list[str]:
+    tokens: list[str] = []
+    for number in range(4):
+        tokens.append(await act(f"s{number}", tokens))
+    return tokens
+
+
+async def _one_sequential(stage: Stage) -> None:
+    await stage.result(await stage.schedule(sequential.bind("x"), "f"))
+
+
+# -- parallel --------------------------------------------------------------------------------------------
+
+
+@step
+async def act_slowly(label: str, saw: list[str], seconds: float) -> str:
+    return await effect(label, *saw, seconds=seconds)
+
+
+@step
+def act_on_thread(label: str, saw: list[str]) -> str:
+    with effecting(label, *saw) as token:
+        return token
+
+
+@flow
+async def parallel() -> list[str]:
+    first = await act("p0", [])
+    branches = [act_slowly(f"p{n}", [first], 0.002 * (5 - n)) for n in range(1, 4)]
+    tokens = await asyncio.gather(*branches, act_on_thread("p4", [first]))
+    async with asyncio.TaskGroup() as group:
+        more = [group.create_task(act(f"p{n}", tokens)) for n in (5, 6)]
+    return [first, *tokens, *(task.result() for task in more)]
+
+
+async def _one_parallel(stage: Stage) -> None:
+    await stage.result(await stage.schedule(parallel.bind(), "f"))
+
+
+# -- retries ---------------------------------------------------------------------------------------------
+
+TRIES: Final = RetryPolicy(attempts_max=3, backoff="fixed", first_delay_seconds=0.005)
+
+
+@step(retry=TRIES)
+async def act_at_last(label: str, saw: list[str], good: int) -> str:
+    return await effect(label, *saw, fail="not yet" if attempt() < good else "")
+
+
+@flow
+async def retrying() -> list[str]:
+    tokens = [await act_at_last("r0", [], 3)]
+    try:
+        await act_at_last("r1", tokens, 9)
+    except Exception as error:
+        tokens.append(await act(f"r2 after {error}", tokens))
+    return tokens
+
+
+async def _one_retrying(stage: Stage) -> None:
+    await stage.result(await stage.schedule(retrying.bind(), "f"))
+
+
+# -- timers ----------------------------------------------------------------------------------------------
+
+
+@flow
+async def timing() -> list[str]:
+    tokens = [await act("t0", [])]
+    await asyncio.sleep(0.03)
+    tokens.append(await act("t1", tokens))
+    try:
+        async with asyncio.timeout(0.02):
+            await wait_signal("never")
+    except TimeoutError:
+        tokens.append(await act("t2", tokens))
+    return tokens
+
+
+async def _one_timing(stage: Stage) -> None:
+    await stage.result(await stage.schedule(timing.bind(), "f"))
+
+
+# -- signals ---------------------------------------------------------------------------------------------
+
+
+@flow
+async def signalled() -> list[str]:
+    tokens = [await act("g0", [])]
+    async with asyncio.timeout(60):
+        tokens.append(await wait_signal("go", str))
+        tokens.append(await act("g1", tokens))
+        tokens.append(await wait_signal("go", str))
+    tokens.append(await wait_signal("end", str))
+    tokens.append(await act("g2", tokens))
+    return tokens
+
+
+async def _one_signalled(stage: Stage) -> None:
+    handle = await stage.schedule(signalled.bind(), "f")
+    await stage.signal(handle, "go", "one.1", key="k1")
+    await stage.signal(handle, "end", "end.3", key="k3")
+    await stage.until("BEGIN", label="g1")
+    await stage.signal(handle, "go", "two.2", key="k2")
+    await stage.signal(handle, "go", "one.1", key="k1")
+    await stage.result(handle)
+
+
+# -- children --------------------------------------------------------------------------------------------
+
+
+@flow
+async def child(label: str) -> str:
+    return await act(label, [])
+
+
+@flow
+async def parent() -> list[str]:
+    first = await child("c0")
+    handles = [invoke(child.bind(f"c{n}")) for n in (1, 2)]
+    tokens = await asyncio.gather(*(handle.result() for handle in handles))
+    return [first, *tokens, await act("c3", [first, *tokens])]
+
+
+async def _one_parent(stage: Stage) -> None:
+    await stage.result(await stage.schedule(parent.bind(), "f"))
+
+
+def _three_children(final: Snapshot) -> Iterator[str]:
+    children = [found for found in final.flows.values() if found["parent_id"] == "f"]
+    if len(children) != 3:
+        yield f"3 children were asked for, {len(children)} exist: {[found['id'] for found in children]}"
+
+
+# -- durable waits inside a step ---------------------------------------------------------------------------
+
+
+@step
+async def act_and_wait(label: str, saw: list[str]) -> str:
+    with effecting(label, *saw) as token:
+        await schedule_timer(0.02)
+        value = await wait_signal("inside", str)
+        note("SAW", key=idempotency_key(), value=value)
+        await schedule_timer(0.01)
+        return f"{token}+{value}"
+
+
+@flow
+async def waiting_inside() -> list[str]:
+    tokens = [await act_and_wait("w0", [])]
+    tokens.append(await act("w1", tokens))
+    return tokens
+
+
+async def _one_waiting_inside(stage: Stage) -> None:
+    handle = await stage.schedule(waiting_inside.bind(), "f")
+    await stage.signal(handle, "inside", "inside.1", key="k1")
+    await stage.result(handle)
+
+
+# -- at most once ----------------------------------------------------------------------------------------
+
+
+@step(at_most_once=True)
+async def act_once(label: str, saw: list[str]) -> str:
+    return await effect(label, *saw, amo=True)
+
+
+@flow
+async def once() -> list[str]:
+    tokens = [await act("o0", [])]
+    try:
+        tokens.append(await act_once("o1", tokens))
+    except StepInterrupted:
+        tokens.append(await act("o1", tokens))
+    tokens.append(await act("o2", tokens))
+    return tokens
+
+
+async def _one_once(stage: Stage) -> None:
+    await stage.result(await stage.schedule(once.bind(), "f"))
+
+
+def look_outside(label: str, saw: list[str]) -> Any:
+    """Verify: did the effect happen? Here it did when the body ended; then another token stands for it."""
+    note("VERIFY", key_label=label)
+    if happened_before("END", label=label):
+        from ergon import Happened
+
+        return Happened(result=f"{label}.verified")
+    return DID_NOT_HAPPEN
+
+
+@step(at_most_once=True, verify=look_outside)
+async def act_once_verified(label: str, saw: list[str]) -> str:
+    return await effect(label, *saw, amo=True)
+
+
+@flow
+async def once_verified() -> list[str]:
+    tokens = [await act("v0", [])]
+    tokens.append(await act_once_verified("v1", tokens))
+    tokens.append(await act("v2", tokens))
+    return tokens
+
+
+async def _one_once_verified(stage: Stage) -> None:
+    await stage.result(await stage.schedule(once_verified.bind(), "f"))
+
+
+# -- the flow's own retry --------------------------------------------------------------------------------
+
+
+@flow(retry=RetryPolicy(attempts_max=3, backoff="fixed", first_delay_seconds=0.01))
+async def flow_retrying() -> list[str]:
+    tokens = [await act("x0", [])]
+    tokens.append(await wait_signal("go", str))
+    tokens.append(await act_at_third("x1", tokens))
+    return tokens
+
+
+@step
+async def act_at_third(label: str, saw: list[str]) -> str:
+    with effecting(label, *saw) as token:
+        from ergon.flows.context import step_context
+
+        body: Any = step_context.get()
+        if body.run.machine.attempt < 3:
+            raise RuntimeError("not in this attempt of the flow")
+        return token
+
+
+async def _one_flow_retrying(stage: Stage) -> None:
+    handle = await stage.schedule(flow_retrying.bind(), "f")
+    await stage.signal(handle, "go", "go.1", key="k1")
+    await stage.result(handle)
+
+
+# -- cancel with clean-up --------------------------------------------------------------------------------
+
+
+@flow
+async def cancelled() -> list[str]:
+    first = await act("k0", [])
+    try:
+        await act_slowly("k1", [first], 5.0)
+    finally:
+        second = await act("k2", [first])
+        await act("k3", [first, second])
+    return []
+
+
+async def _one_cancelled(stage: Stage) -> None:
+    handle = await stage.schedule(cancelled.bind(), "f")
+    await stage.until("BEGIN", label="k1")
+    await stage.cancel(handle, "changed my mind")
+    await stage.result(handle)
+
+
+def _cleaned_up(final: Snapshot) -> Iterator[str]:
+    if final.flows["f"]["status"] != "cancelled":
+        yield f"flow f was cancelled, but is {final.flows['f']['status']}"
+    done = [event["op"] for event in final.events["f"] if event["kind"] == "step_completed"]
+    if len(done) != 3:
+        yield f"k0 and the clean-up k2, k3 must have completed, but these did: {done}"
+
+
+# -- patched ---------------------------------------------------------------------------------------------
+
+
+@flow
+async def patching() -> list[str]:
+    tokens = [await act("n0", [])]
+    if patched("new-way"):
+        tokens.append(await act("n1", tokens))
+    if patched("second"):
+        tokens.append(await act("n2", tokens))
+    return tokens
+
+
+async def _one_patching(stage: Stage) -> None:
+    await stage.result(await stage.schedule(patching.bind(), "f"))
+
+
+def _patches(final: Snapshot) -> Iterator[str]:
+    names = [event["name"] for event in final.events["f"] if event["kind"] == "patched"]
+    if sorted(names) != ["new-way", "second"]:
+        yield f"each patch is recorded once, but these are: {names}"
+
+
+# -- several flows on one worker ---------------------------------------------------------------------------
+
+
+@flow
+async def small(label: str) -> list[str]:
+    first = await act(label, [])
+    return [first, await act(f"{label}+", [first])]
+
+
+async def _several(stage: Stage) -> None:
+    ids = [f"q{n}" for n in range(3)]
+    handles = [
+        await stage.schedule(small.bind(id), id, options=ScheduleOptions(priority=n))
+        for n, id in enumerate(ids)
+    ]
+    await asyncio.gather(*(stage.result(handle) for handle in handles))
+
+
+# -- Executor.run ----------------------------------------------------------------------------------------
+
+
+async def _executor(stage: Stage) -> None:
+    outcome: Outcome[list[str]] = await Executor(sequential.bind("x"), stage.log, "f").run()
+    assert isinstance(outcome, Completed)
+    note("RESULT", flow="f", value=outcome.result)
+
+
+async def _executor_that_suspends(stage: Stage) -> None:
+    executor: Executor[list[str]] = Executor(timing.bind(), stage.log, "f")
+    while not isinstance(outcome := await executor.run(), Completed):
+        due = min((wait["due"] for wait in outcome.waits if "due" in wait), default=0.0)
+        await asyncio.sleep(max(due - stage.log.now(), 0.001))
+    note("RESULT", flow="f", value=outcome.result)
+
+
+# -- out of memory and back --------------------------------------------------------------------------------
+
+
+@flow
+async def evicted() -> list[str]:
+    tokens = [await act("e0", [])]
+    await asyncio.sleep(0.06)
+    tokens.append(await act("e1", tokens))
+    tokens.append(await wait_signal("go", str))
+    tokens.append(await act("e2", tokens))
+    return tokens
+
+
+async def _one_evicted(stage: Stage) -> None:
+    handle = await stage.schedule(evicted.bind(), "f")
+    await stage.until("END", label="e1")
+    await asyncio.sleep(0.03)  # long enough to leave memory again
+    await stage.signal(handle, "go", "go.1", key="k1")
+    await stage.result(handle)
+
+
+# -- drained by SIGTERM ------------------------------------------------------------------------------------
+
+
+@step
+async def act_under_sigterm(label: str, saw: list[str]) -> str:
+    with effecting(label, *saw) as token:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.01)
+        return token
+
+
+@flow
+async def drained() -> list[str]:
+    tokens = [await act("d0", [])]
+    tokens.append(await act_under_sigterm("d1", tokens))
+    tokens.append(await act("d2", tokens))
+    return tokens
+
+
+async def _one_drained(stage: Stage) -> None:
+    await stage.result(await stage.schedule(drained.bind(), "f"))
+
+
+def _letters(prefix: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{prefix}{n}" for n in range(count))
+
+
+SCENARIOS: Final[dict[str, Scenario]] = {
+    "sequential": Scenario(main=_one_sequential, flows=(sequential,), labels={"f": _letters("s", 4)}),
+    "parallel": Scenario(main=_one_parallel, flows=(parallel,), labels={"f": _letters("p", 7)}),
+    "retries": Scenario(main=_one_retrying, flows=(retrying,), labels={"f": ("r0", "r2 after not yet")}),
+    "timer": Scenario(
+        main=_one_timing, flows=(timing,), labels={"f": _letters("t", 3)}, timers={"f": (0.03, 0.02)}
+    ),
+    "signal": Scenario(
+        main=_one_signalled, flows=(signalled,), labels={"f": ("g0", "one", "g1", "two", "end", "g2")}
+    ),
+    "children": Scenario(
+        main=_one_parent, flows=(parent, child), labels={"f": _letters("c", 4)}, check=_three_children
+    ),
+    "waits-in-step": Scenario(main=_one_waiting_inside, flows=(waiting_inside,), labels={"f": ("w0", "w1")}),
+    "at-most-once": Scenario(main=_one_once, flows=(once,), labels={"f": _letters("o", 3)}),
+    "at-most-once-verified": Scenario(
+        main=_one_once_verified, flows=(once_verified,), labels={"f": _letters("v", 3)}
+    ),
+    "flow-retry": Scenario(main=_one_flow_retrying, flows=(flow_retrying,), labels={"f": ("x0", "go", "x1")}),
+    "cancel": Scenario(main=_one_cancelled, flows=(cancelled,), may_drop=True, check=_cleaned_up),
+    "patched": Scenario(
+        main=_one_patching, flows=(patching,), labels={"f": _letters("n", 3)}, check=_patches
+    ),
+    "queue": Scenario(main=_several, flows=(small,), labels={f"q{n}": (f"q{n}", f"q{n}+") for n in range(3)}),
+    "executor": Scenario(main=_executor, labels={"f": _letters("s", 4)}),
+    "executor-suspends": Scenario(
+        main=_executor_that_suspends, labels={"f": _letters("t", 3)}, timers={"f": (0.03, 0.02)}
+    ),
+    "eviction": Scenario(
+        main=_one_evicted,
+        flows=(evicted,),
+        labels={"f": ("e0", "e1", "go", "e2")},
+        options={"evict_after_seconds": 0.01},
+        timers={"f": (0.06,)},
+    ),
+    "drain": Scenario(main=_one_drained, flows=(drained,), labels={"f": _letters("d", 3)}),
+}
