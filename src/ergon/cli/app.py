@@ -1,0 +1,136 @@
+"""Find the verb, run it, and turn whatever it raises into one line and an exit code.
+
+A verb's module is imported when the verb is used, so that `ergon why` does not pay for `ergon demo`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final, NoReturn, TextIO
+
+import click
+
+from ergon.cli.problems import BAD_INPUT, FAILED, INTERNAL, INTERRUPTED, OK, BadInput, Problem, near
+from ergon.errors import ErgonError, FlowNotFound
+
+VERBS: Final = {
+    "demo": "demo",
+    "run": "run",
+    "worker": "worker",
+    "ls": "listing",
+    "show": "show",
+    "why": "show",
+    "inbox": "show",
+    "signal": "acts",
+    "cancel": "acts",
+    "kill": "acts",
+    "pause": "acts",
+    "resume": "acts",
+    "retry": "acts",
+    "delete": "acts",
+    "workers": "worker",
+    "doctor": "doctor",
+}
+"""Each verb and the module of this package it lives in."""
+
+
+class Verbs(click.Group):
+    """The verbs, imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        found: click.Command = getattr(import_module(f"ergon.cli.{VERBS[cmd_name]}"), cmd_name)
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            raise BadInput(
+                f"there is no verb {args[0]!r}{near(args[0], VERBS)} `ergon --help` lists all of them"
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="ergon", prog_name="ergon")
+def cli() -> None:
+    """Run durable flows, look at them, and act on them.
+
+    The log comes from --log, else from the environment's ERGON_LOG, else it is ergon.db in this directory.
+
+    Exit codes: 0 done; 1 the flow failed, something is wrong, or nothing was found as asked; 2 bad input;
+    70 a mistake in Ergon; 130 interrupted. ERGON_DEBUG=1 shows tracebacks. NO_COLOR is honoured.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        _never_fail_on_a_character(stream)
+    sys.exit(call(arguments))
+
+
+def call(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    debug = os.environ.get("ERGON_DEBUG", "") not in ("", "0")
+    try:
+        answer = cli.main(arguments, prog_name="ergon", standalone_mode=False)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _reader_is_gone()
+    except Exception as error:
+        if debug:
+            raise
+        code, line = sentence_of(error)
+        print(f"ergon: {line}", file=sys.stderr)
+        return code
+    return answer if isinstance(answer, int) else OK
+
+
+def sentence_of(error: Exception) -> tuple[int, str]:
+    """The exit code for an error and the line to show."""
+    match error:
+        case Problem():
+            return error.exit_code, str(error)
+        case click.ClickException():
+            return BAD_INPUT, _of_click(error)
+        case FlowNotFound():
+            return FAILED, str(error)
+        case ErgonError():
+            return BAD_INPUT, str(error)
+        case _:
+            return INTERNAL, (
+                f"{type(error).__name__}: {error}. This is a mistake in Ergon; ERGON_DEBUG=1 shows where it happened"
+            )
+
+
+def _of_click(error: click.ClickException) -> str:
+    """Click's complaint, with the verb's own help as the next move."""
+    text = re.sub(r"\s*\n\s*", " ", error.format_message()).rstrip(".")
+    text = re.sub(r" Did you mean (.*?)\?$", r"; did you mean \1?", text[:1].lower() + text[1:])
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{text} (`{context.command_path} --help` says more)" if context is not None else text
+
+
+def _never_fail_on_a_character(stream: TextIO) -> None:
+    """A name that the terminal cannot show is shown escaped."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def _reader_is_gone() -> int:
+    """`ergon ls | head`: nobody reads any more, which is no error of ours."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return OK

@@ -1,0 +1,191 @@
+"""`ergon doctor`: say whether a log is healthy and what it survives."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import click
+
+from ergon.cli.options import asynchronous, json_option, log_option, opened, path_of
+from ergon.cli.output import clean, console, cut, print_json, size
+from ergon.cli.problems import FAILED, OK, BadInput
+from ergon.cli.worker import state_of
+from ergon.core.commit import FlowFilter, WorkerRecord
+from ergon.core.status import TaskStatus
+from ergon.errors import StoreError
+from ergon.storage.log import ExecutionLog
+
+FREE_BYTES_MIN: Final = 200_000_000
+SHOWN_MAX: Final = 5
+
+
+class Finding(NamedTuple):
+    """One line of the report."""
+
+    name: str
+    state: str
+    """ok, note (worth knowing) or wrong."""
+    fact: str
+
+
+@click.command(short_help="Say whether a log is healthy and what it survives.")
+@log_option
+@json_option
+@asynchronous
+async def doctor(url: str | None, as_json: bool) -> int:
+    r"""Say whether a log is healthy and what it survives. Exits 1 when something is wrong.
+
+    \b
+    --json prints {ok: true or false, checks: [{name, state, fact}]}; state is ok, note or wrong.
+    """
+    findings = [
+        Finding("Python", "ok", f"{sys.version.split()[0]} at {sys.executable}"),
+        Finding("SQLite", "ok", sqlite3.sqlite_version),
+    ]
+    try:
+        async with opened(url) as log:
+            findings = [findings[0], *await _examine(log)]
+    except BadInput:
+        raise
+    except StoreError as error:
+        findings.append(Finding("log", "wrong", str(error)))
+    healthy = all(finding.state != "wrong" for finding in findings)
+    if as_json:
+        print_json({"ok": healthy, "checks": [finding._asdict() for finding in findings]})
+    else:
+        _print(findings)
+    return OK if healthy else FAILED
+
+
+async def _examine(log: ExecutionLog) -> list[Finding]:
+    counts = await log.count(FlowFilter())
+    workers = [(worker, state_of(worker, log.now())) for worker in await log.workers()]
+    return [
+        *await _durability(log),
+        *_place(path_of(log)),
+        *await _workers(log, workers),
+        _counts(counts),
+        *await _parked(log),
+        *await _stuck(log, workers),
+    ]
+
+
+async def _durability(log: ExecutionLog) -> list[Finding]:
+    found = await log.durability()
+    settings = dict(found.settings)
+    version = settings.pop("sqlite_version", sqlite3.sqlite_version)
+    affected, _, policy = settings.pop("walreset_affected", "no").partition("; ")
+    bug = (
+        "has the WAL-reset bug, which Ergon's checkpoints avoid"
+        if affected == "yes"
+        else "free of the WAL-reset bug"
+    )
+    filesystem = settings.pop("filesystem", "unknown")
+    backed = ", ".join(f"{name}={value}" for name, value in settings.items())
+    low = found.level in ("D0", "D1", "D2")
+    return [
+        Finding("SQLite", "note" if affected == "yes" else "ok", f"{version}, {bug}"),
+        *([Finding("checkpoints", "ok", policy.removeprefix("checkpoints "))] if policy else []),
+        Finding("file system", "ok", filesystem),
+        Finding(
+            "durability",
+            "note" if low else "ok",
+            f"{found.level}: survives {SURVIVES[found.level]} ({backed})",
+        ),
+        *(Finding("durability", "note", text) for text in found.notes if "WAL-reset" not in text),
+    ]
+
+
+SURVIVES: Final = {
+    "D0": "nothing: it ends with its process",
+    "D1": "worker crashes",
+    "D2": "worker crashes and a crash of the database",
+    "D3": "worker crashes, a crash of the system and power loss",
+    "D4": "worker crashes, power loss and the loss of the machine",
+}
+
+
+def _place(path: Path | None) -> list[Finding]:
+    if path is None:
+        return []
+    wal = path.with_name(path.name + "-wal")
+    bytes_wal = wal.stat().st_size if wal.exists() else 0
+    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)
+    free = shutil.disk_usage(path.parent).free
+    return [
+        Finding("log", "ok", f"{path}, {size(path.stat().st_size)}, WAL {size(bytes_wal)}"),
+        Finding(
+            "writable",
+            "ok" if writable else "wrong",
+            "yes" if writable else "no: give this user write rights",
+        ),
+        Finding("free space", "ok" if free >= FREE_BYTES_MIN else "wrong", size(free)),
+    ]
+
+
+async def _workers(log: ExecutionLog, workers: list[tuple[WorkerRecord, str]]) -> list[Finding]:
+    states = Counter(state for _, state in workers)
+    alive = [
+        f"{worker.name} (pid {worker.pid})" for worker, state in workers if state in ("alive", "draining")
+    ]
+    fact = f"{len(alive)} alive" + (f": {', '.join(alive[:SHOWN_MAX])}" if alive else "")
+    findings = [Finding("workers", "ok", f"{fact}; {states['dead']} died, {states['stopped']} stopped")]
+    dead = {worker.id for worker, state in workers if state == "dead"}
+    running, _ = await log.list(FlowFilter(statuses=(TaskStatus.RUNNING,)), limit=1000)
+    orphans = [flow.id for flow in running if flow.owner in dead]
+    if orphans:
+        findings.append(
+            Finding(
+                "orphans",
+                "note" if alive else "wrong",
+                f"{len(orphans)} flows belong to a dead worker ({_some(orphans)}); the next worker takes over",
+            )
+        )
+    return findings
+
+
+def _counts(counts: dict[TaskStatus, int]) -> Finding:
+    parts = [f"{count:,} {status}" for status, count in counts.items() if count]
+    return Finding("flows", "ok", ", ".join(parts) or "none yet")
+
+
+async def _parked(log: ExecutionLog) -> list[Finding]:
+    parked, more = await log.list(FlowFilter(statuses=(TaskStatus.PARKED,)), limit=SHOWN_MAX)
+    found = [Finding("parked", "wrong", f"{flow.id}: {cut(flow.reason, 200)}") for flow in parked]
+    if more is not None:
+        found.append(Finding("parked", "wrong", "and more: ergon ls --status parked"))
+    return found
+
+
+async def _stuck(log: ExecutionLog, workers: list[tuple[WorkerRecord, str]]) -> list[Finding]:
+    """Flows that are ready while nobody alive has their code."""
+    pending, _ = await log.list(FlowFilter(statuses=(TaskStatus.PENDING,)), limit=1000)
+    ready = [flow for flow in pending if flow.wake_at is None or flow.wake_at <= log.now()]
+    known = {name for worker, state in workers if state in ("alive", "draining") for name in worker.flows}
+    stuck = Counter(flow.name for flow in ready if flow.name not in known)
+    return [
+        Finding("no worker", "wrong", f"{count} ready flows `{name}`, and no live worker has code for them")
+        for name, count in stuck.most_common(SHOWN_MAX)
+    ]
+
+
+def _some(ids: list[str]) -> str:
+    return ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")
+
+
+def _print(findings: list[Finding]) -> None:
+    out = console()
+    styles = {"ok": "green", "note": "yellow", "wrong": "bold red"}
+    from rich.text import Text
+
+    for finding in findings:
+        line = Text(f"{finding.state:<6}", style=styles[finding.state])
+        line.append(f"{finding.name:<13}", style="bold")
+        line.append(clean(finding.fact), style="default")
+        out.print(line, soft_wrap=True)

@@ -1,0 +1,129 @@
+"""What verbs share: the options, opening the log, finding a flow, and running async code."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import math
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar
+
+import click
+
+from ergon.cli.problems import BadInput, NothingFound, near
+from ergon.core.commit import FlowFilter, FlowRecord
+from ergon.core.names import check_name
+from ergon.opening import open_log
+from ergon.storage.log import ExecutionLog
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SUGGESTED_FROM_MAX: Final = 500
+"""How many ids or names a "did you mean" looks at."""
+
+log_option = click.option(
+    "--log",
+    "url",
+    envvar="ERGON_LOG",
+    metavar="URL",
+    help="Execution log: a file path or sqlite:PATH. Default: ERGON_LOG, else ergon.db.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON with stable field names.")
+
+
+def asynchronous(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
+    """Let an `async def` be a click callback."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return asyncio.run(function(*args, **kwargs))
+
+    return call
+
+
+@asynccontextmanager
+async def opened(url: str | None, *, create: bool = False) -> AsyncIterator[ExecutionLog]:
+    """The log, connected. Only verbs that run flows may make a new one.
+
+    Raises `BadInput` where there is none, so that a mistyped path never becomes an empty log.
+    """
+    log = open_log(url or None)
+    if not create:
+        path = path_of(log)
+        if path is None:
+            raise BadInput("a memory: log lives and ends with its own process; give the path of a file")
+        if not path.exists():
+            raise BadInput(
+                f"there is no log at {path}; name one with --log or ERGON_LOG. (`ergon run`, `ergon worker` and "
+                "programs create one)"
+            )
+    async with log:
+        yield log
+
+
+def path_of(log: ExecutionLog) -> Path | None:
+    """The log's file; None for one in memory."""
+    scheme, _, rest = log.url.partition(":///")
+    return Path(rest) if scheme == "sqlite" and rest != ":memory:" else None
+
+
+async def find_flow(log: ExecutionLog, flow_id: str) -> FlowRecord:
+    """The flow with this id. Raises `NothingFound` with the nearest id, `InvalidName`."""
+    record = await log.find(check_name("flow id", flow_id))
+    if record is not None:
+        return record
+    starts_alike, _ = await log.list(FlowFilter(id_prefix=flow_id[:4]), limit=SUGGESTED_FROM_MAX)
+    recent, _ = await log.list(FlowFilter(), limit=SUGGESTED_FROM_MAX)
+    hint = near(flow_id, [flow.id for flow in (*starts_alike, *recent)], ask="; did you mean {!r}?")
+    raise NothingFound(f"no flow has the id {flow_id!r} in this log{hint}")
+
+
+def read_json(text: str, option: str) -> Any:
+    """The JSON given to an option, or in the file it names as `@file.json`. Raises `BadInput`."""
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"{option}: cannot read the file {text[1:]!r}: {_why(error)}") from None
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        hint = f"; a text needs quotes: '{json.dumps(text)}'" if re.fullmatch(r"[\w .:/-]+", text) else ""
+        raise BadInput(f"{option} {_cut(text)!r} is not JSON: {error}{hint}") from None
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _why(error: OSError | UnicodeDecodeError) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else "it is not UTF-8 text"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def read_since(text: str, now: float) -> float:
+    """A time in the past: `90s`, `10m`, `2h`, `3d`, or an ISO date, in local time unless it says. Raises `BadInput`."""
+    age = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]+)", text.strip())
+    if age is not None and age[2] in UNITS:
+        return now - float(age[1]) * UNITS[age[2]]
+    try:
+        at = datetime.fromisoformat(text.strip()).timestamp()
+    except (ValueError, OverflowError, OSError):
+        at = math.nan
+    if math.isnan(at):
+        raise BadInput(
+            f"--since {text!r} is neither an age (90s, 10m, 2h, 3d) nor a date (2026-05-31, 2026-05-31T14:00:00Z)"
+        )
+    return at

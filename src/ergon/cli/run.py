@@ -1,0 +1,122 @@
+"""`ergon run`: start one flow and execute it here until it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ergon.cli.options import asynchronous, log_option, opened, path_of, read_json
+from ergon.cli.output import clean, note, print_json
+from ergon.cli.problems import BadInput, FlowDidNotComplete
+from ergon.cli.rows import payload
+from ergon.cli.targets import Target, load
+from ergon.core.codec import encode
+from ergon.core.commit import FlowRecord
+from ergon.core.failure import rebuild
+from ergon.core.status import TaskStatus
+from ergon.errors import ErgonError
+from ergon.flows.flow import Flow, FlowCall
+from ergon.scheduler.handle import FlowHandle
+from ergon.scheduler.scheduler import Scheduler
+from ergon.storage.log import ExecutionLog
+from ergon.worker.worker import Worker, WorkerOptions
+
+NEWS_SECONDS = 1.0
+DRAIN_SECONDS = 10.0
+
+
+@click.command(short_help="Run one flow here until it has ended; print its result.")
+@click.argument("target", metavar="TARGET")
+@click.option(
+    "--input", "text", default="{}", metavar="JSON", help="Arguments by name, or @file.json. Default: {}."
+)
+@click.option("--id", "flow_id", metavar="ID", help="The flow's id; the same id goes on where it stopped.")
+@log_option
+@asynchronous
+async def run(target: str, text: str, flow_id: str | None, url: str | None) -> None:
+    r"""Run one flow here until it has ended, and print its result as JSON.
+
+    TARGET is module:flow or file.py:flow. A worker in this process executes it with its children and waits through
+    its timers and signals; while it runs it may also take other flows of the same code from this log. Interrupted,
+    the flow stays in the log: the same command with its --id goes on, or any `ergon worker`.
+
+    \b
+    ergon run orders.py:process --input '{"order": {"id": 7}}' --id order-7
+    """
+    code = load(target)
+    chosen = code.one()
+    call = bind(chosen, read_json(text, "--input"))
+    async with opened(url, create=True) as log:
+        record = await _run(log, code, call, flow_id)
+    _tell(record)
+
+
+async def _run(log: ExecutionLog, code: Target, call: FlowCall[Any], flow_id: str | None) -> FlowRecord:
+    queues = sorted({"default", *(flow.options.queue for flow in code.flows)})
+    options = WorkerOptions(drain_seconds=DRAIN_SECONDS)
+    handle = await Scheduler(log).schedule(call, id=flow_id)
+    here = f" in {path_of(log)}" if path_of(log) is not None else ""
+    note(clean(f"flow {handle.id!r} runs here{here}"))
+    async with Worker(log, "ergon-run", flows=code.flows, queues=queues, options=options):
+        news = asyncio.create_task(_tell_waits(handle, note))
+        try:
+            return await handle.wait_settled()
+        except asyncio.CancelledError:
+            note(
+                clean(
+                    f"interrupted; flow {handle.id!r} stays in the log, and --id {handle.id} goes on with it"
+                )
+            )
+            raise
+        finally:
+            news.cancel()
+
+
+async def _tell_waits(handle: FlowHandle[Any], say: Callable[[str], None]) -> None:
+    """Say what the flow waits for, each time that changes."""
+    told = ""
+    while True:
+        await asyncio.sleep(NEWS_SECONDS)
+        record = await handle.record()
+        if record.status is TaskStatus.SUSPENDED and record.reason != told:
+            told = record.reason
+            say(clean(await handle.why()))
+
+
+def bind(flow: Flow[..., Any], arguments: Any) -> FlowCall[Any]:
+    """The flow with arguments given as JSON. Raises `BadInput` where they do not fit its signature."""
+    signature = inspect.signature(flow.function)
+    if not isinstance(arguments, dict):
+        example = ", ".join(f'"{name}": ...' for name in signature.parameters if name != "self")
+        raise BadInput(
+            f"--input must be a JSON object with the flow's arguments by name, such as {{{example}}}"
+        )
+    if flow.owner is not None and "self" not in arguments:
+        arguments = {"self": arguments}  # the fields of a @flow_type object
+    try:
+        args, kwargs = flow.decode_input(encode(arguments))
+        return flow.bind(*args, **kwargs)
+    except ErgonError as error:
+        what = str(error).removeprefix(f"flow `{flow.name}`: ").partition(". Give the parameter")[0]
+        raise BadInput(f"--input does not fit {flow.name}{signature}: {what}") from None
+
+
+def _tell(record: FlowRecord) -> None:
+    """Print the result; raise what says that there is none."""
+    match record.status:
+        case TaskStatus.COMPLETED:
+            print_json(payload(record.output))
+        case TaskStatus.PARKED:
+            raise FlowDidNotComplete(clean(f"flow {record.id!r} is parked: {record.reason}"))
+        case TaskStatus.CANCELLED if record.output is None:
+            raise FlowDidNotComplete(clean(f"flow {record.id!r} was cancelled: {record.reason}"))
+        case _:
+            error = rebuild(record.output or "")
+            raise FlowDidNotComplete(
+                clean(f"flow {record.id!r} {record.status}: {type(error).__name__}: {error}")
+                + f" (`ergon show {record.id}` has its history)"
+            )

@@ -1,0 +1,209 @@
+"""`ergon show`, `why` and `inbox`: one flow, in full, in one sentence, and what it has not read yet."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+
+from ergon.cli.listing import about
+from ergon.cli.options import asynchronous, find_flow, json_option, log_option, opened
+from ergon.cli.output import ago, clean, console, cut, local_time, note, print_json, table
+from ergon.cli.rows import EVENT, FLOW, MESSAGE, event_row, fields_of, flow_row, message_row, payload
+from ergon.core.commit import FlowFilter, FlowRecord
+from ergon.core.failure import rebuild
+from ergon.core.history import Event
+from ergon.core.status import TaskStatus
+from ergon.scheduler.scheduler import Scheduler
+from ergon.storage.log import ExecutionLog
+
+PAYLOAD_WIDTH: Final = 60
+EVENTS_SHOWN: Final = 200
+TREE_MAX: Final = 200
+"""Flows shown in a tree of children; more are counted."""
+
+
+@click.command(short_help="Say in one sentence why a flow is where it is.")
+@click.argument("flow_id", metavar="ID")
+@log_option
+@asynchronous
+async def why(flow_id: str, url: str | None) -> None:
+    """Say in one sentence why a flow is where it is, with the evidence."""
+    async with opened(url) as log:
+        await find_flow(log, flow_id)
+        print(clean(await Scheduler(log).handle(flow_id).why()))
+
+
+@click.command(
+    epilog=fields_of("--json prints an array; a message has:", MESSAGE),
+    short_help="List the messages a flow has not read yet.",
+)
+@click.argument("flow_id", metavar="ID")
+@log_option
+@json_option
+@asynchronous
+async def inbox(flow_id: str, url: str | None, as_json: bool) -> None:
+    """List the messages (signals, ended children, a cancel) that a flow has not taken yet, oldest first."""
+    async with opened(url) as log:
+        await find_flow(log, flow_id)
+        messages = await log.inbox(flow_id)
+    if as_json:
+        print_json([message_row(message) for message in messages])
+    elif messages:
+        rows = [
+            (local_time(message.at), message.kind, message.name, cut(message.payload or "", PAYLOAD_WIDTH))
+            for message in messages
+        ]
+        table(("CAME", "KIND", "NAME", "VALUE"), rows)
+    else:
+        note("nothing is unread")
+
+
+@click.command(
+    epilog="\n\n".join(
+        (
+            fields_of(
+                "--json prints a flow with sentence, input, output, children and history; a flow has:", FLOW
+            ),
+            fields_of("each of its history has:", EVENT),
+        )
+    ),
+    short_help="Show one flow: where it stands, its children, its history.",
+)
+@click.argument("flow_id", metavar="ID")
+@log_option
+@json_option
+@click.option("--full", is_flag=True, help="Do not cut payloads.")
+@click.option(
+    "--events",
+    "events_max",
+    type=click.IntRange(0),
+    default=EVENTS_SHOWN,
+    show_default=True,
+    help="Show so many of the latest events; 0: all. (--json: all.)",
+)
+@asynchronous
+async def show(flow_id: str, url: str | None, as_json: bool, full: bool, events_max: int) -> None:
+    """Show one flow: where it stands, what it waits for, its children, its history with times and source lines."""
+    async with opened(url) as log:
+        record = await find_flow(log, flow_id)
+        sentence = await Scheduler(log).handle(flow_id).why()
+        history = await log.history(flow_id)
+        if as_json:
+            children, _ = await log.list(FlowFilter(parent_id=flow_id), limit=10_000)
+            print_json(
+                flow_row(record)
+                | {
+                    "sentence": sentence,
+                    "input": payload(record.input),
+                    "output": payload(record.output),
+                    "children": [child.id for child in reversed(children)],
+                    "history": [event_row(event) for event in history],
+                }
+            )
+            return
+        _show_header(record, sentence, log.now(), full=full)
+        await _show_tree(log, record)
+        _show_history(record, history, full=full, events_max=events_max)
+
+
+def _show_header(record: FlowRecord, sentence: str, now: float, *, full: bool) -> None:
+    out = console()
+    out.print(clean(sentence[0].upper() + sentence[1:]) + ".", style="bold", soft_wrap=True)
+    width = None if full else max(out.width - 12, 40)
+    facts = {
+        "flow": record.name,
+        "queue": record.queue + (f"   version {record.version}" if record.version is not None else ""),
+        "created": f"{local_time(record.created_at)} ({ago(now - record.created_at)} ago)",
+        "started": local_time(record.started_at),
+        "ended": _ended(record),
+        "deadline": local_time(record.deadline_at) if record.deadline_at is not None else "",
+        "parent": record.parent_id or "",
+        "input": record.input,
+        "result": record.output or "" if record.status is TaskStatus.COMPLETED else "",
+        "failure": _failure(record, full=full),
+    }
+    for name, fact in facts.items():
+        if fact:
+            text = clean(fact)
+            out.print(f"  {name:<9} {text if width is None else cut(text, width)}", soft_wrap=True)
+
+
+def _ended(record: FlowRecord) -> str:
+    if record.ended_at is None:
+        return ""
+    start = record.started_at if record.started_at is not None else record.created_at
+    return f"{local_time(record.ended_at)} (took {ago(record.ended_at - start)})"
+
+
+def _failure(record: FlowRecord, *, full: bool) -> str:
+    if record.status is not TaskStatus.FAILED:
+        return ""
+    error = rebuild(record.output or "")
+    line = f"{type(error).__name__}: {error}"
+    frames = _frames(record.output)
+    return line + (
+        f"   at {frames[-1]}" if frames and not full else f"   {' > '.join(frames)}" if frames else ""
+    )
+
+
+def _frames(output: str | None) -> list[str]:
+    found: Any = payload(output)
+    frames = found.get("traceback", []) if isinstance(found, dict) else []
+    return [str(frame) for frame in frames] if isinstance(frames, list) else []
+
+
+async def _show_tree(log: ExecutionLog, record: FlowRecord) -> None:
+    """The children below the flow, depth first, as long as they fit."""
+    lines: list[str] = []
+    left = TREE_MAX
+
+    async def add(parent: FlowRecord, indent: str) -> None:
+        nonlocal left
+        children, more = await log.list(FlowFilter(parent_id=parent.id), limit=max(left, 1))
+        children.reverse()
+        for number, child in enumerate(children):
+            if left <= 0:
+                lines.append(f"{indent}└ …")
+                return
+            left -= 1
+            last = number == len(children) - 1 and more is None
+            label = child.id.removeprefix(f"{parent.id}/")
+            line = f"{indent}{'└' if last else '├'} {label}  {child.name}  {child.status}  {about(child)}"
+            lines.append(line.rstrip())
+            await add(child, indent + ("  " if last else "│ "))
+
+    await add(record, "  ")
+    if not lines:
+        return
+    out = console()
+    out.print("\nChildren", style="bold")
+    for line in lines:
+        out.print(clean(line), soft_wrap=True)
+
+
+def _show_history(record: FlowRecord, history: list[Event], *, full: bool, events_max: int) -> None:
+    out = console()
+    shown = history[-events_max:] if events_max else history
+    hidden = len(history) - len(shown)
+    title = f"\nHistory ({len(history)} events" + (
+        f", the last {len(shown)} shown; --events 0: all)" if hidden else ")"
+    )
+    out.print(title, style="bold")
+    if not shown:
+        return
+    start = record.started_at if record.started_at is not None else record.created_at
+    rows = [
+        (
+            str(event.seq),
+            f"+{event.at - start:.3f} s",
+            event.kind,
+            event.op or "-",
+            event.name or "-",
+            str(event.attempt or "-"),
+            event.source or "-",
+            (event.payload or "-") if full else cut(event.payload or "-", PAYLOAD_WIDTH),
+        )
+        for event in shown
+    ]
+    table(("SEQ", "WHEN", "WHAT", "OP", "NAME", "ATTEMPT", "SOURCE", "PAYLOAD"), rows)

@@ -1,0 +1,134 @@
+"""From `module:flow` or `file.py:flow` to code. Only `run` and `worker` import what users wrote."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ergon.cli.problems import BadInput, near
+from ergon.flows.flow import BoundFlow, Flow
+from ergon.flows.types import flows_of
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a TARGET names: a module with flows, and perhaps one thing in it."""
+
+    text: str
+    flows: tuple[Flow[..., Any], ...]
+    """Every flow found in the module, in the order of their names."""
+    wanted: str | None
+    """What stands after the colon."""
+
+    def one(self) -> Flow[..., Any]:
+        """The flow it names, or the only one there is. Raises `BadInput`."""
+        names = [flow.name for flow in self.flows]
+        if self.wanted is None:
+            if len(self.flows) == 1:
+                return self.flows[0]
+            raise BadInput(
+                f"{self.text} has {len(names)} flows; say which: {self.text}:{names[0]} ({', '.join(names)})"
+            )
+        found = [
+            flow for flow in self.flows if self.wanted in (flow.name, flow.function.__name__, _owner_of(flow))
+        ]
+        exact = [flow for flow in found if flow.name == self.wanted] or found
+        if len(exact) == 1:
+            return exact[0]
+        if exact:
+            raise BadInput(f"{self.wanted!r} can be {' or '.join(flow.name for flow in exact)}; say which")
+        module = self.text.rpartition(":")[0]
+        raise BadInput(
+            f"there is no flow {self.wanted!r} in {module}{near(self.wanted, names)} Found there: {', '.join(names)}"
+        )
+
+
+def load(text: str) -> Target:
+    """Import what the target names and find its flows. Raises `BadInput`."""
+    place, colon, wanted = text.rpartition(":")
+    if not colon or not wanted or not wanted.replace(".", "").isidentifier():
+        place, wanted = text, ""
+    module = _load_file(Path(place)) if _is_file(place) else _load_module(place)
+    flows = flows_in(module)
+    if not flows:
+        raise BadInput(f"{place} has no function decorated with @flow and no @flow_type class")
+    return Target(text, flows, wanted or None)
+
+
+def flows_in(module: ModuleType) -> tuple[Flow[..., Any], ...]:
+    """The flows among a module's names, each once, by name."""
+    found: dict[int, Flow[..., Any]] = {}
+    for thing in vars(module).values():
+        if isinstance(thing, Flow):
+            found[id(thing)] = thing
+        elif isinstance(thing, BoundFlow):
+            found[id(thing.flow)] = thing.flow
+        elif isinstance(thing, type):
+            found.update((id(flow), flow) for flow in flows_of(thing))
+    return tuple(sorted(found.values(), key=lambda flow: flow.name))
+
+
+def _owner_of(flow: Flow[..., Any]) -> str:
+    return flow.owner.__name__ if flow.owner is not None else ""
+
+
+def _is_file(place: str) -> bool:
+    return place.endswith(".py") or os.sep in place or (os.altsep is not None and os.altsep in place)
+
+
+def _load_file(path: Path) -> ModuleType:
+    """Import a file under its own name, as `import` from its directory would."""
+    if not path.is_file():
+        raise BadInput(f"there is no file {path}; a target is file.py:flow or module:flow")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    name = path.stem
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(path.resolve()):
+        return loaded
+    if loaded is not None or not name.isidentifier():
+        name = f"ergon_target_{abs(hash(str(path.resolve()))):x}"
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise BadInput(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise _import_failed(str(path), error) from error
+    return module
+
+
+def _load_module(name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise BadInput(f"{name!r} is neither a module nor a file; a target is module:flow or file.py:flow")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise _import_failed(name, error) from error
+        file = Path(*name.split(".")).with_suffix(".py")
+        hint = f"; did you mean the file {file}?" if file.is_file() else "; a file is named with its .py"
+        raise BadInput(f"there is no module {name} here or among the installed ones{hint}") from None
+    except Exception as error:
+        raise _import_failed(name, error) from error
+
+
+def _import_failed(what: str, error: Exception) -> BadInput:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return BadInput(
+        f"importing {what} raised {type(error).__name__}: {error}{place}; ERGON_DEBUG=1 shows the traceback"
+    )
