@@ -204,12 +204,15 @@ async def test_killing_a_flow_ends_it_tells_its_parent_and_cancels_its_children(
 async def test_a_failed_flow_can_be_retried_and_a_completed_one_cannot(log):
     await register(log)
     failed, completed = await claimed_flow(log, "failed"), await claimed_flow(log, "completed")
+    await commit(log, Commit("failed", failed, (event(1),)))
     await settle(log, "failed", failed, TaskStatus.FAILED, output='"boom"')
     await settle(log, "completed", completed, output="1")
 
     moved = await log.move("failed", TaskStatus.PENDING)
 
     assert (moved.status, moved.output, moved.ended_at) == (TaskStatus.PENDING, None, None)
+    retried = (await log.history("failed"))[-1]
+    assert (retried.seq, retried.kind, retried.payload, retried.attempt) == (2, "flow_retried", '"boom"', 1)
     for target in (TaskStatus.PENDING, TaskStatus.PAUSED, TaskStatus.CANCELLED):
         with pytest.raises(IllegalMove):
             await log.move("completed", target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ergon.core.commit import FlowRecord, Message, NewFlow
+from ergon.core.history import EventKind
 from ergon.core.status import TERMINAL, TaskStatus, is_legal
 from ergon.errors import FlowNotFound, IllegalMove, LeaseLost
 from ergon.storage.sqlite import ended, inbox, rows
@@ -81,7 +82,7 @@ def move(tx: Transaction, flow_id: str, target: TaskStatus, reason: str, output:
     if target not in _MOVES or not is_legal(flow.status, target):
         raise IllegalMove(f"flow {flow_id!r} is {flow.status}; it cannot be made {target}")
     if flow.status is TaskStatus.FAILED:
-        tx.run(_SQL["retried"], flow=flow_id, now=tx.now)
+        tx.run(_SQL["note_retry"], flow=flow_id, kind=EventKind.FLOW_RETRIED, now=tx.now)
     tx.run(_SQL["move"], flow=flow_id, status=target.value, reason=reason, output=output, now=tx.now)
     if target is TaskStatus.PENDING:
         tx.ready = True

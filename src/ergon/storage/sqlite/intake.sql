@@ -14,21 +14,23 @@ ON CONFLICT (id) DO NOTHING;
 -- name: find
 SELECT '[' || row || ']' FROM flow_rows WHERE id = :flow;
 
--- name: retried
--- Without this event a replay would come to the recorded failure again.
-INSERT INTO events (flow_num, seq, kind, op, name, digest, payload, at, source, attempt)
-SELECT f.num, (SELECT coalesce(max(e.seq), 0) + 1 FROM events AS e WHERE e.flow_num = f.num), 'flow_retried', '', '',
-       '', f.output, :now, '', 0
-FROM flows AS f WHERE f.id = :flow;
-
 -- name: move
 UPDATE flows
 SET status = :status, owner = NULL, reason = :reason, output = :output, wake_at = NULL,
     ended_at = CASE WHEN :status = 'cancelled' THEN :now END,
     ready_at = CASE WHEN :status = 'pending' THEN :now END,
     claims_stalled = CASE WHEN :status = 'pending' THEN 0 ELSE claims_stalled END,
-    claimed_seq = NULL
+    claimed_seq = NULL,
+    deadline_at = CASE WHEN status = 'failed' THEN NULL ELSE deadline_at END  -- a retry gets its whole time again
 WHERE id = :flow;
+
+-- name: note_retry
+-- The failure moves from the flow's output into its history, where its next attempt finds it.
+INSERT INTO events (flow_num, seq, kind, op, name, digest, payload, at, source, attempt)
+SELECT f.num, 1 + coalesce((SELECT max(e.seq) FROM events AS e WHERE e.flow_num = f.num), 0), :kind, '', '', '',
+       f.output, :now, '',
+       1 + (SELECT count(*) FROM events AS e WHERE e.flow_num = f.num AND e.kind = :kind)
+FROM flows AS f WHERE f.id = :flow;
 
 -- name: family
 -- A flow and those of its descendants that leave with it, and one that has not ended though it should have.
