@@ -11,6 +11,9 @@ from typing import Any
 
 from ergon import Scheduler, SqliteExecutionLog, Worker, WorkerOptions, flow, step, wait_signal
 
+STEP_SECONDS = 0.02
+"""How long a step of `traced` takes after it told that it began."""
+
 began: list[float] = []
 """When each body began, by a clock all processes of this machine share."""
 
@@ -65,3 +68,17 @@ async def running(
     """Open a log and a worker with the defaults that users have."""
     async with SqliteExecutionLog(path) as log, Worker(log, flows=flows, options=options):
         yield log, Scheduler(log)
+
+
+@step
+async def trace_moment(path: str) -> None:
+    with Path(path).open("a") as file:
+        file.write(f"{time.perf_counter()}\n")
+    await asyncio.sleep(STEP_SECONDS)
+
+
+@flow
+async def traced(path: str, steps: int) -> None:
+    """Each step writes when it began, then takes a while."""
+    for _ in range(steps):
+        await trace_moment(path)

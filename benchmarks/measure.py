@@ -59,7 +59,7 @@ def params_of(workload: Workload, side: str, *, quick: bool) -> Params:
     params = dict(workload.quick if quick else workload.full)
     if side in RIVALS:
         own = workload.rivals[side]
-        params |= {name: min(value, params[name]) for name, value in own.items()} if quick else own
+        params |= {name: max(value // 2, 5) for name, value in own.items()} if quick else own
     return params
 
 
@@ -75,10 +75,10 @@ def measure(
     """Run every side `rounds` times, taking turns. `pythons` are the rivals' interpreters."""
     sides = [*workload.sides, *(rival for rival in workload.rivals if rival in pythons)]
     measured = Measured(workload, {side: params_of(workload, side, quick=quick) for side in sides})
-    for _ in range(rounds):
+    for number in range(rounds):
         for side in sides:
             progress(side)
-            if side in measured.failures:
+            if side in measured.failures or (side in RIVALS and number >= workload.rounds_of_rivals):
                 continue
             try:
                 figures = run_side(workload, side, measured.params[side], pythons.get(side), disk)
@@ -95,7 +95,13 @@ def run_side(workload: Workload, side: str, params: Params, python: Path | None,
     text = json.dumps({**params, "folder": str(folder)})
     if python is None:
         function = workload.sides[side]
-        command = [sys.executable, "-m", "benchmarks.child", f"{function.__module__}:{function.__name__}", text]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.child",
+            f"{function.__module__}:{function.__name__}",
+            text,
+        ]
     else:
         script = ROOT / "benchmarks" / "rivals" / f"{side}_side.py"
         command = [str(python), str(script), workload.name, text]

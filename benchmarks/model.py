@@ -56,7 +56,10 @@ class Workload:
     quick: Params
     rivals: Mapping[str, Params] = field(default_factory=dict)
     """Rivals that take part, with the sizes that differ for them."""
+    rivals_quick: bool = False
+    """Whether rivals take part in the quick mode too; they are slow."""
     rounds: int = 5
+    rounds_of_rivals: int = 3
     notes: tuple[str, ...] = ()
 
 

@@ -1,0 +1,137 @@
+"""`python -m benchmarks [names] [--rounds N] [--quick] [--json FILE]`: measure, side by side, in one run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks import (
+    w1_sequential,
+    w2_concurrent,
+    w3_fan_out,
+    w4_replay,
+    w5_queue,
+    w6_waiting,
+    w7_start,
+    w8_crash,
+)
+from benchmarks.machine import facts
+from benchmarks.measure import ROOT, Measured, measure
+from benchmarks.model import RIVALS, Workload
+from benchmarks.report import MET, MISSED, as_json, show
+from benchmarks.venvs import prepare
+
+MODULES = (w1_sequential, w2_concurrent, w3_fan_out, w4_replay, w5_queue, w6_waiting, w7_start, w8_crash)
+WORKLOADS = {module.WORKLOAD.name: module.WORKLOAD for module in MODULES}
+HOME = ROOT / ".bench"
+ROUNDS_QUICK = 2
+
+
+def main() -> int:
+    """Measure what was asked for and print the tables."""
+    arguments = parse(sys.argv[1:])
+    console = Console()
+    workloads = [WORKLOADS[name] for name in arguments.names] or list(WORKLOADS.values())
+    HOME.mkdir(exist_ok=True)
+    disk = Path(tempfile.mkdtemp(prefix="run-", dir=HOME))
+    started = time.monotonic()
+    try:
+        known = facts(disk)
+        for name, fact in known.items():
+            console.print(f"{name:<12} {fact}", highlight=False)
+        pythons = rivals(console, workloads, wanted=arguments.rivals, quick=arguments.quick)
+        results = run(console, workloads, arguments, pythons, disk)
+    finally:
+        shutil.rmtree(disk, ignore_errors=True)
+    for measured in results:
+        show(console, measured)
+    summary(console, results, time.monotonic() - started)
+    if arguments.json is not None:
+        document = {
+            "machine": known,
+            "quick": arguments.quick,
+            "workloads": [as_json(one) for one in results],
+        }
+        arguments.json.write_text(json.dumps(document, indent=2))
+    return 0
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure Ergon, floors and rivals."
+    )
+    parser.add_argument("names", nargs="*", type=str.upper, metavar="WORKLOAD", help=", ".join(WORKLOADS))
+    parser.add_argument("--rounds", type=int, help="rounds of each side (default: each workload's own)")
+    parser.add_argument("--quick", action="store_true", help="small sizes, two rounds: about a minute")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to a file")
+    parser.add_argument("--no-rivals", dest="rivals", action="store_false", help="leave the rivals out")
+    parsed = parser.parse_args(arguments)
+    if unknown := [name for name in parsed.names if name not in WORKLOADS]:
+        parser.error(f"there is no workload {unknown[0]}; there are {', '.join(WORKLOADS)}")
+    return parsed
+
+
+def rivals(console: Console, workloads: list[Workload], *, wanted: bool, quick: bool) -> dict[str, Path]:
+    """Make the environments of the rivals that take part; say which version each is, or why it is missing."""
+    pythons = {}
+    for rival in RIVALS:
+        if not wanted or not any(rival in w.rivals and (w.rivals_quick or not quick) for w in workloads):
+            continue
+        with console.status(f"{rival}: making its environment"):
+            python, told = prepare(rival, HOME)
+        console.print(f"{rival:<12} {told}", highlight=False)
+        if python is not None:
+            pythons[rival] = python
+    return pythons
+
+
+def run(
+    console: Console,
+    workloads: list[Workload],
+    arguments: argparse.Namespace,
+    pythons: dict[str, Path],
+    disk: Path,
+) -> list[Measured]:
+    """Measure each workload, with progress."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    results = []
+    with Progress(*columns, console=console, transient=True) as progress:
+        for workload in workloads:
+            own = ROUNDS_QUICK if arguments.quick else workload.rounds
+            rounds = max(arguments.rounds or own, 1)
+            taking_part = pythons if workload.rivals_quick or not arguments.quick else {}
+            sides = len(workload.sides) + len(taking_part.keys() & workload.rivals.keys())
+            task = progress.add_task(workload.name, total=rounds * sides)
+
+            def tell(side: str, name: str = workload.name, task: object = task) -> None:
+                progress.update(task, description=f"{name} {side:<8}", advance=1)  # type: ignore[arg-type]
+
+            measured = measure(
+                workload, rounds=rounds, quick=arguments.quick, pythons=taking_part, disk=disk, progress=tell
+            )
+            progress.update(task, description=f"{workload.name} done")
+            results.append(measured)
+    return results
+
+
+def summary(console: Console, results: list[Measured], seconds: float) -> None:
+    """Count the bars, and name those that are missed."""
+    bars = [(one.workload.name, bar) for one in results for bar in as_json(one)["bars"]]
+    met = sum(bar["met"] == MET for _, bar in bars)
+    console.print(f"\n{met} of {len(bars)} bars met, in {seconds:.0f} s", style="bold", highlight=False)
+    for name, bar in bars:
+        if bar["met"] == MISSED:
+            console.print(f"  missed: {name} {bar['row']}: {bar['bar']}", style="red", highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
