@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from ergon import ExecutionLog, InMemoryExecutionLog, SqliteExecutionLog
+from ergon.storage.clock import SystemClock
 
 
-class SettableClock:
+class SettableClock(SystemClock):
     """The machine's clocks, moved forward at will: hours pass without waiting."""
 
     def __init__(self) -> None:
@@ -19,10 +19,10 @@ class SettableClock:
         self.boot_ahead = 0.0
 
     def wall(self) -> float:
-        return time.time() + self.ahead
+        return super().wall() + self.ahead
 
     def boot(self) -> float:
-        return time.monotonic() + self.boot_ahead
+        return super().boot() + self.boot_ahead
 
     def pass_time(self, seconds: float) -> None:
         """Let so many seconds pass for stored times; leases, kept by the other clock, stay as they are."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ergon.core.codec import decoder_for, encode, recode
 from ergon.core.failure import describe, rebuild
@@ -21,6 +21,7 @@ from ergon.core.retry import next_delay
 from ergon.errors import StepCancelled, StepInterrupted, StepTimeout, UsageError
 from ergon.executor.families import child_outcome
 from ergon.executor.inbox import StepWait
+from ergon.flows.children import child_id
 from ergon.flows.context import step_context
 from ergon.flows.steps import DID_NOT_HAPPEN, Happened, Step, StepRequest
 from ergon.replay.operations import Operation
@@ -33,17 +34,20 @@ class StepBody:
     """One open step: its attempts, one after the other."""
 
     __slots__ = (
+        "_answered",
         "_counts",
         "_earlier",
         "_request",
         "_waited",
+        "_waits",
         "_work",
         "attempt",
+        "children",
         "dropped",
+        "idle",
         "op",
         "run",
         "task",
-        "waiting",
     )
 
     def __init__(self, run: FlowRun, op: Operation, earlier: list[Event]) -> None:
@@ -52,8 +56,12 @@ class StepBody:
         self.op = op
         self.attempt = 1
         self.dropped = False
-        self.waiting: dict[str, Any] | None = None
-        """What the body waits for durably, so that the flow may leave memory; None while it computes."""
+        self.idle = False
+        """True while the body waits durably and, as far as anyone can know, does nothing else."""
+        self._waits: list[_Wait] | tuple[()] = ()
+        self._answered: set[asyncio.Future[Event]] | frozenset[asyncio.Future[Event]] = frozenset()
+        self.children: dict[str, str] = {}
+        """Child flows of this body that are to follow it when it is cancelled: flow ids by the key of their wait."""
         self._request = request
         self.task: asyncio.Task[None] | None = None
         self._work: Callable[[], Coroutine[Any, Any, None]] = self._attempt
@@ -188,9 +196,9 @@ class StepBody:
         await self._attempt()
 
     async def _back_off(self, until: float) -> None:
-        self._wait("retry", self._request.step.name, due=until)
+        wait = self._wait("retry", self._request.step.name, due=until)
         await self.run.host.sleep_until(until)
-        self._done_waiting()
+        self._done_waiting(wait)
 
     # -- at most once ----------------------------------------------------------------------------------
 
@@ -249,55 +257,69 @@ class StepBody:
     async def wait_timer(self, seconds: float, name: str) -> None:
         """Wait; the due time is recorded once, so that running the body again does not wait from the start."""
         key = self._key("timer", name)
-        recorded = self._answered(key)
+        recorded = self._recorded(key)
         if recorded is None:
             durable = self.run.host.loop.create_future()
             due = self.run.host.log.now() + seconds
-            self.run.step_event(
-                EventKind.STEP_WAITED, self, name=key, payload=encode(due), after=lambda: _resolve(durable)
-            )
+            payload = encode(due)
+
+            def landed() -> None:
+                self.remember(
+                    Event(0, EventKind.STEP_WAITED, self.op.id, key, "", payload, 0.0, "", self.attempt)
+                )
+                _resolve(durable)
+
+            self.run.step_event(EventKind.STEP_WAITED, self, name=key, payload=payload, after=landed)
             await durable
         else:
             due = decoder_for(float).decode(recorded.payload or "0")
-        self._wait("timer", name or self._request.step.name, due=due)
-        await self.run.host.sleep_until(due)
-        self._done_waiting()
+        wait = self._wait("timer", name or self._request.step.name, due=due)
+        try:
+            await self.run.host.sleep_until(due)
+        finally:
+            self._done_waiting(wait)
 
     async def wait_signal(self, name: str) -> str:
         """The next value of a signal; recorded together with its consumption."""
         key = self._key("signal", name)
-        recorded = self._answered(key)
+        recorded = self._recorded(key)
         if recorded is None:
             arrived = self.run.host.loop.create_future()
-            self._wait("signal", name)
+            # A signal that came before is taken right here: only without one may the flow leave memory.
             self.run.want_signal(name, StepWait(self, key, arrived))
+            wait = self._wait("signal", name, until=arrived)
             try:
                 recorded = await arrived
             finally:
-                self._done_waiting()
+                self._done_waiting(wait)
                 self.run.inbox.unwant(arrived)
         assert recorded.payload is not None
         return recorded.payload
 
-    def start_child(self, request: Any) -> Callable[[], Coroutine[Any, Any, Any]]:
-        """Start a child flow whose outcome is recorded under this step."""
+    def start_child(self, request: Any) -> tuple[str, Callable[[], Coroutine[Any, Any, Any]]]:
+        """Start a child flow whose outcome is recorded under this step; its id, and how to wait for it."""
         key = self._key("child", request.call.flow.name)
-        recorded = self._answered(key)
+        recorded = self._recorded(key)
         arrived: asyncio.Future[Event] = self.run.host.loop.create_future()
+        operation = f"{self.op.id}/{key}"
+        flow_id = request.id or child_id(self.run.flow_id, operation)
         if recorded is not None:
             arrived.set_result(recorded)
         else:
-            self.run.start_child_of_step(request, StepWait(self, key, arrived))
+            if not request.detached:
+                self.children[key] = flow_id
+            request = request._replace(flow_id=flow_id)
+            self.run.start_child_of_step(request, operation, StepWait(self, key, arrived))
 
         async def wait() -> Any:
-            self._wait("child", request.call.flow.name)
+            waiting = self._wait("child", request.call.flow.name, until=arrived)
             try:
                 event = await asyncio.shield(arrived)
             finally:
-                self._done_waiting()
+                self._done_waiting(waiting)
             return child_outcome(request, event.payload or "null")
 
-        return wait
+        return flow_id, wait
 
     def _key(self, kind: str, name: str) -> str:
         """Names the n-th wait of this kind and name, which stays the same when the body runs again."""
@@ -307,39 +329,76 @@ class StepBody:
         self._counts[base] = number = self._counts.get(base, 0) + 1
         return f"{base}#{number}"
 
-    def _answered(self, key: str) -> Event | None:
+    def _recorded(self, key: str) -> Event | None:
         return self._waited.get(key) if self._waited is not None else None
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Sequence[dict[str, Any]]:
         """What the body does or waits for, for whoever asks why the flow does not move."""
-        if self.waiting is not None:
-            return self.waiting
+        if self._waits:
+            return [wait.told for wait in self._waits]
         op = self.op
-        return {
-            "kind": "step",
-            "name": op.name,
-            "op": op.id,
-            "since": op.asked_at,
-            "attempt": self.attempt,
-            "source": op.source,
-        }
+        return (
+            {
+                "kind": "step",
+                "name": op.name,
+                "op": op.id,
+                "since": op.asked_at,
+                "attempt": self.attempt,
+                "source": op.source,
+            },
+        )
 
     def remember(self, event: Event) -> None:
         """A durable wait of this body was answered; a further attempt finds it."""
+        self.children.pop(event.name, None)
         if self._waited is None:
             self._waited = {}
         self._waited[event.name] = event
 
-    def _wait(self, kind: str, name: str, due: float | None = None) -> None:
-        self.waiting = {"kind": kind, "name": name, "op": self.op.id, "step": self._request.step.name}
-        self.waiting["since"] = self.run.host.log.now()
+    def _wait(
+        self, kind: str, name: str, *, due: float | None = None, until: asyncio.Future[Event] | None = None
+    ) -> _Wait:
+        told: dict[str, Any] = {"kind": kind, "name": name, "op": self.op.id, "step": self._request.step.name}
+        told["since"] = self.run.host.log.now()
         if due is not None:
-            self.waiting["due"] = due
-        self.run.may_be_idle()
+            told["due"] = due
+        wait = _Wait(told, until)
+        if until is None or not until.done():
+            self._waits = [*self._waits, wait]
+            self._judge()
+            self.run.may_be_idle()
+        return wait
 
-    def _done_waiting(self) -> None:
-        self.waiting = None
+    def answered(self, until: asyncio.Future[Event]) -> None:
+        """A wait has its answer: the body is about to go on, though its task has not run yet."""
+        if any(wait.until is until for wait in self._waits):
+            self._answered |= {until}
+            self._judge()
+
+    def _done_waiting(self, wait: _Wait) -> None:
+        self._waits = [each for each in self._waits if each is not wait]
+        if wait.until is not None:
+            self._answered -= {wait.until}
+        self._judge()
+        if self.idle:  # another branch of the body still waits: look again when this one has had its turn
+            self.run.host.loop.call_soon(self.run.may_be_idle)
+
+    def _judge(self) -> None:
+        self.idle = bool(self._waits) and not self._answered
         self.run.not_idle()
+
+    @property
+    def due(self) -> float | None:
+        """When the first of its waits is over by itself, by the log's clock."""
+        return min((wait.told["due"] for wait in self._waits if "due" in wait.told), default=None)
+
+
+class _Wait(NamedTuple):
+    """A durable wait of a body."""
+
+    told: dict[str, Any]
+    """For whoever asks why the flow does not move."""
+    until: asyncio.Future[Event] | None
 
 
 def kept_for_next_attempt(events: list[Event]) -> list[Event]:

@@ -54,6 +54,8 @@ def child_outcome(request: ChildRequest, payload: str) -> Any:
     status, output = _read(payload)
     if status == TaskStatus.COMPLETED:
         return request.call.flow.result_decoder.decode(output)
+    if status == TaskStatus.CANCELLED and output == "null":
+        raise FlowCancelled(request.flow_id, "it was killed")
     raise rebuild(output)
 
 

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from ergon.core.commit import Commit, Lease, Message, NewFlow, Settled
 from ergon.core.history import DELIVERED, Event
-from ergon.errors import LeaseLost, LogBusy, LogFull
+from ergon.core.status import TaskStatus
+from ergon.errors import LeaseLost, LogBusy, LogClosed, LogFull
 from ergon.executor.host import Host
 from ergon.replay.machine import NOT_DECODED
 from ergon.replay.operations import Operation, place_text
@@ -151,9 +152,16 @@ class Outbox:
         elif isinstance(error, LogFull | LogBusy):
             logger.warning("flow %s: %s; trying again in %g s", self._flow_id, error, RESUBMIT_SECONDS)
             self._host.loop.call_later(RESUBMIT_SECONDS, self._resubmit, commit)
-        else:
+        elif isinstance(error, LogClosed) or (commit.settled is not None and not commit.events):
             logger.error("flow %s: its commit failed", self._flow_id, exc_info=error)
             self._on_lost(f"its commit failed: {error}")
+        else:
+            # The log works but does not take this: without the flow's events it takes at least word of that.
+            logger.error("flow %s: its commit failed; it is parked", self._flow_id, exc_info=error)
+            reason = f"the log refused what it did: {error}"
+            parked = Commit(self._flow_id, self._lease, settled=Settled(TaskStatus.PARKED, reason=reason))
+            self._in_flight = (parked, [])
+            self._resubmit(parked)
 
     def _resubmit(self, commit: Commit) -> None:
         if not self.closed:

@@ -37,6 +37,7 @@ from ergon.replay.operations import Operation, OperationKind
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from ergon.flows.children import ChildRequest
     from ergon.flows.flow import Flow
 
 logger = logging.getLogger("ergon.executor")
@@ -215,20 +216,19 @@ class FlowRun:
         """A child whose id the flow chose: the id may be taken, so ask before counting on it."""
         try:
             existing = await self._create(child)
-            taken = existing is not None and (existing.parent_id, existing.parent_op) != (
-                child.parent_id,
-                op.id,
-            )
+            taken = existing is not None and _is_another(existing, child)
             if taken and op.id in self.machine.pending and not self.ended and self.outbox.settled is None:
-                error = FlowIdConflict(f"child id {child.id!r} is taken by another flow; choose another id")
-                self._answer_op(op, EventKind.CHILD_FAILED, describe(error))
+                self._answer_op(op, EventKind.CHILD_FAILED, describe(_taken(child)))
                 self._flush()
             elif existing is not None and existing.status.is_terminal and self._told_before(op):
                 self._answer_op(op, *outcome_of_record(existing))
                 self._flush()
         finally:
-            self._creating = {task for task in self._creating if task is not asyncio.current_task()}
-            self.may_be_idle()
+            self._created()
+
+    def _created(self) -> None:
+        self._creating = {task for task in self._creating if task is not asyncio.current_task()}
+        self.may_be_idle()
 
     def _told_before(self, op: Operation) -> bool:
         """True when the child of a fixed id failed in an earlier attempt of this flow: it sends no second message."""
@@ -247,11 +247,15 @@ class FlowRun:
         body = self.bodies.pop(op.id, None)
         if body is not None:
             body.drop()
+            for flow_id in body.children.values():
+                self._cancel_child(flow_id)
         if op.kind == OperationKind.CHILD and not op.request.detached:
-            child = new_child(self.record, op.request, op.id)
-            if not self.outbox.forget_child(child.id):
-                reason = encode("its parent stopped waiting")
-                self.outbox.tell(Message(child.id, MessageKind.CANCEL, "", reason, "parent"))
+            self._cancel_child(op.request.flow_id)
+
+    def _cancel_child(self, flow_id: str) -> None:
+        if not self.outbox.forget_child(flow_id):
+            reason = encode("its parent stopped waiting")
+            self.outbox.tell(Message(flow_id, MessageKind.CANCEL, "", reason, "parent"))
 
     def _flush(self) -> None:
         self.idle_since = None
@@ -329,12 +333,24 @@ class FlowRun:
         self.inbox.want_signal(name, wait)
         self._advance()
 
-    def start_child_of_step(self, request: Any, wait: StepWait) -> None:
+    def start_child_of_step(self, request: ChildRequest, operation: str, wait: StepWait) -> None:
         """A body starts a child flow."""
-        operation = f"{wait.body.op.id}/{wait.key}"
         self.inbox.want_child(operation, wait)
-        self.outbox.children.append(new_child(self.record, request, operation))
+        child = new_child(self.record, request, operation)
+        if request.id is None:
+            self.outbox.children.append(child)
+        else:
+            self._creating.add(self.host.loop.create_task(self._create_named_child_of_step(child, wait)))
         self._advance()
+
+    async def _create_named_child_of_step(self, child: NewFlow, wait: StepWait) -> None:
+        try:
+            existing = await self._create(child)
+            if existing is not None and _is_another(existing, child) and not wait.arrived.done():
+                wait.body.answered(wait.arrived)
+                wait.arrived.set_exception(_taken(child))
+        finally:
+            self._created()
 
     def _answer_wait(self, wait: StepWait, payload: str | None) -> None:
         body, key, arrived = wait
@@ -343,6 +359,7 @@ class FlowRun:
             event = Event(0, EventKind.STEP_WAITED, body.op.id, key, "", payload, 0.0, "", body.attempt)
             body.remember(event)
             if not arrived.done():
+                body.answered(arrived)
                 arrived.set_result(event)
 
         # Not flushed yet: the message's consumption follows and must land in the same commit.
@@ -357,7 +374,7 @@ class FlowRun:
     def may_be_idle(self) -> None:
         """Notice that the flow can only wait: no body computes, nothing is on its way to the log."""
         for body in self.bodies.values():
-            if body.waiting is None:
+            if not body.idle:
                 return
         if self.idle_since is not None or self.ended or self._turning or self.outbox.settled is not None:
             return
@@ -369,20 +386,22 @@ class FlowRun:
 
     def _computing(self) -> bool:
         for body in self.bodies.values():  # noqa: SIM110 - a generator would cost as much as the loop, each turn
-            if body.waiting is None:
+            if not body.idle:
                 return True
         return False
 
     @property
     def wake_at(self) -> float | None:
         """When the flow goes on by itself, by the log's clock, or None when only a message can wake it."""
-        due = [body.waiting["due"] for body in self.bodies.values() if body.waiting and "due" in body.waiting]
+        due = [due for body in self.bodies.values() if (due := body.due) is not None]
         alarm = self._alarm.due
         return min(due if alarm is None else [*due, alarm], default=None)
 
     def waits(self) -> str:
         """What the flow does or waits for, as JSON."""
-        return describe_waits(self.machine, [body.describe() for body in self.bodies.values()])
+        return describe_waits(
+            self.machine, [told for body in self.bodies.values() for told in body.describe()]
+        )
 
     def _let_go(self, status: TaskStatus) -> None:
         wake_at = self.wake_at if status is TaskStatus.SUSPENDED else None
@@ -456,6 +475,14 @@ class FlowRun:
                 )
             )
             return None
+
+
+def _is_another(existing: FlowRecord, child: NewFlow) -> bool:
+    return (existing.parent_id, existing.parent_op) != (child.parent_id, child.parent_op)
+
+
+def _taken(child: NewFlow) -> FlowIdConflict:
+    return FlowIdConflict(f"child id {child.id!r} is taken by another flow; choose another id")
 
 
 _FAILURES: Final = frozenset({EventKind.STEP_FAILED, EventKind.CHILD_FAILED})

@@ -96,7 +96,7 @@ def start_child(
             raise NotInFlow(
                 "a child flow can be started only from a flow or a step; elsewhere use a Scheduler."
             )
-        return ChildHandle(id or "", context.start_child(request))
+        return ChildHandle(*context.start_child(request))
     op = machine.ask(
         kind=OperationKind.CHILD,
         name=call.flow.name,

@@ -42,8 +42,8 @@ class StepContext(Protocol):
     async def wait_signal(self, name: str) -> str:
         """The next value of a signal as JSON, recorded under the step."""
 
-    def start_child(self, request: Any) -> Callable[[], Coroutine[Any, Any, Any]]:
-        """Start a child flow, recorded under the step; the result waits for its outcome."""
+    def start_child(self, request: Any) -> tuple[str, Callable[[], Coroutine[Any, Any, Any]]]:
+        """Start a child flow, recorded under the step; its flow id, and how to wait for its outcome."""
 
 
 step_context: Final[ContextVar[StepContext | None]] = ContextVar("ergon_step", default=None)

@@ -121,10 +121,12 @@ class Residents:
     def evict(self, idle_seconds: float, count: int | None = None) -> int:
         """Let go up to `count` flows that have waited this long; the longest-waiting first."""
         now, log_now = self._host.loop.time(), self._log.now()
+        # Room is needed now, for flows that may be what these wait for.
+        patience = STEP_WAIT_EVICT_SECONDS if idle_seconds else self._evict_after
         waiting: list[tuple[float, FlowRun]] = []
         for run in self.runs.values():
             since = run.idle_since
-            if since is None or now - since < (STEP_WAIT_EVICT_SECONDS if run.bodies else idle_seconds):
+            if since is None or now - since < (patience if run.bodies else idle_seconds):
                 continue
             wake_at = run.wake_at
             if wake_at is None or wake_at - log_now > self._evict_after:
