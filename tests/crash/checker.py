@@ -64,6 +64,8 @@ class Expected:
     reaped: bool = True
     """A worker was there to the end, so no dead one may still count as alive."""
     check: Callable[[Snapshot], Iterator[str]] | None = None
+    shared: bool = False
+    """Several processes ran at the same time; NEM records say which were stopped or killed, and when."""
 
 
 class Execution(NamedTuple):
@@ -92,7 +94,8 @@ def check(lives: list[Life], expected: Expected) -> list[Violation]:
         _unchanged(lives),
         *(_history(life.after) for life in lives),
         *(_signals(life.after) for life in lives),
-        _executions(lives, may_drop=expected.may_drop),
+        _shared(lives) if expected.shared else (),
+        _executions(lives, may_drop=expected.may_drop, shared=expected.shared),
         _seen(lives),
         _owners(lives),
         _results(lives, expected),
@@ -228,7 +231,7 @@ def _heard(rows: Snapshot) -> dict[tuple[str, str], list[str]]:
     return heard
 
 
-def _executions(lives: list[Life], *, may_drop: bool) -> Iterator[Violation]:
+def _executions(lives: list[Life], *, may_drop: bool, shared: bool) -> Iterator[Violation]:
     """I4, I5: an execution begins once in a life, again only if the kill before found it open, and none is lost."""
     verified = [record.number for life in lives for record in life.records if record.kind == "VERIFY"]
     settled: set[Execution] = set()
@@ -244,7 +247,7 @@ def _executions(lives: list[Life], *, may_drop: bool) -> Iterator[Violation]:
                 yield Violation(
                     "I4", f"{record}: it began again though its end was durable before life {number}"
                 )
-            if execution in begun:
+            if execution in begun and not shared:
                 yield Violation(
                     "I5", f"{record}: it began twice in life {number}, without a crash in between"
                 )
@@ -255,6 +258,49 @@ def _executions(lives: list[Life], *, may_drop: bool) -> Iterator[Violation]:
         settled |= _settled(life.after)
     if not may_drop:
         yield from _lost(lives[-1].after, first)
+
+
+def _shared(lives: list[Life]) -> Iterator[Violation]:
+    """I4 to I6, for processes that ran at the same time.
+
+    An execution begins again only under a higher epoch and after its process was stopped or killed. The last to
+    begin it is the one whose result was kept: had an earlier one been committed, nobody would have begun again. A
+    stopped owner that wakes up may finish the body it was in; it begins at most one more (frozen between the
+    question whether it may and the body's first line), and nothing it does is kept.
+    """
+    records = [record for life in lives for record in life.records]
+    faults: dict[int, list[int]] = defaultdict(list)
+    begun: dict[Execution, list[Record]] = defaultdict(list)
+    highest: dict[str, int] = {}
+    late: Counter[int] = Counter()
+    for record in records:
+        if record.kind == "NEM":
+            faults[record["target"]].append(record.number)
+        if record.kind != "BEGIN":
+            continue
+        earlier, epoch = begun[Execution.of(record)], record["epoch"]
+        is_late = epoch < highest.get(record["flow"], 0)
+        late[record.pid] += is_late
+        if is_late and late[record.pid] > len(faults[record.pid]):
+            yield Violation("I4", f"{record}: its epoch was over (now {highest[record['flow']]})")
+        if earlier and not is_late and not _explained(earlier[-1], record, faults):
+            yield Violation("I5", f"{record}: it began before, and nothing happened to {earlier[-1]}")
+        earlier.append(record)
+        highest[record["flow"]] = max(highest.get(record["flow"], 0), epoch)
+    kept = _payload_tokens(lives[-1].after)
+    for executions in begun.values():
+        last = max(record["epoch"] for record in executions)
+        for record in executions:
+            if record["token"] in kept and record["epoch"] < last:
+                yield Violation(
+                    "I4", f"{record} was committed, and yet it began again later: {executions[-1]}"
+                )
+
+
+def _explained(earlier: Record, again: Record, faults: dict[int, list[int]]) -> bool:
+    """Whether a fault that hit the process of the earlier execution explains that it began again."""
+    hit = any(earlier.number < at < again.number for at in faults[earlier.pid])
+    return hit and again["epoch"] > earlier["epoch"]
 
 
 def _lost(final: Snapshot, first: dict[Execution, Record]) -> Iterator[Violation]:

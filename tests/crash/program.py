@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,12 +168,17 @@ def run(
     folder: str,
     failpoint: str = "",
     trace: str | None = None,
+    freeze: str = "",
     bug: str = "",
     role: str = "both",
     name: str = "w",
     options: dict[str, Any] | None = None,
 ) -> None:
-    """Entry of a process: play `scenario` in `folder`. `role`: both, worker or client."""
+    """Entry of a process: play `scenario` in `folder`.
+
+    failpoint: where to die. freeze: where to stop by SIGSTOP instead, until somebody sends SIGCONT.
+    role: both, worker or client.
+    """
     logging.basicConfig(format=f"%(relativeCreated)6d {os.getpid()} %(name)s %(levelname)s %(message)s")
     ledger = Ledger(Path(folder) / "ledger")
     _OPEN[:] = [ledger]
@@ -182,9 +188,50 @@ def run(
         failpoint = ""
     if failpoint or trace:
         failpoints.arm(failpoint, trace=trace)
+    if freeze:
+        _freeze_at(freeze)
     if bug:
         importlib.import_module("tests.crash.planted").plant(bug)
     asyncio.run(_play(Part(scenario, Path(folder), role, name, options or {}), ledger))
+
+
+def freeze_self(where: str) -> None:
+    """Stop this process as a debugger, a laptop's lid or a hypervisor would, until SIGCONT."""
+    note("NEM", what="stop", target=os.getpid(), where=where)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(0.02)  # the signal may take another thread first: do nothing until it has all of them
+
+
+def _freeze_at(point: str) -> None:
+    """Stop at a failpoint, once. Neither moment holds the log's write lock; `inside` is the one that does."""
+    if point == "inside":
+        _freeze_inside()
+        return
+    armed = failpoints.arm(point)
+
+    def stop() -> None:
+        armed.number, armed._due = 0, False
+        freeze_self(point)
+
+    failpoints.die = stop
+
+
+def _freeze_inside() -> None:
+    """Stop in the middle of the second transaction that holds a commit: the write lock is ours then."""
+    from ergon.core.commit import Commit
+    from ergon.storage.sqlite.group import GroupCommit
+
+    together, seen = GroupCommit._apply_together, 0
+
+    def stop(self: GroupCommit, tx: Any, batch: Any) -> None:
+        nonlocal seen
+        together(self, tx, batch)
+        seen += any(isinstance(what, Commit) for what, _ in batch)
+        if seen == 2:
+            seen = 3
+            freeze_self("inside")
+
+    GroupCommit._apply_together = stop  # type: ignore[method-assign]
 
 
 def _arm_ledger(ledger: Ledger, kind: str, number: int) -> None:
@@ -213,9 +260,9 @@ class Part:
 
 
 async def _play(part: Part, ledger: Ledger) -> None:
-    from tests.crash.scenarios import SCENARIOS
+    from tests.crash.scenarios import SCENARIOS, SHARED
 
-    play = SCENARIOS[part.scenario]
+    play = (SCENARIOS | SHARED)[part.scenario]
     async with SqliteExecutionLog(part.folder / "log.db") as log:
         stage = Stage(log, ledger)
         worker = None

@@ -30,7 +30,7 @@ from ergon import (
     step,
     wait_signal,
 )
-from tests.crash.program import Stage, effect, effecting, happened_before, note
+from tests.crash.program import Stage, effect, effecting, freeze_self, happened_before, note
 from tests.crash.snapshot import Snapshot
 
 Check = Callable[[Snapshot], Iterator[str]]
@@ -474,4 +474,78 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         timers={"f": (0.06,)},
     ),
     "drain": Scenario(main=_one_drained, flows=(drained,), labels={"f": _letters("d", 3)}),
+}
+
+
+# -- several processes -------------------------------------------------------------------------------------
+
+
+@step
+async def act_frozen(label: str, saw: list[str]) -> str:
+    with effecting(label, *saw) as token:
+        if "body" in label:
+            if not happened_before("NEM"):
+                freeze_self("body")
+            elif "slow" in label:
+                await asyncio.sleep(0.7)
+        return token
+
+
+@flow
+async def shared(middle: str) -> list[str]:
+    tokens = [await act("a", [])]
+    tokens.append(await act_frozen(middle, tokens))
+    tokens.append(await act("c", tokens))
+    return tokens
+
+
+@flow
+async def shared_and_idle() -> list[str]:
+    tokens = [await act("a", [])]
+    tokens.append(await wait_signal("go", str))
+    tokens.append(await act("c", tokens))
+    return tokens
+
+
+async def _one_shared(stage: Stage) -> None:
+    await stage.result(await stage.schedule(shared.bind("b"), "f"))
+
+
+async def _one_shared_frozen(stage: Stage) -> None:
+    await stage.result(await stage.schedule(shared.bind("b-body"), "f"))
+
+
+async def _one_shared_race(stage: Stage) -> None:
+    await stage.result(await stage.schedule(shared.bind("b-body-slow"), "f"))
+
+
+async def _one_shared_idle(stage: Stage) -> None:
+    await stage.result(await stage.schedule(shared_and_idle.bind(), "f"))
+
+
+async def _signal_the_idle(stage: Stage) -> None:
+    handle = await stage.schedule(shared_and_idle.bind(), "f")
+    await stage.signal(handle, "go", "go.1", key="k1")
+    await stage.result(handle)
+
+
+async def _another(stage: Stage) -> None:
+    await stage.result(await stage.schedule(shared.bind("b"), "g"))
+
+
+_SHARED: Final = (shared, shared_and_idle)
+_QUICK: Final = {"lease_seconds": 0.5, "reap_seconds": 0.1, "poll_seconds": 0.2, "evict_after_seconds": 30.0}
+SHARED: Final[dict[str, Scenario]] = {
+    "shared": Scenario(main=_one_shared, flows=_SHARED, options=_QUICK, labels={"f": ("a", "b", "c")}),
+    "shared-body": Scenario(
+        main=_one_shared_frozen, flows=_SHARED, options=_QUICK, labels={"f": ("a", "b-body", "c")}
+    ),
+    "shared-race": Scenario(
+        main=_one_shared_race, flows=_SHARED, options=_QUICK, labels={"f": ("a", "b-body-slow", "c")}
+    ),
+    "shared-idle": Scenario(
+        main=_one_shared_idle, flows=_SHARED, options=_QUICK, labels={"f": ("a", "go", "c")}
+    ),
+    "shared-signal": Scenario(main=_signal_the_idle, flows=_SHARED, options=_QUICK),
+    "another": Scenario(main=_another, flows=_SHARED, options=_QUICK, labels={"g": ("a", "b", "c")}),
 }
