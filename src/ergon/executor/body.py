@@ -12,7 +12,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ergon.core.codec import decoder_for, encode, recode
 from ergon.core.failure import describe, rebuild
@@ -23,61 +23,83 @@ from ergon.executor.families import child_outcome
 from ergon.executor.inbox import StepWait
 from ergon.flows.children import child_id
 from ergon.flows.context import step_context
-from ergon.flows.steps import DID_NOT_HAPPEN, Happened, Step, StepRequest
+from ergon.flows.steps import DID_NOT_HAPPEN, Happened, Step, StepCall
 from ergon.replay.operations import Operation
 
 if TYPE_CHECKING:
     from ergon.executor.run import FlowRun
 
+_RECORDED: Final = object()
+"""Result of an attempt whose outcome has been recorded already."""
+
 
 class StepBody:
     """One open step: its attempts, one after the other."""
 
-    __slots__ = (
-        "_answered",
-        "_counts",
-        "_earlier",
-        "_request",
-        "_waited",
-        "_waits",
-        "_work",
-        "attempt",
-        "children",
-        "dropped",
-        "idle",
-        "op",
-        "run",
-        "task",
-    )
+    # Defaults of the class: most bodies never change them, and are made once per step.
+    attempt = 1
+    dropped = False
+    task: asyncio.Task[Any] | None = None
+    idle = False
+    """True while the body waits durably and, as far as anyone can know, does nothing else."""
+    _waits: Sequence[_Wait] = ()
+    _answered: frozenset[asyncio.Future[Event]] = frozenset()
+    _earlier: Sequence[Event] = ()
+    _prepare: Callable[[], Coroutine[Any, Any, bool]] | None = None
+    _waited: dict[str, Event] | None = None
+    _counts: dict[str, int] | None = None
+    _children: dict[str, str] | None = None
 
-    def __init__(self, run: FlowRun, op: Operation, earlier: list[Event]) -> None:
-        request: StepRequest = op.request
+    def __init__(self, run: FlowRun, op: Operation, earlier: list[Event] | None) -> None:
         self.run = run
         self.op = op
-        self.attempt = 1
-        self.dropped = False
-        self.idle = False
-        """True while the body waits durably and, as far as anyone can know, does nothing else."""
-        self._waits: list[_Wait] | tuple[()] = ()
-        self._answered: set[asyncio.Future[Event]] | frozenset[asyncio.Future[Event]] = frozenset()
-        self.children: dict[str, str] = {}
+        self._request: StepCall = op.request
+        if earlier:
+            self._earlier = earlier
+
+    @property
+    def children(self) -> dict[str, str]:
         """Child flows of this body that are to follow it when it is cancelled: flow ids by the key of their wait."""
-        self._request = request
-        self.task: asyncio.Task[None] | None = None
-        self._work: Callable[[], Coroutine[Any, Any, None]] = self._attempt
-        self._earlier = earlier
-        self._waited: dict[str, Event] | None = None
-        self._counts: dict[str, int] | None = None
+        if self._children is None:
+            self._children = {}
+        return self._children
 
     def start(self) -> None:
         """Begin the next attempt; what earlier processes recorded about this step counts."""
         if self._earlier or self._request.step.options.at_most_once:
-            self._work = self._resume
+            self._prepare = self._resume
         self.run.host.runner.start(self)
 
-    def work(self) -> Coroutine[Any, Any, None]:
-        """What the runner runs next."""
-        return self._work()
+    def begin(self) -> Coroutine[Any, Any, Any]:
+        """The attempt as a coroutine, not started; the runner gives its outcome to `returned` or `raised`."""
+        step_context.set(self)
+        request = self._request
+        step = request.step
+        if step.is_plain and self._prepare is None and self.run.host.may_start():
+            return step.function(*request.args, **request.kwargs)  # type: ignore[no-any-return]
+        return self._attempt()
+
+    def returned(self, result: Any) -> None:
+        """The attempt returned: record it."""
+        if self.dropped or result is _RECORDED:
+            return
+        try:
+            text, copy = recode(result, self._request.step.decoder)
+        except Exception as error:  # noqa: BLE001 - the user's type may raise anything when it is read back
+            self._failed(error)
+        else:
+            self.run.step_completed(self, text, copy)
+
+    def raised(self, error: BaseException) -> None:
+        """The attempt raised: try again, or record the failure."""
+        if self.dropped or self.run.ended:
+            return
+        if isinstance(error, asyncio.CancelledError):
+            name = self._request.step.name
+            error = StepCancelled(f"step `{name}` raised CancelledError, though nobody cancelled it")
+        if not isinstance(error, Exception):
+            raise error
+        self._failed(error)
 
     def drop(self) -> None:
         """Nobody waits for the result any more: cancel the body, write nothing."""
@@ -87,16 +109,14 @@ class StepBody:
 
     # -- the ladder ------------------------------------------------------------------------------------
 
-    async def _resume(self) -> None:
-        """Go on after what is recorded: an at-most-once start, a back-off, answered waits."""
+    async def _resume(self) -> bool:
+        """Go on after what is recorded: an at-most-once start, a back-off, answered waits. False: it is over."""
         options = self._request.step.options
         started = False
         failure: str | None = None
         for event in self._earlier:
             if event.kind == EventKind.STEP_WAITED:
-                if self._waited is None:
-                    self._waited = {}
-                self._waited[event.name] = event
+                self.remember(event)
             elif event.kind == EventKind.STEP_RETRIED:
                 self.attempt, started = event.attempt + 1, False
                 await self._back_off(event.at)
@@ -106,42 +126,25 @@ class StepBody:
                 failure = event.payload
         if started and failure is not None and options.verify is None:
             self.run.step_failed(self, rebuild(failure))
-            return
+            return False
         if started and not await self._did_not_happen():
-            return
+            return False
         if options.at_most_once:
             await self._record_start()
-        await self._attempt()
+        return True
 
-    async def _attempt(self) -> None:
-        """Run the body once, and record how it ended."""
-        run, step = self.run, self._request.step
-        step_context.set(self)
-        try:
-            host = run.host
-            if not host.may_start():
-                await host.wait_may_start()
-            if step.options.timeout is not None:
-                result = await self._call_in_time(step, step.options.timeout)
-            elif step.is_async:
-                result = await step.function(*self._request.args, **self._request.kwargs)
-            else:
-                result = await self._call_elsewhere(step)
-            text, copy = recode(result, step.decoder)
-        except asyncio.CancelledError:
-            if self.dropped or run.ended:
-                return
-            error: Exception = StepCancelled(
-                f"step `{step.name}` raised CancelledError, though nobody cancelled it"
-            )
-        except Exception as caught:  # noqa: BLE001 - step boundary: user code may raise anything
-            error = caught
-        else:
-            if not self.dropped:
-                run.step_completed(self, text, copy)
-            return
-        if not self.dropped:
-            self._failed(error)
+    async def _attempt(self) -> Any:
+        """An attempt that takes more than calling an `async def`."""
+        step, host = self._request.step, self.run.host
+        if self._prepare is not None and not await self._prepare():
+            return _RECORDED
+        if not host.may_start():
+            await host.wait_may_start()
+        if step.options.timeout is not None:
+            return await self._call_in_time(step, step.options.timeout)
+        if step.is_async:
+            return await step.function(*self._request.args, **self._request.kwargs)
+        return await self._call_elsewhere(step)
 
     async def _call_in_time(self, step: Step[Any, Any], seconds: float) -> Any:
         try:
@@ -184,16 +187,16 @@ class StepBody:
             return
         self.attempt += 1
         self._counts = None
-        self._earlier = []
+        self._earlier = ()
         self.task = None
-        self._work = lambda: self._after_back_off(at)
+        self._prepare = lambda: self._after_back_off(at)
         self.run.host.runner.start(self)
 
-    async def _after_back_off(self, at: float) -> None:
+    async def _after_back_off(self, at: float) -> bool:
         await self._back_off(at)
         if self._request.step.options.at_most_once:
             await self._record_start()
-        await self._attempt()
+        return True
 
     async def _back_off(self, until: float) -> None:
         wait = self._wait("retry", self._request.step.name, due=until)

@@ -39,6 +39,7 @@ from ergon.storage.log import ExecutionLog
 R = TypeVar("R")
 
 LEASE_SECONDS: Final = 10.0
+BODY_GRACE_SECONDS: Final = 0.02
 
 
 class Executor(Generic[R]):
@@ -179,8 +180,16 @@ def _chosen(target: Any, entry: Callable[[Any], Coroutine[Any, Any, Any]]) -> Fl
 
 
 def _leave(run: FlowRun) -> None:
+    """Suspend a flow that can only wait; while a step body waits, after its other branches have had time to begin."""
+    if run.bodies:
+        run.host.loop.call_later(BODY_GRACE_SECONDS, _leave_if_idle, run, run.idle_since)
+    else:
+        _leave_if_idle(run, run.idle_since)
+
+
+def _leave_if_idle(run: FlowRun, since: float | None) -> None:
     due = run.wake_at
-    if due is None or due > run.host.log.now():  # else it goes on in a moment, by itself
+    if run.idle_since == since and (due is None or due > run.host.log.now()):  # else it goes on by itself
         run.suspend()
 
 

@@ -30,13 +30,13 @@ def new_child(parent: FlowRecord, request: ChildRequest, operation: str) -> NewF
     )
 
 
-def outcome_of_message(message: Received) -> tuple[str, str]:
-    """The event kind and payload that a child's message becomes."""
+def outcome_of_message(message: Received, flow_id: str) -> tuple[str, str]:
+    """The event kind and payload that the message of the child `flow_id` becomes."""
     status, output = _read(message.payload or "{}")
     if status == TaskStatus.COMPLETED:
         return EventKind.CHILD_COMPLETED, output
     if status == TaskStatus.CANCELLED and output == "null":
-        return EventKind.CHILD_FAILED, describe(FlowCancelled(message.name, "it was killed"))
+        return EventKind.CHILD_FAILED, describe(FlowCancelled(flow_id, "it was killed"))
     return EventKind.CHILD_FAILED, output
 
 

@@ -142,7 +142,7 @@ class Inbox:
             return
         op = self._machine.pending.get(message.name)
         if op is not None:  # else the flow stopped waiting for this child
-            kind, payload = outcome_of_message(message)
+            kind, payload = outcome_of_message(message, op.request.flow_id)
             self._outbox.record(
                 kind, op=op.id, name=op.name, digest=op.digest, payload=payload, source=op.source
             )

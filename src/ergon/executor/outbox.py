@@ -73,10 +73,14 @@ class Outbox:
         event = Event(
             seq, kind, op.id, op.name, op.digest, payload, self._now(), place_text(op.place), attempt
         )
-        self._facts.append((event, value, None))
         self._announce(event)
-        if self._in_flight is None:
+        if self._in_flight is not None or self._facts or self._consumed or self._messages or self.children:
+            self._facts.append((event, value, None))
             self.flush()
+        else:
+            commit = Commit(self._flow_id, self._lease, (event,))
+            self._in_flight = (commit, [(event, value, None)])
+            self._submit(commit, self._done)
 
     def record(
         self,

@@ -9,27 +9,29 @@ itself from then on: `asyncio.timeout`, task groups and cancellation inside a bo
 from __future__ import annotations
 
 import asyncio
-import logging
 import types
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from contextvars import Context, copy_context
 from typing import Any, Protocol
-
-logger = logging.getLogger("ergon.executor")
 
 
 class Body(Protocol):
     """Something to run in the background that can be cancelled."""
 
-    task: asyncio.Task[None] | None
+    task: asyncio.Task[Any] | None
     """The task that runs it, once it waits for something."""
-
     dropped: bool
     """Nobody wants its outcome any more."""
 
-    def work(self) -> Coroutine[Any, Any, None]:
+    def begin(self) -> Coroutine[Any, Any, Any]:
         """What to run."""
+
+    def returned(self, result: Any) -> None:
+        """It returned."""
+
+    def raised(self, error: BaseException) -> None:
+        """It raised; what this raises goes on to the host's loop."""
 
 
 class BodyRunner:
@@ -63,43 +65,46 @@ class BodyRunner:
             body = ready.popleft()
             context = copy_context()
             try:
-                waited = await _drive(body.work(), context, self._leave_queue, body)
-            except Exception:  # a body handles its own errors, so this is a defect of ours: the others go on
-                logger.exception("a step body ended by an error that it should have recorded")
-                waited = body.task is not None
-            if waited:
-                return  # this task has been the body's own; the queue has another by now
+                coroutine = context.run(body.begin)
+                awaited = context.run(coroutine.send, None)
+            except StopIteration as stop:
+                body.returned(stop.value)
+            except BaseException as error:  # noqa: BLE001 - step boundary: user code may raise anything
+                body.raised(error)
+            else:
+                await self._stay_with(body, _rest(coroutine, awaited, context))
+                return
         self._scheduled = False
 
-    def _leave_queue(self, body: Body) -> None:
-        """`body` waits for something: the task is its own from now on."""
+    async def _stay_with(self, body: Body, rest: Coroutine[Any, Any, Any]) -> None:
+        """`body` waits for something: this task is its own from now on, and the queue gets another."""
+        self._scheduled = False
+        if self._ready:
+            self._schedule()
         body.task = task = asyncio.current_task()
         assert task is not None
         if body.dropped:
             task.cancel()
-        if self._ready:
-            self._schedule()
+        try:
+            result = await rest
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and task.cancelling() and not body.dropped:
+                raise  # the whole loop is ending: the step stays open and runs again
+            body.raised(error)
         else:
-            self._scheduled = False
+            body.returned(result)
 
 
 @types.coroutine
-def _drive(
-    coroutine: Coroutine[Any, Any, None], context: Context, on_wait: Callable[[Any], None], body: Body
-) -> Generator[Any, Any, bool]:
-    """Run a coroutine to its end in `context`; returns whether it ever waited."""
+def _rest(coroutine: Coroutine[Any, Any, Any], awaited: Any, context: Context) -> Generator[Any, Any, Any]:
+    """The rest of a coroutine that waits for `awaited`, run in `context`."""
     try:
-        awaited = context.run(coroutine.send, None)
-    except StopIteration:
-        return False
-    on_wait(body)
-    while True:
-        try:
+        while True:
             try:
                 answer = yield awaited
             except BaseException as error:  # noqa: BLE001 - passed on to the body, cancellation included
                 awaited = context.run(coroutine.throw, error)
             else:
                 awaited = context.run(coroutine.send, answer)
-        except StopIteration:
-            return True
+    except StopIteration as stop:
+        return stop.value

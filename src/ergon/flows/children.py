@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -13,7 +12,6 @@ from ergon.errors import NotInFlow
 from ergon.flows.context import caller_place, current_machine, step_context
 from ergon.flows.flow import FlowCall
 from ergon.flows.types import flow_call_of
-from ergon.replay.machine import FlowMachine
 from ergon.replay.operations import Operation, OperationKind, Place
 
 R = TypeVar("R")
@@ -97,22 +95,12 @@ def start_child(
                 "a child flow can be started only from a flow or a step; elsewhere use a Scheduler."
             )
         return ChildHandle(*context.start_child(request))
-    op = machine.ask(
-        kind=OperationKind.CHILD,
-        name=call.flow.name,
-        digest=digest((call.input, id, detached), {}),
-        request=request,
-        place=place,
-    )
+    fingerprint = digest((call.input, id, detached), {})
+    op = machine.ask(OperationKind.CHILD, call.flow.name, fingerprint, request, place)
     flow_id = id or child_id(machine.flow_id, op.id, machine.failed_children.get(op.id, 0))
     op.request = request._replace(flow_id=flow_id)
-    return ChildHandle(flow_id, partial(_wait, machine, op))
+    return ChildHandle(flow_id, partial(_wait, op))
 
 
-async def _wait(machine: FlowMachine, op: Operation) -> Any:
-    try:
-        return await op.future
-    except asyncio.CancelledError:
-        if op.future.cancelled():
-            machine.abandon(op)
-        raise
+async def _wait(op: Operation) -> Any:
+    return await op

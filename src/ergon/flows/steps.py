@@ -11,7 +11,8 @@ import asyncio
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
 
@@ -19,8 +20,8 @@ from ergon.core.codec import Decoder, decoder_for, digest, hints_of
 from ergon.core.names import check_name
 from ergon.core.retry import RetryPolicy
 from ergon.errors import ArgumentsMismatch, NotInFlow, UsageError
-from ergon.flows.context import caller_place, current_machine, step_context
-from ergon.replay.machine import FlowMachine
+from ergon.flows.context import caller_place, step_context
+from ergon.replay.loop import FlowLoop
 from ergon.replay.operations import OperationKind, Place
 
 P = ParamSpec("P")
@@ -55,15 +56,62 @@ class StepOptions:
     inputs: Mapping[str, str] = field(default_factory=dict)
 
 
-class StepRequest:
-    """One call of a step: what an operation of kind `step` carries."""
+class StepCall(Coroutine[Any, Any, Any]):
+    """One call of a step in a flow: what the flow awaits, and what the executor is asked to do.
 
-    __slots__ = ("args", "kwargs", "step")
+    A coroutine in all but name, so that `create_task` and `gather` take it; awaited directly it adds no frame
+    between the flow and the answer. Like any coroutine it does nothing until it is awaited.
+    """
 
-    def __init__(self, step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    __slots__ = ("_iterator", "_loop", "_place", "args", "kwargs", "step")
+
+    def __init__(
+        self,
+        step: Step[Any, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        place: Place,
+        loop: FlowLoop,
+    ) -> None:
         self.step = step
         self.args = args
         self.kwargs = kwargs
+        self._place = place
+        self._loop = loop
+        self._iterator: Generator[Any, Any, Any] | None = None
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        step, args = self.step, self.args
+        fingerprint = digest(args[1:] if step.is_method else args, self.kwargs)
+        op = self._loop.machine.ask(OperationKind.STEP, step.name, fingerprint, self, self._place)
+        self._iterator = iterator = op.__await__()
+        return iterator  # type: ignore[no-any-return]
+
+    def send(self, value: Any) -> Any:
+        """As of a coroutine: tasks drive the call with it."""
+        if self._iterator is None:
+            return next(self.__await__())
+        return self._iterator.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """As of a coroutine."""
+        if self._iterator is None:
+            self._iterator = iter(())  # type: ignore[assignment]
+            raise error[1] if len(error) > 1 and error[1] is not None else error[0]
+        return self._iterator.throw(*error)
+
+    def close(self) -> None:
+        """As of a coroutine."""
+        if self._iterator is None:
+            self._iterator = iter(())  # type: ignore[assignment]
+        else:
+            self._iterator.close()
+
+    def __del__(self) -> None:
+        if self._iterator is None:
+            warnings.warn(
+                f"step `{self.step.name}` was called but never awaited", RuntimeWarning, stacklevel=2
+            )
 
 
 class Step(Generic[P, R]):
@@ -76,6 +124,8 @@ class Step(Generic[P, R]):
         self.options = options
         self.name = check_name("step name", name if name is not None else public_name(function))
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
+        self.is_plain = self.is_async and options.timeout is None and not options.at_most_once
+        """True when running it is calling it."""
         self.is_method = False
         if options.process:
             _check_process_step(function, is_async=self.is_async)
@@ -112,32 +162,15 @@ class Step(Generic[P, R]):
         """`__call__` with the place it was written at."""
         if kwargs or not self._positional_min <= len(args) <= self._positional_max:
             self._check(args, kwargs)
-        machine = current_machine()
-        if machine is not None:
-            return self._ask(machine, args, kwargs, place)
+        loop = asyncio._get_running_loop()  # noqa: SLF001
+        if type(loop) is FlowLoop:
+            return StepCall(self, args, kwargs, place, loop)
         if step_context.get() is None:
             raise NotInFlow(
                 f"step `{self.name}` was called outside a flow, where its result would not be recorded. Call it from "
                 f"a flow, or run the plain function with `{self.name}.function(...)`."
             )
         return self._run_inside_step(args, kwargs)
-
-    async def _ask(
-        self, machine: FlowMachine, args: tuple[Any, ...], kwargs: dict[str, Any], place: Place
-    ) -> R:
-        op = machine.ask(
-            kind=OperationKind.STEP,
-            name=self.name,
-            digest=digest(args[1:] if self.is_method else args, kwargs),
-            request=StepRequest(self, args, kwargs),
-            place=place,
-        )
-        try:
-            return await op.future  # type: ignore[no-any-return]
-        except asyncio.CancelledError:
-            if op.future.cancelled():
-                machine.abandon(op)
-            raise
 
     async def _run_inside_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         if self.is_async:

@@ -32,25 +32,18 @@ _current_task: Final[Callable[..., Any]] = (
 )
 
 
-class _Ready(asyncio.Handle):
-    """A callback in the ready queue; made for every wake-up, so it skips what only debug mode needs."""
+class _Ready(list[Any]):
+    """A callback in the ready queue, as asyncio's `Handle` but made for every wake-up: [context, callback, args]."""
 
     __slots__ = ()
-    _repr = None
-    _source_traceback = None
 
-    def __init__(
-        self,
-        callback: Callable[..., object],
-        args: tuple[object, ...],
-        loop: FlowLoop,
-        context: contextvars.Context | None,
-    ) -> None:
-        self._callback = callback
-        self._args = args
-        self._loop = loop
-        self._context = context if context is not None else contextvars.copy_context()
-        self._cancelled = False
+    def cancel(self) -> None:
+        """Do not call it."""
+        self.clear()
+
+    def cancelled(self) -> bool:
+        """True when it will not be called."""
+        return not self
 
 
 class FlowTimer(asyncio.TimerHandle):
@@ -74,6 +67,14 @@ class FlowTimer(asyncio.TimerHandle):
         self.name = ""
         self._owner = owner
 
+    def ready(self) -> _Ready:
+        """What to put into the ready queue; cancelling the timer still keeps it from being called."""
+        return _Ready((self._context, self._ring, ()))  # type: ignore[attr-defined]
+
+    def _ring(self) -> None:
+        if not self.cancelled():
+            self._callback(*self._args)  # type: ignore[attr-defined]
+
     @property
     def source(self) -> str:
         """Where the task that armed it waits now: `file.py:42`, or empty."""
@@ -89,7 +90,7 @@ class FlowLoop(asyncio.AbstractEventLoop):
     """An asyncio event loop in which everything happens in a repeatable order."""
 
     def __init__(self, *, flow_id: str, now: float, on_error: Callable[[dict[str, Any]], None]) -> None:
-        self._ready: deque[asyncio.Handle] = deque()
+        self._ready: deque[_Ready] = deque()
         self.now = now
         """Flow time: when the last delivered event happened. It never goes back."""
         # Numbers are hashes (`tasks.py`). The same for a flow on every replay; different between flows, because
@@ -121,8 +122,9 @@ class FlowLoop(asyncio.AbstractEventLoop):
                     if not ready:
                         return
                     handle = ready.popleft()
-                    if not handle._cancelled:  # noqa: SLF001
-                        handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]  # noqa: SLF001
+                    if handle:
+                        context, callback, args = handle
+                        context.run(callback, *args)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:  # noqa: BLE001  # a callback of the user's may raise anything
@@ -210,7 +212,7 @@ class FlowLoop(asyncio.AbstractEventLoop):
         timer = self._timers.pop(op, None)
         if timer is None:
             return False
-        self._ready.append(timer)
+        self._ready.append(timer.ready())
         return True
 
     def armed(self) -> list[FlowTimer]:
@@ -233,8 +235,8 @@ class FlowLoop(asyncio.AbstractEventLoop):
 
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.Handle:
-        handle = _Ready(callback, args, self, context)
+    ) -> _Ready:
+        handle = _Ready((context if context is not None else contextvars.copy_context(), callback, args))
         self._ready.append(handle)
         return handle
 
@@ -257,7 +259,7 @@ class FlowLoop(asyncio.AbstractEventLoop):
         """Arm a durable timer. Writes nothing until it fires, and nothing at all when it is cancelled first."""
         if when <= self.now:
             timer = FlowTimer("", when, callback, args, self, context)
-            self._ready.append(timer)
+            self._ready.append(timer.ready())
             return timer
         op = self.current_scope().next_timer()
         timer = self._timers[op] = FlowTimer(

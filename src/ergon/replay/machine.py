@@ -11,7 +11,6 @@ has one current task.
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import hashlib
 import random
@@ -174,21 +173,11 @@ class FlowMachine:
 
     # -- asked by flow code, through `ergon.flows` ------------------------------------------------------
 
-    def ask(self, *, kind: str, name: str, digest: str, request: Any, place: Place | None) -> Operation:
-        """Ask for a step or child flow. The operation's future gets its answer."""
-        loop = self.loop
-        scope = loop.current_scope()
+    def ask(self, kind: str, name: str, digest: str, request: Any, place: Place | None) -> Operation:
+        """Ask for a step or child flow: the future of its answer."""
+        scope = self.loop.current_scope()
         scope.operations = number = scope.operations + 1
-        op = Operation(
-            f"{scope.path}:{number}",
-            kind,
-            name,
-            digest,
-            place,
-            asyncio.Future(loop=loop),
-            request,
-            loop.now,
-        )
+        op = Operation(self, f"{scope.path}:{number}", kind, name, digest, place, request)
         if self.muted:
             return op
         expected = self._expected.get(op.id)
@@ -298,7 +287,7 @@ class FlowMachine:
             op = self.pending.pop(op_id, None)
             if op is None:
                 self._unasked(event)
-            elif not op.future.done():
+            elif not op.done():
                 self._settle(op, event, value)
         elif kind == EventKind.TIMER_FIRED:
             self._expected.pop(event.op, None)
@@ -319,12 +308,12 @@ class FlowMachine:
             try:
                 value = self._answer(op, event)
             except Exception as error:  # noqa: BLE001  # the recorded error, or one that says why it cannot be decoded
-                op.future.set_exception(error)
+                op.set_exception(error)
                 return
         elif isinstance(value, BaseException) and event.kind in _FAILURES:
-            op.future.set_exception(value)
+            op.set_exception(value)
             return
-        op.future.set_result(value)
+        op.set_result(value)
 
     def _unasked(self, event: Event) -> None:
         """An event whose operation the flow does not wait for: left behind, or never asked for."""

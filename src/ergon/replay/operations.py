@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from types import CodeType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ergon.core.history import Event, EventKind
+
+if TYPE_CHECKING:
+    from ergon.replay.machine import FlowMachine
 
 
 class OperationKind:
@@ -70,31 +73,43 @@ def waiting_place(task: asyncio.Task[Any]) -> str:
     return place_text(place)
 
 
-class Operation:
-    """A step or a child flow that the flow asked for and that has no answer yet."""
+class Operation(asyncio.Future[Any]):
+    """A step or a child flow that the flow asked for: the future of its answer.
 
-    __slots__ = ("asked_at", "digest", "future", "id", "kind", "name", "place", "request")
+    A future of its own class, so that a task that is cancelled while it awaits this one tells the machine at once.
+    """
+
+    __slots__ = ("asked_at", "digest", "id", "kind", "machine", "name", "place", "request")
 
     def __init__(  # noqa: PLR0917  # made for every step
         self,
+        machine: FlowMachine,
         id: str,
         kind: str,
         name: str,
         digest: str,
         place: Place | None,
-        future: asyncio.Future[Any],
         request: Any,
-        asked_at: float,
     ) -> None:
-        """`request` says what to do; the executor knows its type. `asked_at` is in flow time."""
+        """`request` says what to do; the executor knows its type."""
+        loop = machine.loop
+        super().__init__(loop=loop)
+        self.machine = machine
         self.id = id
         self.kind = kind
         self.name = name
         self.digest = digest
         self.place = place
-        self.future = future
         self.request = request
-        self.asked_at = asked_at
+        self.asked_at = loop.now
+        """In flow time."""
+
+    def cancel(self, msg: Any = None) -> bool:
+        """The flow stopped waiting."""
+        if not super().cancel(msg):
+            return False
+        self.machine.abandon(self)
+        return True
 
     @property
     def source(self) -> str:
