@@ -107,7 +107,8 @@ class FlowParked(FlowError):
 
     def __init__(self, flow_id: str, reason: str) -> None:
         self.flow_id, self.reason = flow_id, reason
-        super().__init__(f"flow {flow_id!r} is parked: {reason}. Mend the cause, then resume it")
+        advice = "" if "resume" in reason else ". Mend the cause, then resume it"
+        super().__init__(f"flow {flow_id!r} is parked: {reason}{advice}")
 
 
 class StepFailed(FlowError):

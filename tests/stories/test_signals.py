@@ -1,0 +1,196 @@
+"""Signals come in order, wait for their flow, and are consumed once."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+
+from ergon import (
+    DecodingError,
+    EncodingError,
+    ExecutionLog,
+    FlowNotFound,
+    IllegalMove,
+    InvalidName,
+    NotInFlow,
+    Scheduler,
+    await_external_signal,
+    flow,
+    step,
+    wait_signal,
+)
+from tests.stories.helpers import start, until_status, worker
+
+
+@dataclass
+class Decision:
+    approved: bool
+    by: str = "nobody"
+
+
+@flow
+async def three() -> list[str]:
+    return [await wait_signal("vote", str) for _ in range(3)]
+
+
+async def test_signals_of_one_name_come_in_the_order_they_were_sent(either_log: ExecutionLog) -> None:
+    async with worker(either_log, three):
+        handle = await start(either_log, three.bind())
+        for name in ("ann", "bob", "eve"):
+            await handle.signal("vote", name)
+
+        assert await handle.result(10) == ["ann", "bob", "eve"]
+
+
+async def test_signals_sent_before_the_flow_runs_or_waits_are_kept(log: ExecutionLog) -> None:
+    handle = await start(log, three.bind())
+    await handle.signal("vote", "early")
+    async with worker(log, three):
+        await until_status(handle, "suspended")
+    await handle.signal("vote", "between")
+    await handle.signal("vote", "workers")
+    async with worker(log, three):
+        assert await handle.result(10) == ["early", "between", "workers"]
+
+
+async def test_a_signal_with_the_same_key_counts_once(log: ExecutionLog) -> None:
+    """A call that timed out can be repeated, even after the flow has ended."""
+    handle = await start(log, three.bind())
+    for name, key in (("ann", "1"), ("ann again", "1"), ("bob", "2"), ("eve", "3")):
+        await handle.signal("vote", name, key=key)
+    async with worker(log, three):
+        assert await handle.result(10) == ["ann", "bob", "eve"]
+
+    await handle.signal("vote", "eve", key="3")
+    with pytest.raises(IllegalMove, match="completed"):
+        await handle.signal("vote", "late", key="4")
+
+
+async def test_a_signal_is_decoded_by_the_type_asked_for(log: ExecutionLog) -> None:
+    @flow
+    async def ask() -> list[object]:
+        typed = await wait_signal("approval", Decision)
+        plain = await await_external_signal("approval")
+        assert isinstance(typed, Decision)
+        return [typed.by, typed.approved, plain]
+
+    async with worker(log, ask):
+        handle = await start(log, ask.bind())
+        await handle.signal("approval", {"approved": True, "by": "ann"})
+        await handle.signal("approval", Decision(False))
+
+        assert await handle.result(10) == ["ann", True, {"approved": False, "by": "nobody"}]
+
+
+async def test_a_value_of_the_wrong_type_raises_where_it_is_waited_for_and_the_flow_can_ask_again(
+    log: ExecutionLog,
+) -> None:
+    @flow
+    async def ask() -> bool:
+        while True:
+            try:
+                return (await wait_signal("approval", Decision)).approved
+            except DecodingError as error:
+                assert "approved" in str(error)
+
+    async with worker(log, ask):
+        handle = await start(log, ask.bind())
+        await handle.signal("approval", {"approved": "perhaps"})
+        await handle.signal("approval", {"approved": True})
+
+        assert await handle.result(10) is True
+
+
+async def test_a_wait_that_times_out_loses_no_signal(log: ExecutionLog) -> None:
+    @flow
+    async def patient() -> list[str]:
+        found = []
+        for _ in range(2):
+            try:
+                async with asyncio.timeout(0.05):
+                    found.append(await wait_signal("vote", str))
+            except TimeoutError:
+                found.append("timeout")
+        found.append(await wait_signal("go", str))
+        found.append(await wait_signal("vote", str))
+        return found
+
+    async with worker(log, patient):
+        handle = await start(log, patient.bind())
+        await until_status(handle, "suspended")
+        for _ in range(500):
+            if [event.kind for event in await log.history("f")].count("timer_fired") == 2:
+                break
+            await asyncio.sleep(0.01)
+        await handle.signal("vote", "kept")
+        await handle.signal("go", "go")
+
+        assert await handle.result(10) == ["timeout", "timeout", "go", "kept"]
+
+
+async def test_names_do_not_stand_in_each_others_way(log: ExecutionLog) -> None:
+    @flow
+    async def two() -> list[str]:
+        second, first = await asyncio.gather(wait_signal("b", str), wait_signal("a", str))
+        return [first, second]
+
+    async with worker(log, two):
+        handle = await start(log, two.bind())
+        await handle.signal("a", "A")
+        await handle.signal("b", "B")
+
+        assert await handle.result(10) == ["A", "B"]
+
+
+async def test_branches_that_wait_for_one_name_are_served_in_turn(log: ExecutionLog) -> None:
+    @flow
+    async def branches() -> list[str]:
+        return list(await asyncio.gather(*(wait_signal("vote", str) for _ in range(3))))
+
+    async with worker(log, branches):
+        handle = await start(log, branches.bind())
+        for name in "abc":
+            await handle.signal("vote", name)
+
+        assert await handle.result(10) == ["a", "b", "c"]
+
+
+async def test_many_signals_from_many_senders_arrive_once_each(log: ExecutionLog) -> None:
+    @step
+    async def note(vote: int) -> int:
+        return vote
+
+    @flow
+    async def count() -> list[int]:
+        return [await note(await wait_signal("vote", int)) for _ in range(100)]
+
+    async with worker(log, count):
+        handle = await start(log, count.bind())
+        await asyncio.gather(*(handle.signal("vote", number) for number in range(100)))
+
+        assert sorted(await handle.result(20)) == list(range(100))
+
+    assert await log.inbox("f") == []
+
+
+async def test_a_signal_to_nobody_says_so(log: ExecutionLog) -> None:
+    handle = Scheduler(log).handle("nobody")
+
+    with pytest.raises(FlowNotFound, match="nobody"):
+        await handle.signal("vote", 1)
+    with pytest.raises(InvalidName):
+        await handle.signal("", 1)
+
+
+async def test_a_value_that_cannot_be_written_is_refused_at_the_sender(log: ExecutionLog) -> None:
+    handle = await start(log, three.bind())
+
+    with pytest.raises(EncodingError, match=r"\$\.vote"):
+        await handle.signal("vote", {"vote": object()})
+
+
+async def test_waiting_for_a_signal_outside_a_flow_is_refused() -> None:
+    with pytest.raises(NotInFlow):
+        await wait_signal("vote")
