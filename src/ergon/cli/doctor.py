@@ -19,6 +19,7 @@ from ergon.cli.worker import state_of
 from ergon.core.commit import FlowFilter, WorkerRecord
 from ergon.core.status import TaskStatus
 from ergon.errors import StoreError
+from ergon.opening import open_log
 from ergon.storage.log import ExecutionLog
 
 FREE_BYTES_MIN: Final = 200_000_000
@@ -48,6 +49,7 @@ async def doctor(url: str | None, as_json: bool) -> int:
         Finding("Python", "ok", f"{sys.version.split()[0]} at {sys.executable}"),
         Finding("SQLite", "ok", sqlite3.sqlite_version),
     ]
+    open_log(url or None)  # a URL that no store knows is bad input; all else that keeps it shut is a finding
     try:
         async with opened(url) as log:
             findings = [findings[0], *await _examine(log)]

@@ -19,8 +19,8 @@ from ergon.storage.log import ExecutionLog
 
 PAYLOAD_WIDTH: Final = 60
 EVENTS_SHOWN: Final = 200
-TREE_MAX: Final = 200
-"""Flows shown in a tree of children; more are counted."""
+TREE_MAX: Final = 50
+"""Flows shown in a tree of children, unless all are asked for."""
 
 
 @click.command(short_help="Say in one sentence why a flow is where it is.")
@@ -73,7 +73,7 @@ async def inbox(flow_id: str, url: str | None, as_json: bool) -> None:
 @click.argument("flow_id", metavar="ID")
 @log_option
 @json_option
-@click.option("--full", is_flag=True, help="Do not cut payloads.")
+@click.option("--full", is_flag=True, help="Cut neither payloads nor the tree of children.")
 @click.option(
     "--events",
     "events_max",
@@ -103,7 +103,7 @@ async def show(flow_id: str, url: str | None, as_json: bool, full: bool, events_
             )
             return
         _show_header(record, sentence, log.now(), full=full)
-        await _show_tree(log, record)
+        await _show_tree(log, record, 100_000 if full else TREE_MAX)
         _show_history(record, history, full=full, events_max=events_max)
 
 
@@ -153,10 +153,10 @@ def _frames(output: str | None) -> list[str]:
     return [str(frame) for frame in frames] if isinstance(frames, list) else []
 
 
-async def _show_tree(log: ExecutionLog, record: FlowRecord) -> None:
+async def _show_tree(log: ExecutionLog, record: FlowRecord, most: int) -> None:
     """The children below the flow, depth first, as long as they fit."""
     lines: list[str] = []
-    left = TREE_MAX
+    left = most
 
     async def add(parent: FlowRecord, indent: str) -> None:
         nonlocal left
@@ -164,7 +164,7 @@ async def _show_tree(log: ExecutionLog, record: FlowRecord) -> None:
         children.reverse()
         for number, child in enumerate(children):
             if left <= 0:
-                lines.append(f"{indent}└ …")
+                lines.append(f"{indent}└ … (--full: all)")
                 return
             left -= 1
             last = number == len(children) - 1 and more is None
@@ -186,7 +186,7 @@ def _show_history(record: FlowRecord, history: list[Event], *, full: bool, event
     out = console()
     shown = history[-events_max:] if events_max else history
     hidden = len(history) - len(shown)
-    title = f"\nHistory ({len(history)} events" + (
+    title = f"\nHistory ({len(history)} event{'' if len(history) == 1 else 's'}" + (
         f", the last {len(shown)} shown; --events 0: all)" if hidden else ")"
     )
     out.print(title, style="bold")

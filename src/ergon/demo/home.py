@@ -133,6 +133,8 @@ def job_for(directory: str | None, home: Path) -> Job:
     root = os.path.realpath(directory if directory is not None else sysconfig.get_path("stdlib"))
     skip: list[str] = []
     if directory is None:
-        binaries = sysconfig.get_config_var("LIBPL")  # what Python itself was built with: no source, and large
+        binaries = sysconfig.get_config_var(
+            "LIBPL"
+        )  # what Python itself was built with: no source, and large
         skip = [*STDLIB_SKIP, *([Path(binaries).name] if binaries else [])]
     return Job(root=to_text(os.fsencode(root)), home=str(home.resolve()), skip=skip)

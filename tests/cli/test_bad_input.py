@@ -1,0 +1,111 @@
+"""Whatever is typed wrong gets one line that says what was wrong and what would be right. Never a traceback."""
+
+from pathlib import Path
+
+import pytest
+
+from ergon.cli.app import VERBS
+
+
+@pytest.mark.parametrize(
+    "typed,code,words",
+    [
+        ("lss", 2, ["no verb 'lss'", "did you mean ls?"]),
+        ("ls --statis failed", 2, ["--statis", "did you mean", "--status"]),
+        ("ls --status complete", 2, ["'complete' is no status", "did you mean completed?"]),
+        ("ls --since yesterday", 2, ["'yesterday'", "10m", "2026-05-31"]),
+        ("ls --limit 0", 2, ["--limit"]),
+        ("ls --after zzz", 2, ["--after 'zzz'", "page before"]),
+        ("ls --watch --json", 2, ["--watch"]),
+        ("ls --name cuont", 1, ["no flow matches", "did you mean --name count?"]),
+        ("ls --status failed", 1, ["no flow matches"]),
+        ("show cuont-1", 1, ["no flow has the id 'cuont-1'", "did you mean 'count-1'?"]),
+        ("why nothing-like-it", 1, ["no flow has the id"]),
+        ("why", 2, ["ID"]),
+        ("signal count-1 go --value yes", 2, ["--value 'yes' is not JSON", """'"yes"'"""]),
+        ("signal count-1 go --value @nowhere.json", 2, ["cannot read the file 'nowhere.json'"]),
+        ("cancel count-1", 2, ["has ended (completed)"]),
+        ("pause count-1", 2, ["has ended (completed)"]),
+        ("kill count-1", 2, ["has ended (completed)"]),
+        ("resume count-1", 2, ["only a paused or parked flow"]),
+        ("retry count-1", 2, ["only a failed flow"]),
+        ("run shop.py", 2, ["say which"]),
+        ("run shop.py:cuont", 2, ["no flow 'cuont'", "did you mean count?"]),
+        ("run nowhere.py:count", 2, ["no file nowhere.py"]),
+        ("run nowhere:count", 2, ["no module nowhere"]),
+        ("run sh/op:count", 2, ["no file sh/op"]),
+        ("run empty.py:x", 2, ["no function decorated with @flow"]),
+        ("run broken.py:x", 2, ["importing broken.py raised ZeroDivisionError", "broken.py:1"]),
+        ("run needs.py:x", 2, ["importing needs.py raised ModuleNotFoundError"]),
+        ("run shop.py:count --input {}", 2, ["--input does not fit count(n: int) -> int", "`n`"]),
+        ('run shop.py:count --input {"n":"x"}', 2, ["expected `int`"]),
+        ("run shop.py:count --input [1]", 2, ["JSON object", '"n"']),
+        ('run shop.py:count --input {"n":2} --id count-1', 2, ["another input"]),
+        ("run shop.py:count --input {n}", 2, ["is not JSON"]),
+        ("worker", 2, ["TARGET"]),
+        ("worker shop.py --capacity 0", 2, ["capacity"]),
+        ("worker shop.py --drain -1", 2, ["drain"]),
+        ("demo nowhere", 2, ["nowhere"]),
+        ("doctor --log mysql://u:hunter2@db/x", 2, ["mysql"]),
+        ("ls --log memory:", 2, ["own process"]),
+        ("ls --log .", 2, ["is a directory"]),
+        ("ls --log shop.py", 2, ["shop.py"]),
+    ],
+)
+def test_bad_input_gets_one_line_and_an_exit_code(ergon, here, typed, code, words) -> None:
+    (here / "empty.py").write_text("")
+    (here / "broken.py").write_text("1 / 0")
+    (here / "needs.py").write_text("import nothing_of_that_name")
+    ergon("run", "shop.py:count", "--input", '{"n": 1}', "--id", "count-1")
+
+    answer = ergon(*typed.split(" "))
+
+    assert answer.code == code
+    assert answer.out == ""
+    assert len(answer.err.strip().splitlines()) == 1, answer.err
+    assert "Traceback" not in answer.err
+    assert "hunter2" not in answer.err
+    for word in words:
+        assert word in answer.err
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        *("ls", "show x", "why x", "inbox x", "signal x y", "cancel x", "kill x", "pause x"),
+        *("resume x", "retry x", "delete x", "workers", "doctor"),
+    ],
+)
+def test_no_verb_but_run_and_worker_creates_a_log(ergon, here: Path, verb: str) -> None:
+    """A mistyped path must not become an empty log that looks like lost work."""
+    answer = ergon(*verb.split(" "), "--log", "typo.db")
+
+    assert answer.code == 2
+    assert "there is no log at" in answer.err
+    assert "typo.db" in answer.err
+    assert not (here / "typo.db").exists()
+
+
+def test_an_unexpected_error_is_one_line_and_with_debug_a_traceback(ergon, here, monkeypatch) -> None:
+    (here / "odd.py").write_text("from ergon import flow\n@flow\nasync def f() -> int:\n    return 1\n")
+    monkeypatch.setattr("ergon.cli.run.bind", lambda *_: 1 // 0)
+
+    answer = ergon("run", "odd.py:f")
+
+    assert answer.code == 70
+    assert answer.err.count("\n") == 1
+    assert "mistake in Ergon" in answer.err
+
+    monkeypatch.setenv("ERGON_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        ergon("run", "odd.py:f")
+
+
+def test_help_lists_every_verb_with_a_line_about_it(ergon) -> None:
+    answer = ergon("--help")
+
+    assert answer.code == 0
+    for verb in VERBS:
+        assert any(
+            line.split()[:1] == [verb] and len(line.split()) > 2 for line in answer.out.splitlines()
+        ), verb

@@ -1,0 +1,266 @@
+"""`ls`, `show`, `why`, `inbox`, `workers`, `doctor`: what they show, and the JSON that programs rely on."""
+
+import asyncio
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ergon import FlowFilter, Scheduler, SqliteExecutionLog, flow
+from ergon.cli.rows import EVENT, FLOW, MESSAGE, WORKER
+from ergon.core.commit import ClaimRequest, Commit, Lease, Settled, WorkerRecord
+from ergon.core.status import TaskStatus
+
+
+@pytest.fixture
+def filled(ergon):
+    """A log with a few flows of each kind."""
+    ergon("run", "shop.py:count", "--input", '{"n": 1}', "--id", "count-1")
+    ergon("run", "shop.py:fails", "--id", "fails-1")
+    ergon("run", "shop.py:family", "--id", "family-1")
+    return ergon
+
+
+async def waiting(flow_id: str) -> None:
+    async with SqliteExecutionLog("ergon.db") as log:
+        await Scheduler(log).schedule_named("asks", {"question": "?"}, id=flow_id)
+
+
+def test_ls_shows_flows_newest_first_and_filters(filled) -> None:
+    everything = filled("ls")
+    failed = filled("ls", "--status", "failed", "--status", "parked")
+    named = filled("ls", "--name", "count", "--since", "1h")
+
+    ids = [line.split("\t")[0] for line in everything.out.splitlines()]
+    assert everything.code == failed.code == named.code == 0
+    assert ids[0] == "ID"
+    assert set(ids[1:]) == {"kid-1", "kid-2", "family-1", "fails-1", "count-1"}
+    assert ids[-1] == "count-1"
+    assert failed.out.splitlines()[1].startswith("fails-1\tfails\tfailed\tdefault\t")
+    assert "ValueError: no luck" in failed.out
+    assert [line.split("\t")[0] for line in named.out.splitlines()[1:]][-1] == "count-1"
+    assert "family" not in named.out
+
+
+def test_ls_json_has_the_documented_fields_and_pages(filled) -> None:
+    first = json.loads(filled("ls", "--json", "--limit", "3").out)
+    second = json.loads(filled("ls", "--json", "--limit", "3", "--after", first["next"]).out)
+
+    flows = first["flows"] + second["flows"]
+    assert [len(first["flows"]), len(second["flows"]), second["next"]] == [3, 2, None]
+    assert len({row["id"] for row in flows}) == 5
+    assert all(list(row) == list(FLOW) for row in flows)
+    assert all(row["created_at"].endswith("Z") for row in flows)
+    for name in FLOW:
+        assert name in filled("ls", "--help").out
+
+
+def test_an_empty_log_is_no_error_but_a_filter_without_a_match_is(ergon, filled) -> None:
+    assert json.loads(ergon("ls", "--json", "--queue", "none").out) == {"flows": [], "next": None}
+    assert ergon("ls", "--json", "--queue", "none").code == 1
+
+
+def test_show_tells_header_children_history_and_source_lines(filled) -> None:
+    shown = filled("show", "family-1")
+
+    assert shown.code == 0
+    assert shown.out.startswith("Flow 'family-1' has ended: completed at ")
+    assert "├ kid-1  count  completed" in shown.out
+    assert "└ kid-2  count  completed" in shown.out
+    assert "child_completed" in shown.out
+    assert "shop.py:" in shown.out
+    assert "result    [4,5]" in shown.out
+
+
+def test_show_json_has_the_documented_fields(filled) -> None:
+    found = json.loads(filled("show", "count-1", "--json").out)
+
+    assert list(found) == [*FLOW, "sentence", "input", "output", "children", "history"]
+    assert found["input"] == {"n": 1}
+    assert found["output"] == 4
+    assert [event["kind"] for event in found["history"]] == ["step_completed"] * 3
+    assert all(list(event) == list(EVENT) for event in found["history"])
+
+
+def test_show_cuts_payloads_unless_asked_for_all(ergon) -> None:
+    long = "x" * 500
+    ergon("run", "shop.py:fails", "--input", json.dumps({"reason": long}), "--id", "f")
+    ergon("run", "shop.py:naps", "--input", '{"seconds": 0}', "--id", "n")
+
+    assert long not in ergon("show", "f").out
+    assert long in ergon("show", "f", "--full").out
+    assert "the last 1 shown" in ergon("show", "n", "--events", "1").out
+
+
+def test_what_a_log_holds_never_acts_on_the_terminal(ergon) -> None:
+    """A log is data that others may write: escape sequences in it are shown, not obeyed; markup is text."""
+    evil = "\x1b[2J\x07[red]gone[/red]\u202e"
+    ergon("run", "shop.py:fails", "--input", json.dumps({"reason": evil}), "--id", "f")
+
+    for arguments in (("ls",), ("show", "f"), ("show", "f", "--full"), ("why", "f")):
+        shown = ergon(*arguments).out
+        assert "\x1b" not in shown
+        assert "\x07" not in shown
+        assert "\u202e" not in shown
+    assert "[red]gone[/red]" in ergon("ls").out
+
+
+async def test_why_and_inbox_tell_what_a_flow_waits_for_and_what_is_unread(ergon_async) -> None:
+    await waiting("asks-1")
+
+    why = await ergon_async("why", "asks-1")
+    await ergon_async("signal", "asks-1", "approval", "--value", '"yes"', "--key", "k")
+    unread = await ergon_async("inbox", "asks-1")
+    as_json = json.loads((await ergon_async("inbox", "asks-1", "--json")).out)
+
+    assert why.out == "flow 'asks-1' is ready, but no worker is alive: start one that runs its code\n"
+    assert 'signal\tapproval\t"yes"' in unread.out
+    assert [list(message) for message in as_json] == [list(MESSAGE)]
+    assert as_json[0]["payload"] == "yes"
+
+
+def test_workers_lists_the_living_and_with_all_the_others(filled, command) -> None:
+    process = command("worker", "shop.py", "--name", "w1", "--queue", "default")
+    wait_for(lambda: "w1" in filled("workers").out)
+    alive = json.loads(filled("workers", "--json").out)
+    process.kill()
+    process.wait()
+
+    nobody = filled("workers")
+    everyone = filled("workers", "--all")
+
+    assert [list(worker) for worker in alive] == [list(WORKER)]
+    assert alive[0]["pid"] == process.pid
+    assert alive[0]["state"] == "alive"
+    assert nobody.code == 1
+    assert "no worker is alive" in nobody.err
+    assert f"w1\tdead\t{alive[0]['host']}:{process.pid}" in everyone.out
+
+
+def test_doctor_is_content_with_a_healthy_log(filled) -> None:
+    report = filled("doctor")
+    as_json = json.loads(filled("doctor", "--json").out)
+
+    assert report.code == 0
+    for word in (
+        "Python",
+        "SQLite",
+        "durability",
+        "D3",
+        "synchronous=FULL",
+        "file system",
+        "free space",
+        "4 completed",
+    ):
+        assert word in report.out, report.out
+    assert as_json["ok"] is True
+    assert {check["state"] for check in as_json["checks"]} <= {"ok", "note"}
+
+
+async def test_doctor_finds_parked_flows_and_flows_without_code(ergon_async) -> None:
+    await waiting("asks-1")
+    await park("asks-2")
+
+    report = await ergon_async("doctor")
+
+    assert report.code == 1
+    assert "parked" in report.out
+    assert "asks-2: the code has changed" in report.out
+    assert "1 ready flows `asks`, and no live worker has code for them" in report.out
+
+
+def test_doctor_says_what_is_wrong_with_a_damaged_log(ergon, here) -> None:
+    (here / "ergon.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+
+    report = ergon("doctor")
+
+    assert report.code == 1
+    assert "wrong" in report.out
+    assert "Traceback" not in report.err
+
+
+def test_watch_tells_each_change_where_there_is_no_terminal(filled, command) -> None:
+    process = command("ls", "--watch")
+    assert process.stdout is not None
+    seen = [process.stdout.readline() for _ in range(5)]
+
+    filled("run", "shop.py:count", "--input", '{"n": 9}', "--id", "later")
+    news = process.stdout.readline()
+    process.send_signal(2)
+
+    assert "count-1" in "".join(seen)
+    assert "later" in news
+    assert process.wait(10) == 130
+
+
+def test_a_terminal_gets_a_table_and_no_colour_when_told_so(filled) -> None:
+    coloured = on_terminal("ls", env={"NO_COLOR": "", "TERM": "xterm-256color"})
+    plain = on_terminal("ls", env={"NO_COLOR": "1", "TERM": "xterm-256color"})
+
+    assert "count-1" in coloured
+    assert "\x1b[" in coloured
+    assert "\x1b[3" not in plain
+    assert "\t" not in plain
+
+
+def on_terminal(*arguments: str, env: dict[str, str]) -> str:
+    """What the command writes to a terminal of 120 columns."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ergon", *arguments],
+        stdout=follower,
+        stderr=follower,
+        env={**os.environ, "COLUMNS": "120", **env},
+    )
+    os.close(follower)
+    found = b""
+    try:
+        while data := os.read(leader, 4096):
+            found += data
+    except OSError:  # how Linux says that the other side is closed
+        pass
+    os.close(leader)
+    assert process.wait(20) == 0
+    return found.decode()
+
+
+def test_a_reader_that_stops_reading_is_no_error(filled) -> None:
+    line = f"{sys.executable} -m ergon ls | head -1 > /dev/null; exit ${{PIPESTATUS[0]}}"
+
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+@flow(name="asks")
+async def _asks(question: str) -> str:
+    return question
+
+
+async def park(flow_id: str) -> None:
+    """A flow whose owner parked it."""
+    async with SqliteExecutionLog("ergon.db") as log:
+        await Scheduler(log).schedule(_asks.bind("?"), id=flow_id)
+        worker = WorkerRecord(
+            id="w#1", name="w", host="h", pid=1, process_start="", boot_id="", flows=("asks",)
+        )
+        await log.register(worker, lease_seconds=10)
+        (claimed,) = await log.claim(ClaimRequest(worker="w#1", names=("asks",), flow_id=flow_id))
+        done = asyncio.get_running_loop().create_future()
+        settled = Settled(TaskStatus.PARKED, reason="the code has changed")
+        log.submit(Commit(flow_id, Lease("w#1", claimed.lease.epoch), settled=settled), done.set_result)
+        assert await done is None
+        await log.retire("w#1")
+        assert (await log.count(FlowFilter()))[TaskStatus.PARKED] == 1
+
+
+def wait_for(found, seconds: float = 20.0) -> None:
+    until = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < until, "it did not come about in time"
+        time.sleep(0.05)

@@ -1,0 +1,205 @@
+"""`run` and `worker` as real processes: results, interruptions, signals from the operator and from the kernel."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+def test_run_prints_the_result_as_json_and_nothing_else_on_stdout(ergon) -> None:
+    plain = ergon("run", "shop.py:count", "--input", '{"n": 4}')
+    of_a_class = ergon("run", "shop.py:Order", "--input", '{"id": "o", "amount": 2.5}')
+
+    assert plain.code == of_a_class.code == 0
+    assert json.loads(plain.out) == 7
+    assert json.loads(of_a_class.out) == "o: 2.50"
+
+
+def test_run_takes_arguments_from_a_file_and_a_module_by_name(ergon, here: Path) -> None:
+    (here / "input.json").write_text('{"n": 40}')
+
+    assert json.loads(ergon("run", "shop:count", "--input", "@input.json").out) == 43
+
+
+def test_the_same_id_returns_the_recorded_result_without_running_anything_again(ergon, here: Path) -> None:
+    first = ergon("run", "shop.py:naps", "--input", '{"seconds": 0}', "--id", "nap")
+    second = ergon("run", "shop.py:naps", "--input", '{"seconds": 0}', "--id", "nap")
+
+    assert first.out == second.out == '"rested"\n'
+    assert (here / "notes.txt").read_text() == "before\nafter\n"
+
+
+def test_a_failed_flow_gives_one_line_and_exit_code_1_and_can_be_retried(ergon, here: Path) -> None:
+    failed = ergon("run", "shop.py:fails_once", "--id", "f")
+    (here / "mended").write_text("")
+    retried = ergon("retry", "f")
+    again = ergon("run", "shop.py:fails_once", "--id", "f")
+
+    assert failed.code == 1
+    assert failed.out == ""
+    assert "flow 'f' failed: ValueError: broken" in failed.err
+    assert retried.code == 0
+    assert again.out == '"fine"\n'
+    assert (here / "notes.txt").read_text() == "charged\n"
+
+
+def test_a_run_that_is_interrupted_goes_on_with_the_same_command(command, here: Path) -> None:
+    line = ("run", "shop.py:naps", "--input", '{"seconds": 2}', "--id", "nap")
+    first = command(*line)
+    wait_for(lambda: notes(here) == ["before"])
+    first.send_signal(signal.SIGINT)
+    out, err = first.communicate(timeout=20)
+
+    second = command(*line)
+    result, _ = second.communicate(timeout=20)
+
+    assert first.returncode == 130
+    assert out == ""
+    assert "--id nap goes on with it" in err
+    assert "Traceback" not in err
+    assert (second.returncode, result) == (0, '"rested"\n')
+    assert notes(here) == ["before", "after"]
+
+
+def test_a_run_that_is_killed_goes_on_with_the_same_command(command, here: Path) -> None:
+    line = ("run", "shop.py:naps", "--input", '{"seconds": 1}', "--id", "nap")
+    first = command(*line)
+    wait_for(lambda: notes(here) == ["before"])
+    first.kill()
+    first.wait()
+
+    second = command(*line)
+
+    assert second.communicate(timeout=20)[0] == '"rested"\n'
+    assert notes(here) == ["before", "after"]
+
+
+def test_a_flow_that_waits_tells_why_and_takes_a_signal_sent_by_another_process(command, ergon) -> None:
+    process = command("run", "shop.py:asks", "--input", '{"question": "?"}', "--id", "ask")
+    assert process.stderr is not None
+    told = [process.stderr.readline(), process.stderr.readline()]
+
+    near = ergon("signal", "ask", "aproval", "--value", '"no"')
+    sent = ergon("signal", "ask", "approval", "--value", '"yes"')
+
+    assert process.communicate(timeout=20)[0] == '"yes"\n'
+    assert 'waiting for signal "approval"' in told[1]
+    assert "waits for signal 'approval', not 'aproval'" in near.err
+    assert (sent.code, sent.out) == (0, "sent signal 'approval' to flow 'ask'\n")
+
+
+@pytest.mark.parametrize("number,code", [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_worker_told_to_stop_lets_its_steps_end(command, ergon, here: Path, number, code) -> None:
+    schedule_with("works", {"seconds": 1.0}, "w")
+    worker = command("worker", "shop.py", "--drain", "20")
+    wait_for(lambda: notes(here) == ["slow begins"])
+
+    worker.send_signal(number)
+    _, err = worker.communicate(timeout=20)
+    finisher = command("run", "shop.py:works", "--input", '{"seconds": 1.0}', "--id", "w")
+
+    assert worker.returncode == code
+    assert "stopped" in err
+    assert finisher.communicate(timeout=20)[0] == '"slow is done"\n'
+    assert notes(here) == ["slow begins"]
+
+
+def test_a_second_interrupt_stops_a_worker_at_once_and_its_step_runs_again_elsewhere(
+    command, ergon, here
+) -> None:
+    schedule_with("works", {"seconds": 30.0}, "w")
+    worker = command("worker", "shop.py")
+    wait_for(lambda: notes(here) == ["slow begins"])
+
+    worker.send_signal(signal.SIGINT)
+    assert worker.stderr is not None
+    wait_for(lambda: "stopping" in worker.stderr.readline())
+    worker.send_signal(signal.SIGINT)
+
+    assert worker.wait(10) == 130
+    command("worker", "shop.py")
+    wait_for(lambda: notes(here) == ["slow begins"] * 2)
+
+
+def test_the_drain_deadline_holds_even_for_a_step_that_does_not_listen(command, ergon, here: Path) -> None:
+    schedule_with("works", {"seconds": 30.0}, "w")
+    worker = command("worker", "shop.py", "--drain", "0.2")
+    wait_for(lambda: notes(here) == ["slow begins"])
+
+    began = time.monotonic()
+    worker.terminate()
+
+    assert worker.wait(20) == 0
+    assert time.monotonic() - began < 10
+    assert "pending" in ergon("ls").out
+
+
+def test_a_worker_until_eof_ends_with_whoever_started_it(command) -> None:
+    worker = command("worker", "shop.py", "--until-eof", stdin=subprocess.PIPE)
+    assert worker.stderr is not None
+    wait_for(lambda: "runs" in worker.stderr.readline())
+
+    assert worker.stdin is not None
+    worker.stdin.close()
+    worker.stdin = None
+
+    assert worker.wait(20) == 0
+
+
+def test_cancel_pause_resume_kill_and_delete_act_on_a_flow_of_another_process(command, ergon) -> None:
+    worker = command("worker", "shop.py")
+    for name in ("a", "b"):
+        schedule_with("asks", {"question": "?"}, name)
+        wait_for(lambda name=name: "waiting for signal" in ergon("why", name).out)
+
+    assert "paused flow 'a'" in ergon("pause", "a", "--reason", "lunch").out
+    assert ergon("why", "a").out == "flow 'a' was paused: lunch; resume it\n"
+    assert "paused already" in ergon("pause", "a").err
+    assert "resumed flow 'a' (it was paused)" in ergon("resume", "a").out
+    assert "asked flow 'a' to cancel" in ergon("cancel", "a", "--reason", "enough").out
+    wait_for(lambda: "cancelled" in ergon("why", "a").out)
+    assert "cancel it first" in ergon("delete", "b").err
+    assert "killed flow 'b'" in ergon("kill", "b").out
+    assert "deleted flow 'b'" in ergon("delete", "b").out
+    assert ergon("show", "b").code == 1
+    assert worker.poll() is None
+
+
+def test_only_log_names_the_log_then_the_environment_then_the_default(ergon, here: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ERGON_LOG", "environment.db")
+    ergon("run", "shop.py:count", "--input", '{"n": 1}', "--log", "option.db")
+    ergon("run", "shop.py:count", "--input", '{"n": 1}')
+    monkeypatch.delenv("ERGON_LOG")
+    ergon("run", "shop.py:count", "--input", '{"n": 1}')
+
+    logs = {path.name for path in here.glob("*.db")}
+    assert logs == {"option.db", "environment.db", "ergon.db"}
+
+
+def schedule_with(name: str, arguments: dict[str, object], flow_id: str) -> None:
+    """Start a flow as a program without its code would."""
+    script = (
+        "import asyncio, json, sys\n"
+        "from ergon import Scheduler, SqliteExecutionLog\n"
+        "async def main():\n"
+        "    async with SqliteExecutionLog('ergon.db') as log:\n"
+        "        await Scheduler(log).schedule_named(sys.argv[1], json.loads(sys.argv[2]), id=sys.argv[3])\n"
+        "asyncio.run(main())\n"
+    )
+    subprocess.run([sys.executable, "-c", script, name, json.dumps(arguments), flow_id], check=True)
+
+
+def notes(here: Path) -> list[str]:
+    path = here / "notes.txt"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def wait_for(found, seconds: float = 20.0) -> None:
+    until = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < until, "it did not come about in time"
+        time.sleep(0.05)

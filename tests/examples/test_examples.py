@@ -1,0 +1,72 @@
+"""Every example runs as it is, in a process of its own, and prints what it says it does."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+PRINTED = {
+    "quick_start.py": [
+        "[ORD-001] Validating...",
+        "[ORD-001] Processing $100.0...",
+        "Result: payment-ORD-001",
+    ],
+    "distributed_timers.py": ["[ORD-000] Waiting for fraud check...", "[ORD-002] Fraud check complete"],
+    "order.py": ["charging 99.50 with the key order-1/", "decision=<Decision.REJECT: 'reject'>"],
+    "order.py approve": ["payment-order-2", "decision=<Decision.ACCEPT: 'accept'>"],
+    "human_approval.py": [
+        "to Bob: a reminder: the expense still waits for you",
+        "expense-1: approved by Ann",
+        "expense-2: nobody answered",
+    ],
+    "child_flows.py": ["{'Oslo': 5.0, 'Quito': 6.0, 'Lisbon': 7.0}", "forecast-Oslo forecast completed"],
+    "dag.py": ["orders of Ada are read", "Completed(result='Ada pays 38.25')"],
+    "retries.py": ["attempt 3 with key buy-1/", "['paid 12.5 at attempt 2', 'gave up on stolen']"],
+    "at_most_once.py": ["the first process ended with -9", "unknown whether the letter to Ann left"],
+}
+
+
+def test_every_example_is_run_by_a_test_and_named_in_the_list() -> None:
+    files = {path.name for path in EXAMPLES.glob("*.py")}
+
+    assert {name.split()[0] for name in PRINTED} == files
+    listed = (EXAMPLES / "README.md").read_text()
+    assert all(f"`{name}`" in listed for name in files)
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_an_example_prints_what_it_shows(name: str, tmp_path: Path) -> None:
+    began = time.monotonic()
+
+    done = run(name, tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for text in PRINTED[name]:
+        assert text in done.stdout
+    if name != "distributed_timers.py":  # it sleeps for five seconds itself
+        assert time.monotonic() - began < 20  # far less on an idle machine
+
+
+def test_an_example_started_twice_does_its_work_once(tmp_path: Path) -> None:
+    first, second = run("order.py", tmp_path), run("order.py", tmp_path)
+
+    assert first.stdout.count("charging") == 1
+    assert "charging" not in second.stdout
+    assert first.stdout.splitlines()[-1] == second.stdout.splitlines()[-1]
+
+
+def run(name: str, place: Path) -> subprocess.CompletedProcess[str]:
+    file, *arguments = name.split()
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / file), *arguments],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
