@@ -132,8 +132,10 @@ class StepInterrupted(FlowError):
 
 
 class NonDeterminismError(ErgonError):
-    """The flow's code asked for something other than its history holds. The flow is parked, not failed:
-    deploy code that matches (or guard the change with `patched`), then resume it."""
+    """The flow's code asked for something other than its history holds.
+
+    The flow is parked, not failed: deploy code that matches (or guard the change with `patched`), then resume it.
+    """
 
     def __init__(self, *, expected: str, actual: str, seq: int | None = None) -> None:
         self.expected, self.actual, self.seq = expected, actual, seq

@@ -162,6 +162,8 @@ class ClaimRequest:
     """A flow claimed this often in a row without progress is parked instead."""
     flow_id: str | None = None
     """Only this flow, whatever its queue and version."""
+    due: bool = True
+    """Also flows whose start or wake time has come; False leaves those to other workers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ class Alarm:
         machine: FlowMachine,
         outbox: Outbox,
         inbox: Inbox,
+        *,
         deadline_at: float | None,
         flush: Callable[[], None],
     ) -> None:

@@ -41,8 +41,9 @@ class Outbox:
         on_landed: Callable[[list[Fact], Settled | None], None],
         on_lost: Callable[[str], None],
     ) -> None:
-        """`announce` hears of each event the flow will see, before it is durable. `on_landed` and `on_lost` are
-        called from plain callbacks of the host loop.
+        """`announce` hears of each event the flow will see, before it is durable.
+
+        `on_landed` and `on_lost` are called from plain callbacks of the host loop.
         """
         self.children: list[NewFlow] = []
         self.settled: Settled | None = None

@@ -80,6 +80,8 @@ class FlowRun:
             answer=self._answer,
             on_error=lambda context: host.on_flow_error(record.id, context),
         )
+        retried = bool(claimed.events) and claimed.events[-1].kind == EventKind.FLOW_RETRIED
+        self.machine.ran_before = record.epoch > 1 and not retried
         self.outbox = Outbox(
             record.id,
             claimed.lease,
@@ -90,7 +92,9 @@ class FlowRun:
             on_lost=self.abort,
         )
         self.inbox = Inbox(claimed.inbox, self.machine, self.outbox, self._answer_wait)
-        self._alarm = Alarm(host, self.machine, self.outbox, self.inbox, record.deadline_at, self._flush)
+        self._alarm = Alarm(
+            host, self.machine, self.outbox, self.inbox, deadline_at=record.deadline_at, flush=self._flush
+        )
 
     # -- life ------------------------------------------------------------------------------------------
 
@@ -178,15 +182,19 @@ class FlowRun:
         if machine.abandoned:
             for op in machine.take_abandoned():
                 self._abandon(op)
-        if machine.requested and not self.host.draining:
-            for op in machine.take_requested():
-                self._begin(op)
         if self.inbox.messages or machine.reused_signals:
             self.inbox.take()
+        if machine.requested and not self.host.draining and not self._about_to_cancel():
+            for op in machine.take_requested():
+                self._begin(op)
         self._alarm.set()
         self.outbox.flush()
         if self.idle_since is None:
             self.may_be_idle()
+
+    def _about_to_cancel(self) -> bool:
+        """True while the flow does not know yet that it is to stop: nothing new is started for it then."""
+        return self.inbox.cancel_reason is not None and not self.machine.cancel_asked
 
     def _note_patches(self) -> None:
         """The flow took new branches; this lands no later than anything that follows from it."""

@@ -31,7 +31,7 @@ def describe_waits(machine: FlowMachine, bodies: list[dict[str, Any]]) -> str:
         if op.id not in in_body:
             waits.append(
                 {"kind": op.kind, "name": op.name, "op": op.id, "since": op.asked_at, "source": op.source}
-                | ({"flow_id": _child_of(machine, op)} if op.kind == OperationKind.CHILD else {})
+                | ({"flow_id": str(op.request.flow_id)} if op.kind == OperationKind.CHILD else {})
             )
     waits += [
         {"kind": "timer", "name": timer.name, "op": timer.op, "due": timer.when()}
@@ -40,7 +40,3 @@ def describe_waits(machine: FlowMachine, bodies: list[dict[str, Any]]) -> str:
     if len(waits) > WAITS_MAX:
         waits = [*waits[:WAITS_MAX], {"kind": "more", "count": len(waits) - WAITS_MAX}]
     return encode(waits)
-
-
-def _child_of(machine: FlowMachine, op: Any) -> str:
-    return str(op.request.flow_id)

@@ -59,7 +59,7 @@ def invoke(
     detached: bool = False,
     place: Place | None = None,
 ) -> ChildHandle[Any]:
-    """Start a child flow from a flow or a step. `await invoke(child).result()` waits for it.
+    """Start a child flow from a flow or a step; awaiting its `result()` waits for its outcome.
 
     child: `other_flow.bind(...)`, or an object of a `@flow_type` class.
     id: the child's flow id; default: derived from the parent's, so that a replay finds the same child.

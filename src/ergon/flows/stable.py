@@ -74,8 +74,9 @@ def is_replaying() -> bool:
 
 
 def patched(name: str) -> bool:
-    """Guard a change to a flow's code: True for flows that reach this line for the first time with the new code,
-    False for those that passed it before.
+    """Guard a change to a flow's code.
+
+    True for flows that reach this line for the first time with the new code, False for those that passed it before.
 
         if patched("check-stock-first"):
             await check_stock(order)

@@ -335,7 +335,7 @@ def run_step(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> 
 def run_step(
     function: Callable[..., Any], /, *args: Any, name: Any = None, **kwargs: Any
 ) -> Coroutine[Any, Any, Any]:
-    """Run any callable as a step, without decorating it: `await run_step(json.loads, text)`.
+    """Run any callable as a step, without decorating it, such as `json.loads`.
 
     name: the step's name in the log; default: the callable's own. A lambda needs one. The callable cannot be given
     an argument called `name` this way; decorate it instead.

@@ -1,4 +1,4 @@
-"""Durable waits: signals from outside and named timers. (`asyncio.sleep` and `asyncio.timeout` are timers too.)"""
+"""Durable waits: signals from outside and named timers. `asyncio.sleep` and `asyncio.timeout` are timers too."""
 
 from __future__ import annotations
 

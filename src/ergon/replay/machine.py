@@ -59,6 +59,8 @@ class FlowMachine:
         self.stopped: ErgonError | None = None
         """Why the flow cannot go on with this code; it is to be parked."""
         self.replaying = True
+        self.ran_before = False
+        """An earlier run came as far as the history goes: what it logged up to there is not logged again."""
         self.muted = False
         self.root: FlowTask[Any] | None = None
         self.patches: dict[str, bool] = {}
@@ -93,7 +95,7 @@ class FlowMachine:
         loop = self.loop
         token = loop.enter()
         try:
-            self.replaying = bool(ahead)
+            self.replaying = bool(ahead) or self.ran_before
             self.root = root = contextvars.Context().run(self._start_root)
             self._drain()
             while ahead and self.stopped is None:
@@ -101,8 +103,7 @@ class FlowMachine:
                     self._check_left_over(ahead)
                     return
                 event = ahead.popleft()
-                # The turn of the last event is already live: its output is new.
-                self.replaying = bool(ahead)
+                self.replaying = bool(ahead) or self.ran_before
                 self._deliver(event, NOT_DECODED)
                 self._drain()
         finally:

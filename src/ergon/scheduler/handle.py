@@ -30,7 +30,7 @@ class FlowHandle(Generic[R]):
     def __repr__(self) -> str:
         return f"<flow {self.id!r}>"
 
-    async def result(self, timeout: float | None = None) -> R:
+    async def result(self, timeout: float | None = None) -> R:  # noqa: ASYNC109 - the usual word for it
         """Wait for the flow's result, for at most `timeout` seconds (default: as long as it takes).
 
         Raises what the flow raised (where its class is imported here; `StepFailed` otherwise), `FlowCancelled`,
@@ -38,7 +38,7 @@ class FlowHandle(Generic[R]):
         """
         return self._outcome(await self.wait_settled(timeout))
 
-    async def wait_settled(self, timeout: float | None = None) -> FlowRecord:
+    async def wait_settled(self, timeout: float | None = None) -> FlowRecord:  # noqa: ASYNC109 - as above
         """Wait until the flow has ended or is parked, and return its record."""
         if current_machine() is not None:
             raise NotInFlow(
@@ -85,8 +85,10 @@ class FlowHandle(Generic[R]):
         await self._log.send(Message(self.id, MessageKind.SIGNAL, name, encode(value), key))
 
     async def cancel(self, reason: str = "") -> None:
-        """Ask the flow to stop: `CancelledError` is raised where it waits, running steps are cancelled, children
-        follow. Its `except` and `finally` blocks run, durably. Raises `FlowNotFound`, `IllegalMove` when it has ended.
+        """Ask the flow to stop.
+
+        `CancelledError` is raised where it waits, running steps are cancelled, children follow. Its `except` and
+        `finally` blocks run, durably. Raises `FlowNotFound`, and `IllegalMove` when the flow has ended.
         """
         await self._log.send(Message(self.id, MessageKind.CANCEL, "", encode(reason), "cancel"))
 

@@ -46,7 +46,7 @@ def _pending(record: FlowRecord, workers: list[WorkerRecord], now: float) -> str
     return f"is ready and will be claimed by {in_queue[0].name!r} as soon as it has room"
 
 
-def _running(record: FlowRecord, workers: list[WorkerRecord], now: float) -> str:
+def _running(record: FlowRecord, workers: list[WorkerRecord], _now: float) -> str:
     owner = next((worker for worker in workers if worker.id == record.owner), None)
     if owner is None:
         return f"is owned by {record.owner}, which is gone; its lease has to run out before another worker goes on"
@@ -83,7 +83,7 @@ def _nobody(record: FlowRecord, workers: list[WorkerRecord]) -> str:
     return "no live worker has code for it"
 
 
-def _ended(record: FlowRecord, workers: list[WorkerRecord], now: float) -> str:
+def _ended(record: FlowRecord, _workers: list[WorkerRecord], _now: float) -> str:
     at = f" at {clock_time(record.ended_at)}" if record.ended_at is not None else ""
     return f"has ended: {record.status}{at}" + (f" ({record.reason})" if record.reason else "")
 

@@ -106,8 +106,8 @@ class ExecutionLog(ABC):
 
         Takes the flow from its owner at once: the owner's next commit gets `LeaseLost`. Resuming sets
         `claims_stalled` back to 0; retrying a failed flow adds a FLOW_RETRIED event whose payload is the failure,
-        so that its next attempt reuses what it completed. Killing cancels the children that close with their parent, and tells the
-        parent. Returns the flow as it is afterwards. Raises `FlowNotFound`, `IllegalMove`.
+        so that its next attempt reuses what it completed. Killing cancels the children that close with their
+        parent, and tells the parent. Returns the flow as it is afterwards. Raises `FlowNotFound`, `IllegalMove`.
         """
 
     @abstractmethod

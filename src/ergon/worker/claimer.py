@@ -54,6 +54,7 @@ class Claimer:
                 versions=self._request.versions,
                 limit=min(room, CLAIM_BATCH_MAX),
                 claims_stalled_max=self._request.claims_stalled_max,
+                due=self._enable_timers,
             )
             claimed = await self._log.claim(request)
             for flow in claimed:

@@ -28,8 +28,8 @@ class FlowRegistry:
             known = self._flows.get(flow.name)
             if known is not None and known is not flow and known.function is not flow.function:
                 raise DuplicateRegistration(
-                    f"two flows are called `{flow.name}`: {_where(known)} and {_where(flow)}. A stored flow could resume "
-                    "in the wrong one; give one of them another name with @flow(name=...)"
+                    f"two flows are called `{flow.name}`: {_where(known)} and {_where(flow)}. A stored flow could "
+                    "resume in the wrong one; give one of them another name with @flow(name=...)"
                 )
             self._flows[flow.name] = flow
 

@@ -20,6 +20,8 @@ STEP_WAIT_EVICT_SECONDS: Final = 60.0
 
 UNCLAIMED_MESSAGES_MAX: Final = 10_000
 
+_CHUNK: Final = 500
+
 
 class Residents:
     """Flows owned by this worker."""
@@ -43,6 +45,7 @@ class Residents:
         self._cursor = 0
         self._fetching: asyncio.Task[None] | None = None
         self._fetch_again = False
+        self._changed_elsewhere = False
         self._early: dict[str, list[Received]] = {}
         self._emptied: asyncio.Event = asyncio.Event()
         self._on_room: Callable[[], None] = lambda: None
@@ -81,6 +84,11 @@ class Residents:
 
     def on_hint(self, hint: Hint) -> None:
         """Fetch messages when one may be for a flow here."""
+        if hint.elsewhere:
+            self._changed_elsewhere = True
+        elif not hint.settled.isdisjoint(self.runs):
+            ended = [self.runs[flow_id] for flow_id in hint.settled & self.runs.keys()]
+            self._changed_elsewhere |= any(run.outbox.settled is None for run in ended)
         if hint.elsewhere or not hint.inbox.isdisjoint(self.runs):
             self.fetch_soon()
         elif hint.inbox:
@@ -111,6 +119,18 @@ class Residents:
                     self._early.setdefault(flow_id, []).extend(batch)
             if not self._fetch_again:
                 return
+
+    async def drop_ended(self) -> None:
+        """Forget flows that somebody has killed: their running steps are cancelled."""
+        if not self._changed_elsewhere:
+            return
+        self._changed_elsewhere = False
+        here = list(self.runs)
+        for start in range(0, len(here), _CHUNK):
+            for record in await self._log.settled(here[start : start + _CHUNK]):
+                run = self.runs.get(record.id)
+                if run is not None and run.outbox.settled is None and run.record.epoch == record.epoch:
+                    run.abort(f"the flow is {record.status}")
 
     # -- leaving memory ----------------------------------------------------------------------------------
 

@@ -163,6 +163,7 @@ class Worker:
                 every(options.evict_after_seconds / 4, self._residents.sweep, name="eviction")
             ),
             asyncio.create_task(every(options.poll_seconds, self._residents.fetch, name="inbox")),
+            asyncio.create_task(every(options.poll_seconds, self._residents.drop_ended, name="killed flows")),
         ]
 
     def _may_start(self) -> bool:

@@ -57,7 +57,8 @@ def _choose(tx: Transaction, request: ClaimRequest) -> str:
         return str(tx.one(_SQL["take_one"], flow=request.flow_id, names=names)[0])
     if request.limit <= 0:
         return "[]"
-    tx.run(_SQL["promote"], names=names, now=tx.now)
+    if request.due:
+        tx.run(_SQL["promote"], names=names, now=tx.now)
     queues = as_json(request.queues)
     if request.versions is None:
         row = tx.one(_SQL["take_any"], queues=queues, names=names, limit=request.limit)
