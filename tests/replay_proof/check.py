@@ -40,6 +40,16 @@ def revive(recording: Recording, count: int) -> Driver:
     """A driver that has replayed the first `count` rows, and is in the state the first run was in."""
     driver = Driver(recording, recording.rows[:count])
     driver.machine.revive()
+    try:
+        compare_point(recording, driver, count)
+    except Difference:
+        driver.machine.dismiss()
+        raise
+    return driver
+
+
+def compare_point(recording: Recording, driver: Driver, count: int) -> None:
+    """The state of a revived machine, and what it asks to be done."""
     compare(recording, driver, count, f"prefix of {count} rows")
     requested = [op.id for op in driver.machine.take_requested()]
     attempt, state = at_that_point(recording, count)
@@ -49,7 +59,6 @@ def revive(recording: Recording, count: int) -> Driver:
     pending = [op[0] for op in state.pending if op[0] not in answered]
     if requested != pending:
         raise Difference(f"prefix of {count} rows: asks for {requested}, first asked for {pending}")
-    return driver
 
 
 def compare(recording: Recording, driver: Driver, count: int, where: str) -> None:

@@ -7,9 +7,11 @@ import multiprocessing
 import platform
 import time
 from collections import Counter
+from pathlib import Path
 from typing import NamedTuple
 
 from tests.replay_proof.check import check
+from tests.replay_proof.exchange import record_to, replay_from
 from tests.replay_proof.host import record
 from tests.replay_proof.programs import make_program
 
@@ -76,7 +78,17 @@ def main(arguments: list[str]) -> int:
         "--jobs", type=int, default=multiprocessing.cpu_count(), help="processes (default: cores)"
     )
     parser.add_argument("--only", metavar="SEED.NUMBER", help="prove this one program, and show it")
+    parser.add_argument(
+        "--record", type=Path, metavar="FILE", help="record the programs instead, for --replay"
+    )
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="replay what another Python has recorded")
     options = parser.parse_args(arguments)
+    if options.record is not None:
+        count = record_to(options.record, [f"{options.seed}.{number}" for number in range(options.programs)])
+        print(f"{count} programs recorded on Python {platform.python_version()}")
+        return 0
+    if options.replay is not None:
+        return replay_aloud(options.replay)
     if options.only is not None:
         return prove_aloud(options.only)
     chunks = [
@@ -99,6 +111,15 @@ def main(arguments: list[str]) -> int:
         print(f"\nDIFFERENCE in program {failure.seed}: {failure.why}")
         print(f"  repeat: python -m tests.replay_proof --only {failure.seed}")
     return 1 if total.failures else 0
+
+
+def replay_aloud(path: Path) -> int:
+    """Replay a file of recordings and say what differs."""
+    different = replay_from(path)
+    print(f"{path.name} on Python {platform.python_version()}: {len(different)} differences")
+    for seed, why in different[:50]:
+        print(f"\nDIFFERENCE in program {seed}: {why}")
+    return 1 if different else 0
 
 
 def prove_aloud(seed: str) -> int:

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from ergon.core.history import DELIVERED, Event, EventKind
 from ergon.errors import ErgonError, NonDeterminismError, NotAllowedInFlow
-from ergon.replay import ordering
+from ergon.replay import backports, ordering
 from ergon.replay.eviction import evict
 from ergon.replay.loop import FlowLoop
 from ergon.replay.mailbox import Mailbox
@@ -28,6 +28,7 @@ from ergon.replay.operations import EXPECTED_KIND, Operation, Place, describe_ev
 from ergon.replay.tasks import FlowTask, Scope
 
 ordering.install()
+backports.install()
 
 SEEN_AGAIN: Final = "again"
 """Digest of a signal's event that repeats one from an earlier attempt of the flow."""

@@ -1,4 +1,4 @@
-"""Make asyncio's own functions walk their sets in a repeatable order, and ask in one order on every Python.
+"""Make asyncio's own functions walk their sets in a repeatable order.
 
 asyncio keeps tasks in sets. Tasks are hashed by number (`tasks.py`), which settles most walks; what is left is
 here, for code that runs on a flow loop. Elsewhere these functions do what they always did.
@@ -6,18 +6,16 @@ here, for code that runs on a flow loop. Elsewhere these functions do what they 
 - `as_completed` puts bare coroutines, hashed by address, into a set before it makes tasks of them. In flows it is
   given tasks, made in the caller's order, when it is called.
 - `all_tasks` fills its set from one that is shared by all loops, and a set's order depends on that too.
-- `wait_for` makes a task of its own on Python 3.11 and awaits directly from 3.12 on. In flows 3.11 does the latter.
 - the future that `gather` returns has a private class; it is hashed by its first child.
 
 What is replaced is the functions' code, not their names, so that `from asyncio import as_completed` made before
-Ergon was imported works the same.
+Ergon was imported works the same. `backports.py` does likewise for what differs between versions of Python.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,13 +27,11 @@ if TYPE_CHECKING:
 
 def install() -> None:
     """Replace the code of the functions above, once per process."""
-    _replace(asyncio.tasks.as_completed, _as_completed)
+    replace(asyncio.tasks.as_completed, _as_completed)
     if isinstance(
         asyncio.tasks.all_tasks, FunctionType
     ):  # from 3.14 on it is written in C, and walks in order
-        _replace(asyncio.tasks.all_tasks, _all_tasks)
-    if sys.version_info < (3, 12):
-        _replace(asyncio.tasks.wait_for, _wait_for)
+        replace(asyncio.tasks.all_tasks, _all_tasks)
     _gathering.__hash__ = _hash_of_gathering
 
 
@@ -54,13 +50,8 @@ def _all_tasks(loop=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN2
     return ordering.all_tasks(loop)
 
 
-async def _wait_for(fut, timeout):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ASYNC109
-    from ergon.replay import ordering  # noqa: PLW0406
-
-    return await ordering.wait_for(fut, timeout)
-
-
-def _replace(function: Any, replacement: Callable[..., Any]) -> None:
+def replace(function: Any, replacement: Callable[..., Any]) -> None:
+    """Give a function other code, for all who hold it; what it was is kept as its attribute `_ergon_original`."""
     if hasattr(function, _ORIGINAL):
         return
     original = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
@@ -101,30 +92,23 @@ def _tasks_of(loop: FlowLoop, awaitables: Iterable[Any]) -> list[asyncio.Future[
 def all_tasks(loop: asyncio.AbstractEventLoop | None) -> set[asyncio.Task[Any]]:
     """The tasks of a flow loop, put into the set in the order they were made."""
     found = loop if loop is not None else asyncio.get_running_loop()
-    if _is_flow_loop(found):
+    if is_flow_loop(found):
         return {task for task in list(found.tasks.values()) if not task.done()}  # type: ignore[attr-defined]
     return asyncio.tasks.all_tasks._ergon_original(found)  # type: ignore[attr-defined, no-any-return]  # noqa: SLF001
 
 
-async def wait_for(awaitable: Awaitable[Any], timeout: float | None) -> Any:  # noqa: ASYNC109
-    """On Python 3.11: await directly, as later versions do."""
-    if _flow_loop() is None or (timeout is not None and timeout <= 0):
-        return await asyncio.tasks.wait_for._ergon_original(awaitable, timeout)  # type: ignore[attr-defined]  # noqa: SLF001
-    async with asyncio.timeout(timeout):
-        return await awaitable
-
-
 def _hash_of_gathering(future: Any) -> int:
     children = future._children  # noqa: SLF001
-    if not children or not _is_flow_loop(future.get_loop()):
+    if not children or not is_flow_loop(future.get_loop()):
         return object.__hash__(future)
     return hash(children[0]) ^ (1 << 31)
 
 
 def _flow_loop() -> FlowLoop | None:
     loop = asyncio._get_running_loop()  # noqa: SLF001
-    return loop if _is_flow_loop(loop) else None  # type: ignore[return-value]
+    return loop if is_flow_loop(loop) else None  # type: ignore[return-value]
 
 
-def _is_flow_loop(loop: object) -> bool:
+def is_flow_loop(loop: object) -> bool:
+    """True for the loop of a flow."""
     return hasattr(loop, "next_number")
