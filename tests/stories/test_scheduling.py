@@ -1,0 +1,484 @@
+"""Starting flows: once per id, in time, by priority, and only where the code for them runs."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ergon import (
+    ExecutionLog,
+    FlowCancelled,
+    FlowFilter,
+    FlowIdConflict,
+    IllegalMove,
+    InvalidName,
+    NotInFlow,
+    ScheduleOptions,
+    Scheduler,
+    UsageError,
+    flow,
+    step,
+    wait_signal,
+)
+from tests.stories.conftest import SettableClock
+from tests.stories.helpers import kinds, start, until, until_status, worker
+
+ran: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    ran.clear()
+
+
+@step
+async def note(name: str) -> str:
+    ran.append(name)
+    return name
+
+
+@flow
+async def job(name: str = "job") -> str:
+    return await note(name)
+
+
+@flow
+async def other_job(name: str = "job") -> str:
+    return await note(name)
+
+
+@flow
+async def waits() -> str:
+    return await wait_signal("go", str)
+
+
+# -- once per id ---------------------------------------------------------------------------------------------
+
+
+async def test_the_same_id_and_input_is_the_same_flow(either_log: ExecutionLog) -> None:
+    async with worker(either_log, job):
+        handles = await asyncio.gather(*(start(either_log, job.bind("a")) for _ in range(20)))
+
+        assert {await handle.result(10) for handle in handles} == {"a"}
+        assert await (await start(either_log, job.bind("a"))).result(10) == "a", "long after it ended, too"
+
+    assert ran == ["a"]
+
+
+async def test_an_id_with_another_input_or_name_is_a_conflict(log: ExecutionLog) -> None:
+    await start(log, job.bind("a"))
+
+    with pytest.raises(FlowIdConflict, match="another input"):
+        await start(log, job.bind("b"))
+    with pytest.raises(FlowIdConflict, match="other_job"):
+        await start(log, other_job.bind("a"))
+
+
+async def test_without_an_id_every_call_is_a_new_flow(log: ExecutionLog) -> None:
+    scheduler = Scheduler(log)
+
+    one, other = await scheduler.schedule(job.bind("a")), await scheduler.schedule(job.bind("a"))
+
+    assert one.id != other.id
+
+
+async def test_a_bad_id_is_refused(log: ExecutionLog) -> None:
+    for bad in ("", "a" * 2_000, "line\nbreak"):
+        with pytest.raises(InvalidName):
+            await start(log, job.bind(), bad)
+
+
+# -- in time -------------------------------------------------------------------------------------------------
+
+
+async def test_a_delayed_flow_starts_when_its_time_has_come_and_not_before(
+    log: ExecutionLog, clock: SettableClock
+) -> None:
+    delayed = await start(log, job.bind("delayed"), "a", delay=3_600)
+    dated = await start(log, job.bind("dated"), "b", at=datetime.now(UTC) + timedelta(hours=2))
+    past = await start(log, job.bind("past"), "c", at=datetime.now(UTC) - timedelta(hours=2))
+    async with worker(log, job):
+        assert await past.result(10) == "past"
+        assert "is scheduled to start at" in await delayed.why()
+    assert ran == ["past"]
+
+    clock.pass_time(3_600)
+    async with worker(log, job):
+        assert await delayed.result(10) == "delayed"
+        assert await dated.status() == "pending"
+
+    clock.pass_time(3_600)
+    async with worker(log, job):
+        assert await dated.result(10) == "dated"
+
+
+async def test_a_worker_that_runs_wakes_for_a_flow_that_falls_due(log: ExecutionLog) -> None:
+    async with worker(log, job, poll_seconds=60):
+        handle = await start(log, job.bind(), delay=0.15)
+        await handle.result(5)
+
+    record = await handle.record()
+    assert record.started_at is not None
+    assert 0.15 <= record.started_at - record.created_at < 1
+
+
+async def test_a_start_time_that_means_nothing_is_refused(log: ExecutionLog) -> None:
+    with pytest.raises(UsageError, match="time zone"):
+        await start(log, job.bind(), at=datetime(2030, 1, 1))  # noqa: DTZ001 - the point of this test
+    with pytest.raises(UsageError, match="not both"):
+        await start(log, job.bind(), at=datetime.now(UTC), delay=1)
+    with pytest.raises(UsageError, match="delay"):
+        await start(log, job.bind(), delay=-1)
+
+
+# -- by priority, in queues ----------------------------------------------------------------------------------
+
+
+async def test_a_higher_priority_is_claimed_first_and_the_oldest_first_among_equals(log: ExecutionLog) -> None:
+    for name, priority in (("a", 0), ("b", 0), ("urgent", 10), ("c", 0), ("low", -5), ("urgent too", 10)):
+        await start(log, job.bind(name), name, options=ScheduleOptions(priority=priority))
+    async with worker(log, job, capacity=1):
+        await until(lambda: len(ran) == 6)
+
+    assert ran == ["urgent", "urgent too", "a", "b", "c", "low"]
+
+
+async def test_a_worker_takes_only_from_its_queues(log: ExecutionLog) -> None:
+    @flow(queue="mail")
+    async def send_mail() -> str:
+        return await note("mail")
+
+    mail = await start(log, send_mail.bind(), "mail")
+    slow = await start(log, job.bind("slow"), "slow", options=ScheduleOptions(queue="slow"))
+    usual = await start(log, job.bind("usual"), "usual")
+    async with worker(log, job, send_mail):
+        await usual.result(10)
+    assert ran == ["usual"]
+
+    async with worker(log, job, send_mail, queues=["mail", "slow"]):
+        assert [await mail.result(10), await slow.result(10)] == ["mail", "slow"]
+
+
+# -- only where the code is ------------------------------------------------------------------------------------
+
+
+async def test_flows_whose_code_is_nowhere_hold_nobody_up(log: ExecutionLog) -> None:
+    for number in range(300):
+        await Scheduler(log).schedule_named("nobody_knows_me", {}, id=f"unknown-{number}")
+    handle = await start(log, job.bind("known"))
+
+    async with worker(log, job, capacity=2):
+        assert await handle.result(10) == "known"
+        why = await Scheduler(log).handle("unknown-7").why()
+
+    assert "no live worker has code for flow `nobody_knows_me`" in why
+    assert await Scheduler(log).count() == {"pending": 300, "completed": 1}
+
+
+async def test_a_worker_claims_only_the_versions_it_runs(log: ExecutionLog) -> None:
+    scheduler = Scheduler(log)
+    one = await scheduler.with_version("1").schedule(job.bind("one"), id="one")
+    two = await scheduler.with_version("2").schedule(job.bind("two"), id="two")
+    free = await scheduler.schedule(job.bind("free"), id="free")
+
+    async with worker(log, job, versions="2"):
+        assert [await two.result(10), await free.result(10)] == ["two", "free"]
+        assert "no live worker runs version '1' (they run: 2)" in await one.why()
+    assert sorted(ran) == ["free", "two"]
+
+    async with worker(log, job, versions=["1", "2"]):
+        assert await one.result(10) == "one"
+
+
+async def test_a_worker_without_versions_runs_them_all(log: ExecutionLog) -> None:
+    one = await Scheduler(log).with_version("1").schedule(job.bind("one"), id="one")
+
+    async with worker(log, job):
+        assert await one.result(10) == "one"
+
+
+async def test_a_scheduler_has_one_of_three_version_states(
+    log: ExecutionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = Scheduler(log)
+    monkeypatch.delenv("DEPLOY_VERSION", raising=False)
+    with pytest.raises(UsageError, match="DEPLOY_VERSION"):
+        scheduler.from_env()
+    monkeypatch.setenv("DEPLOY_VERSION", "2026-05-01")
+
+    assert scheduler.version is None
+    assert scheduler.with_version("1.4").version == "1.4"
+    assert scheduler.from_env().version == "2026-05-01"
+    assert scheduler.with_version("1.4").unversioned().version is None
+    handle = await scheduler.from_env().schedule(job.bind(), id="f")
+    assert (await handle.record()).version == "2026-05-01"
+
+
+async def test_a_flow_is_started_by_name_from_a_program_without_its_code(log: ExecutionLog) -> None:
+    handle = await Scheduler(log).schedule_named("job", {"name": "remote"}, id="f")
+
+    async with worker(log, job):
+        assert await handle.result(10) == "remote"
+
+
+async def test_a_scheduler_is_refused_inside_a_flow(log: ExecutionLog) -> None:
+    @flow
+    async def wrong() -> None:
+        await Scheduler(log).schedule(job.bind())
+
+    async with worker(log, wrong):
+        with pytest.raises(NotInFlow, match="invoke"):
+            await (await start(log, wrong.bind())).result(10)
+
+
+# -- an operator's acts ------------------------------------------------------------------------------------------
+
+
+async def test_a_paused_flow_stands_still_until_it_is_resumed(log: ExecutionLog) -> None:
+    async with worker(log, waits):
+        handle = await start(log, waits.bind())
+        await until_status(handle, "running", "suspended")
+        await handle.pause("holiday")
+        await handle.signal("go", "went")
+
+        assert "was paused: holiday" in await handle.why()
+        await asyncio.sleep(0.1)  # any number of claims
+        assert await handle.status() == "paused"
+        await handle.resume()
+
+        assert await handle.result(10) == "went"
+
+
+async def test_a_flow_paused_before_it_started_does_not_start(log: ExecutionLog) -> None:
+    handle = await start(log, job.bind())
+    await handle.pause()
+    async with worker(log, job):
+        usual = await start(log, job.bind("usual"), "usual")
+        await usual.result(10)
+        assert ran == ["usual"]
+        await handle.resume()
+
+        assert await handle.result(10) == "job"
+
+
+async def test_pausing_while_a_step_runs_lets_the_resumed_flow_run_it_again(log: ExecutionLog) -> None:
+    release = asyncio.Event()
+
+    @step
+    async def slow() -> str:
+        ran.append("slow")
+        await release.wait()
+        return "done"
+
+    @flow
+    async def slow_job() -> str:
+        return await slow()
+
+    async with worker(log, slow_job):
+        handle = await start(log, slow_job.bind())
+        await until(lambda: ran)
+        await handle.pause()
+        release.set()
+        await until_status(handle, "paused")
+        await handle.resume()
+
+        assert await handle.result(10) == "done"
+
+
+async def test_cancelling_raises_where_the_flow_waits_and_its_clean_up_runs_durably(log: ExecutionLog) -> None:
+    @flow
+    async def careful() -> str:
+        try:
+            return await wait_signal("go", str)
+        finally:
+            await note("cleaned up")
+
+    async with worker(log, careful):
+        handle = await start(log, careful.bind())
+        await until_status(handle, "suspended")
+        await handle.cancel("customer left")
+        with pytest.raises(FlowCancelled, match="customer left"):
+            await handle.result(10)
+
+    assert ran == ["cleaned up"]
+    assert (await kinds(log)) == ["cancel_requested", "step_completed"]
+
+
+async def test_cancelling_reaches_into_a_running_step(log: ExecutionLog) -> None:
+    @step
+    async def slow() -> None:
+        ran.append("began")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ran.append("cancelled")
+
+    @flow
+    async def slow_job() -> None:
+        await slow()
+
+    async with worker(log, slow_job):
+        handle = await start(log, slow_job.bind())
+        await until(lambda: ran)
+        await handle.cancel()
+        with pytest.raises(FlowCancelled):
+            await handle.result(10)
+
+    assert ran == ["began", "cancelled"]
+
+
+async def test_a_flow_that_catches_its_cancellation_goes_on(log: ExecutionLog) -> None:
+    @flow
+    async def stubborn() -> str:
+        try:
+            await wait_signal("go")
+        except asyncio.CancelledError:
+            return await note("made good")
+        return "went"
+
+    async with worker(log, stubborn):
+        handle = await start(log, stubborn.bind())
+        await until_status(handle, "suspended")
+        await handle.cancel()
+
+        assert await handle.result(10) == "made good"
+
+
+async def test_a_flow_cancelled_before_it_started_never_runs(log: ExecutionLog) -> None:
+    handle = await start(log, job.bind())
+    await handle.cancel()
+
+    with pytest.raises(FlowCancelled):
+        await handle.result(1)
+    async with worker(log, job):
+        await (await start(log, job.bind("usual"), "usual")).result(10)
+    assert ran == ["usual"]
+
+
+async def test_a_flow_cancelled_while_no_worker_lives_starts_no_step(log: ExecutionLog) -> None:
+    """Its open step has to be tried again, unless the flow is to be cancelled: then nothing new may start."""
+    gate = asyncio.Event()
+
+    @step
+    async def slow() -> None:
+        ran.append("slow")
+        await gate.wait()
+
+    @flow
+    async def slow_job() -> None:
+        await slow()
+
+    async with worker(log, slow_job, drain_seconds=0.05):
+        handle = await start(log, slow_job.bind())
+        await until(lambda: ran)
+    await handle.cancel()
+    async with worker(log, slow_job):
+        with pytest.raises(FlowCancelled):
+            await handle.result(10)
+
+    assert ran == ["slow"]
+
+
+async def test_a_killed_flow_runs_no_more_of_its_code(log: ExecutionLog) -> None:
+    @flow
+    async def careful() -> str:
+        try:
+            return await wait_signal("go", str)
+        finally:
+            await note("cleaned up")
+
+    async with worker(log, careful):
+        handle = await start(log, careful.bind())
+        await until_status(handle, "suspended")
+        await handle.kill("operator")
+        with pytest.raises(FlowCancelled, match="operator"):
+            await handle.result(10)
+        with pytest.raises(IllegalMove):
+            await handle.cancel()
+
+    assert ran == []
+
+
+async def test_killing_a_flow_stops_its_running_step(log: ExecutionLog) -> None:
+    @step
+    async def slow() -> None:
+        ran.append("began")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ran.append("stopped")
+
+    @flow
+    async def slow_job() -> None:
+        await slow()
+
+    async with worker(log, slow_job):
+        handle = await start(log, slow_job.bind())
+        await until(lambda: ran)
+        await handle.kill()
+
+        await until(lambda: "stopped" in ran, within=3)
+
+
+async def test_a_deadline_cancels_the_flow_and_survives_restarts(log: ExecutionLog) -> None:
+    @flow(timeout=0.4)
+    async def limited() -> None:
+        await wait_signal("go")
+
+    handle = await start(log, limited.bind())
+    for _ in range(2):
+        async with worker(log, limited):
+            await until_status(handle, "suspended")
+    async with worker(log, limited):
+        with pytest.raises(FlowCancelled, match="deadline"):
+            await handle.result(10)
+
+    record = await handle.record()
+    assert record.started_at is not None
+    assert record.ended_at is not None
+    assert 0.4 <= record.ended_at - record.started_at < 2
+
+
+async def test_a_deadline_given_with_the_start_wins(log: ExecutionLog) -> None:
+    async with worker(log, waits):
+        handle = await start(log, waits.bind(), options=ScheduleOptions(timeout=0.1))
+        with pytest.raises(FlowCancelled, match="deadline"):
+            await handle.result(10)
+
+
+async def test_acts_that_make_no_sense_are_refused_with_the_status(log: ExecutionLog) -> None:
+    async with worker(log, job):
+        handle = await start(log, job.bind())
+        await handle.result(10)
+
+    for act in (handle.pause, handle.resume, handle.cancel, handle.kill, handle.retry):
+        with pytest.raises(IllegalMove, match="completed"):
+            await act()
+
+
+async def test_flows_are_listed_newest_first_by_page_and_counted(log: ExecutionLog) -> None:
+    scheduler = Scheduler(log)
+    for number in range(5):
+        await start(log, job.bind(str(number)), f"f-{number}")
+
+    first, key = await scheduler.list(limit=3)
+    rest, end = await scheduler.list(limit=3, after=key)
+
+    assert [record.id for record in (*first, *rest)] == ["f-4", "f-3", "f-2", "f-1", "f-0"]
+    assert end is None
+    assert await scheduler.count(FlowFilter(names=("job",))) == {"pending": 5}
+
+
+async def test_an_ended_flow_can_be_deleted_and_a_running_one_not(log: ExecutionLog) -> None:
+    scheduler = Scheduler(log)
+    handle = await start(log, job.bind())
+    with pytest.raises(IllegalMove):
+        await scheduler.delete("f")
+    async with worker(log, job):
+        await handle.result(10)
+
+    assert await scheduler.delete("f")
+    assert not await scheduler.delete("f")
+    assert await log.find("f") is None

@@ -1,0 +1,126 @@
+"""Time, chance, identity and log lines are the same on every replay."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+
+import pytest
+
+from ergon import (
+    ExecutionLog,
+    NotInFlow,
+    flow,
+    flow_id,
+    get_logger,
+    is_replaying,
+    now,
+    random,
+    rng,
+    step,
+    uuid4,
+    wait_signal,
+)
+from tests.stories.helpers import start, until_status, worker
+
+
+async def test_now_random_and_uuid4_are_equal_on_every_replay(log: ExecutionLog) -> None:
+    seen: list[list[str]] = []
+
+    @step
+    async def noop() -> None: ...
+
+    @flow
+    async def draw() -> list[str]:
+        drawn = [str(now()), str(random()), str(uuid4())]
+        await noop()
+        drawn += [str(now()), str(rng().sample(range(100), 5))]
+        seen.append(drawn)
+        await wait_signal("go")
+        await wait_signal("go")
+        return [*drawn, str(uuid4()), flow_id()]
+
+    handle = await start(log, draw.bind())
+    for _ in range(2):
+        async with worker(log, draw):
+            await until_status(handle, "suspended")
+        await handle.signal("go")
+    async with worker(log, draw):
+        result = await handle.result(10)
+
+    assert len(seen) == 3
+    assert seen[0] == seen[1] == seen[2] == result[:5]
+    assert result[-1] == "f"
+
+
+async def test_two_flows_draw_different_values(log: ExecutionLog) -> None:
+    @flow
+    async def draw() -> list[str]:
+        return [str(random()), str(uuid4())]
+
+    async with worker(log, draw):
+        one = await (await start(log, draw.bind(), "a")).result(10)
+        other = await (await start(log, draw.bind(), "b")).result(10)
+
+    assert one[0] != other[0]
+    assert one[1] != other[1]
+
+
+async def test_flow_time_is_when_the_last_thing_happened_and_a_steps_time_is_the_clock(log: ExecutionLog) -> None:
+    @step
+    async def look() -> datetime:
+        return now()
+
+    @flow
+    async def tell() -> list[datetime]:
+        began = now()
+        await asyncio.sleep(0.1)
+        return [began, now(), await look()]
+
+    before = datetime.now(UTC)
+    async with worker(log, tell):
+        began, woke, in_step = await (await start(log, tell.bind())).result(10)
+
+    assert before <= began
+    assert (woke - began).total_seconds() >= 0.1
+    assert in_step >= woke
+
+
+async def test_the_logger_is_silent_while_the_flow_repeats_itself(
+    log: ExecutionLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = get_logger("story")
+    plain: list[bool] = []
+
+    @step
+    async def work() -> None:
+        logger.info("in the step")
+
+    @flow
+    async def tell() -> None:
+        logger.info("began %s", "well")
+        plain.append(is_replaying())
+        await work()
+        logger.info("between")
+        await wait_signal("go")
+        logger.info("ended")
+
+    with caplog.at_level(logging.INFO, "story"):
+        handle = await start(log, tell.bind())
+        async with worker(log, tell):
+            await until_status(handle, "suspended")
+        await handle.signal("go")
+        async with worker(log, tell):
+            await handle.result(10)
+
+    told = [record.message for record in caplog.records if record.name == "story"]
+    assert told == ["[f] began well", "[f] in the step", "[f] between", "[f] ended"]
+    assert {record.flow_id for record in caplog.records if record.name == "story"} == {"f"}  # type: ignore[attr-defined]
+    assert plain == [False, True]
+
+
+@pytest.mark.parametrize("call", [now, random, uuid4, rng, flow_id])
+def test_outside_a_flow_they_say_where_they_belong(call: object) -> None:
+    with pytest.raises(NotInFlow, match="inside a flow"):
+        call()  # type: ignore[operator]
