@@ -38,7 +38,7 @@ ROUNDS_QUICK = 2
 def main() -> int:
     """Measure what was asked for and print the tables."""
     arguments = parse(sys.argv[1:])
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     workloads = [WORKLOADS[name] for name in arguments.names] or list(WORKLOADS.values())
     HOME.mkdir(exist_ok=True)
     disk = Path(tempfile.mkdtemp(prefix="run-", dir=HOME))

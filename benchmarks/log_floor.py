@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final
@@ -117,7 +118,7 @@ async def lone_bare(folder: Path) -> float:
     for seq in range(1, LONE_COMMITS + 1):
         future = loop.create_future()
         started = time.perf_counter()
-        bare.submit(("flow-00000000", *event(seq)), lambda future=future: future.set_result(None))
+        bare.submit(("flow-00000000", *event(seq)), partial(future.set_result, None))
         await future
         took.append(time.perf_counter() - started)
     bare.close()
@@ -148,7 +149,7 @@ async def many_bare(folder: Path) -> float:
     async def submitter(flow: str) -> None:
         for seq in range(1, EVENTS_EACH + 1):
             future = loop.create_future()
-            bare.submit((flow, *event(seq)), lambda future=future: future.set_result(None))
+            bare.submit((flow, *event(seq)), partial(future.set_result, None))
             await future
 
     started = time.perf_counter()

@@ -75,10 +75,11 @@ def measure(
     """Run every side `rounds` times, taking turns. `pythons` are the rivals' interpreters."""
     sides = [*workload.sides, *(rival for rival in workload.rivals if rival in pythons)]
     measured = Measured(workload, {side: params_of(workload, side, quick=quick) for side in sides})
+    rival_rounds = 1 if quick else workload.rounds_of_rivals
     for number in range(rounds):
         for side in sides:
             progress(side)
-            if side in measured.failures or (side in RIVALS and number >= workload.rounds_of_rivals):
+            if side in measured.failures or (side in RIVALS and number >= rival_rounds):
                 continue
             try:
                 figures = run_side(workload, side, measured.params[side], pythons.get(side), disk)
@@ -111,9 +112,21 @@ def run_side(workload: Workload, side: str, params: Params, python: Path | None,
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def environment() -> dict[str, str]:
+    """As users have it: modules are compiled once, whatever this shell says about bytecode."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPYCACHEPREFIX": str(ROOT / ".bench" / "bytecode")}
+
+
 def _figures(command: list[str]) -> Figures:
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         out, err = process.communicate(timeout=SIDE_SECONDS_MAX)

@@ -51,10 +51,9 @@ async def _resident(path: Path, flows: int) -> Figures:
 async def _evicted(path: Path, flows: int, rest_seconds: float) -> Figures:
     """The same flows, let go to the log; then a worker that has nothing to do but be there."""
     from benchmarks.flows import running, wait_for_go
-    from ergon import TaskStatus, WorkerOptions
+    from ergon import TaskStatus
 
-    options = WorkerOptions(capacity=500, evict_after_seconds=0.2)
-    async with running(path, [wait_for_go], options) as (_, scheduler):
+    async with running(path, [wait_for_go]) as (_, scheduler):
 
         async def let_go(count: int, since: int) -> None:
             await asyncio.gather(

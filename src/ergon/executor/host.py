@@ -7,8 +7,7 @@ import logging
 import random
 from collections.abc import Callable
 from concurrent.futures import Executor as Pool
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ergon.executor.runner import BodyRunner
@@ -38,7 +37,7 @@ class Host:
         self.runner = BodyRunner(self.loop)
         self._threads_max = threads_max
         self._threads: ThreadPoolExecutor | None = None
-        self._processes: ProcessPoolExecutor | None = None
+        self._processes: Pool | None = None
 
     def threads(self) -> Pool:
         """The pool that plain `def` steps run on."""
@@ -49,6 +48,9 @@ class Host:
     def processes(self) -> Pool:
         """The pool that `process=True` steps run on. Spawned, not forked: an open log must not cross a fork."""
         if self._processes is None:
+            from concurrent.futures import ProcessPoolExecutor  # slow to import, and few programs need it
+            from multiprocessing import get_context
+
             self._processes = ProcessPoolExecutor(mp_context=get_context("spawn"))
         return self._processes
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ergon.core.commit import ClaimedFlow, Hint, Received, Settled
+from ergon.errors import LogClosed, StoreError
 from ergon.executor.host import Host
 from ergon.executor.run import FlowRun
 from ergon.storage.log import ExecutionLog
@@ -100,7 +101,15 @@ class Residents:
             self._fetch_again = True
             return
         if self._owner:
-            self._fetching = self._host.loop.create_task(self.fetch(), name="ergon-inbox")
+            self._fetching = self._host.loop.create_task(self._fetch_now(), name="ergon-inbox")
+
+    async def _fetch_now(self) -> None:
+        try:
+            await self.fetch()
+        except LogClosed:
+            pass
+        except StoreError as error:
+            logger.warning("could not fetch messages (%s); the next poll will", error)
 
     async def fetch(self) -> None:
         """Hand every new message to its flow."""
@@ -185,7 +194,9 @@ class Residents:
         return 0
 
     def abort_all(self, why: str) -> None:
-        """The lease is lost: forget every flow."""
+        """The lease is lost, or the worker ends: forget every flow."""
+        if self._fetching is not None:
+            self._fetching.cancel()
         for run in list(self.runs.values()):
             run.abort(why)
 

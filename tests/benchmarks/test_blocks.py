@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+
+from benchmarks import (
+    w1_sequential,
+    w2_concurrent,
+    w3_fan_out,
+    w4_replay,
+)
+from benchmarks.__main__ import WORKLOADS, parse
+from benchmarks.machine import facts
+from benchmarks.measure import Measured, medians_of, params_of, percentile, run_side
+from benchmarks.model import ERGON, FLOOR, RIVALS
+from benchmarks.report import MET, MISSED, UNKNOWN, as_json, table, verdict
+
+SMALL = [
+    (w1_sequential.WORKLOAD, {"steps": 5, "warm": 2}),
+    (w2_concurrent.WORKLOAD, {"flows": 3, "steps": 2}),
+    (w3_fan_out.WORKLOAD, {"steps": 3, "times": 1}),
+    (w4_replay.WORKLOAD, {"small": 3, "large": 6}),
+]
+
+
+@pytest.mark.parametrize("workload,sizes", SMALL, ids=lambda part: getattr(part, "name", ""))
+def test_both_sides_give_the_figures_that_the_rows_show(workload, sizes, tmp_path: Path):
+    figures = {}
+    for side, function in workload.sides.items():
+        folder = tmp_path / side
+        folder.mkdir()
+        figures[side] = function({**sizes, "folder": str(folder)})
+
+    judged = [verdict(row.bar, figures) for row in workload.rows if row.bar and "DBOS" not in row.bar.text]
+    assert set(judged) <= {MET, MISSED}
+    assert all(
+        row.of(ERGON, figures) is not None or row.of(FLOOR, figures) is not None for row in workload.rows
+    )
+
+
+def test_a_side_runs_in_a_process_of_its_own(tmp_path: Path):
+    figures = run_side(w3_fan_out.WORKLOAD, FLOOR, {"steps": 2, "times": 1}, None, tmp_path)
+
+    assert figures["gather_ms"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_is_made_of_medians_and_says_what_was_not_measured():
+    workload = w2_concurrent.WORKLOAD
+    rounds = [{"all_steps_per_s": rate} for rate in (1.0, 40_000.0, 50_000.0)]
+    measured = Measured(workload, {ERGON: {}, FLOOR: {}}, {ERGON: rounds})
+
+    assert measured.medians == {ERGON: {"all_steps_per_s": 40_000.0}}
+    assert [bar["met"] for bar in as_json(measured)["bars"]] == [UNKNOWN, UNKNOWN, MET]
+    assert table(measured).row_count == len(workload.rows)
+
+
+def test_every_workload_has_sizes_for_all_its_sides():
+    for workload in WORKLOADS.values():
+        for side in [*workload.sides, *workload.rivals]:
+            for quick in (False, True):
+                assert params_of(workload, side, quick=quick).keys() >= workload.full.keys()
+        assert set(workload.rivals) <= set(RIVALS)
+
+
+def test_figures_are_reduced_over_rounds_and_samples():
+    assert medians_of([{"a": 1.0}, {"a": 5.0, "b": 2.0}, {"a": 3.0}]) == {"a": 3.0, "b": 2.0}
+    assert percentile([float(n) for n in range(1, 101)], 99) == 99.0
+    assert percentile([7.0], 99) == 7.0
+
+
+def test_the_machine_is_described(tmp_path: Path):
+    assert {"machine", "python", "sqlite", "filesystem", "fdatasync"} <= facts(tmp_path).keys()
+
+
+def test_workloads_are_chosen_by_name_in_any_case(capsys):
+    assert parse(["w1", "W6"]).names == ["W1", "W6"]
+    with pytest.raises(SystemExit):
+        parse(["W99"])
+    assert "there is no workload W99" in capsys.readouterr().err
