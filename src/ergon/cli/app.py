@@ -110,6 +110,8 @@ def sentence_of(error: Exception) -> tuple[int, str]:
             return FAILED, str(error)
         case ErgonError():
             return BAD_INPUT, str(error)
+        case OSError():  # a full disk, missing rights: the system's own words
+            return FAILED, str(error)
         case _:
             return INTERNAL, (
                 f"{type(error).__name__}: {error}. This is a mistake in Ergon; ERGON_DEBUG=1 shows where it happened"

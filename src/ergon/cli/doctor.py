@@ -187,7 +187,8 @@ def _print(findings: list[Finding]) -> None:
     from rich.text import Text
 
     for finding in findings:
-        line = Text(f"{finding.state:<6}", style=styles[finding.state])
+        line = Text()
+        line.append(f"{finding.state:<6}", style=styles[finding.state])
         line.append(f"{finding.name:<13}", style="bold")
-        line.append(clean(finding.fact), style="default")
+        line.append(clean(finding.fact))
         out.print(line, soft_wrap=True)

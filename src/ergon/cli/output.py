@@ -32,6 +32,10 @@ STATUS_STYLES: Final = {
 """Colour is never the only sign: the word itself is always there."""
 
 
+COLUMN_WIDTH: Final = 40
+"""A column may be narrower only when all of its texts are."""
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console that prints text as it is: no markup, no highlighting."""
     from rich.console import Console
@@ -72,11 +76,15 @@ def rich_table(
     from rich.text import Text
 
     found = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    cleaned = [[clean(cell) for cell in row] for row in rows]
     for number, column in enumerate(columns):
-        found.add_column(column, overflow="fold" if number == 0 else "ellipsis", no_wrap=number != 0)
+        # The last column holds the longest texts and gives way first.
+        widest = max((len(row[number]) for row in cleaned), default=0)
+        least = min(max(widest, len(column)), COLUMN_WIDTH) if number < len(columns) - 1 else None
+        found.add_column(column, overflow="ellipsis", no_wrap=True, min_width=least)
     status = columns.index(styled) if styled is not None else -1
-    for row in rows:
-        cells = [Text(clean(cell)) for cell in row]
+    for row in cleaned:
+        cells = [Text(cell) for cell in row]
         if status >= 0:
             cells[status].stylize(STATUS_STYLES.get(row[status], "default"))
         found.add_row(*cells)

@@ -21,6 +21,7 @@ PAYLOAD_WIDTH: Final = 60
 EVENTS_SHOWN: Final = 200
 TREE_MAX: Final = 50
 """Flows shown in a tree of children, unless all are asked for."""
+CHILDREN_READ: Final = 1_000
 
 
 @click.command(short_help="Say in one sentence why a flow is where it is.")
@@ -156,17 +157,16 @@ def _frames(output: str | None) -> list[str]:
 async def _show_tree(log: ExecutionLog, record: FlowRecord, most: int) -> None:
     """The children below the flow, depth first, as long as they fit."""
     lines: list[str] = []
-    left = most
 
     async def add(parent: FlowRecord, indent: str) -> None:
-        nonlocal left
-        children, more = await log.list(FlowFilter(parent_id=parent.id), limit=max(left, 1))
+        children, more = await log.list(FlowFilter(parent_id=parent.id), limit=CHILDREN_READ)
         children.reverse()
         for number, child in enumerate(children):
-            if left <= 0:
-                lines.append(f"{indent}└ … (--full: all)")
+            if len(lines) >= most:
+                lines.append(
+                    f"{indent}└ … {'at least ' if more else ''}{len(children) - number:,} more (--full: all)"
+                )
                 return
-            left -= 1
             last = number == len(children) - 1 and more is None
             label = child.id.removeprefix(f"{parent.id}/")
             line = f"{indent}{'└' if last else '├'} {label}  {child.name}  {child.status}  {about(child)}"

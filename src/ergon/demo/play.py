@@ -6,6 +6,7 @@ All that must outlive this process is in the demo's directory, so the story can 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from typing import Final
@@ -25,6 +26,7 @@ FLOW_ID: Final = "index"
 KILL_AT: Final = (0.25, 0.55, 0.80)
 """Parts of the files indexed, at which the worker is killed. It is killed once more while the flow waits."""
 TICK_SECONDS: Final = 0.02
+SILENCE_SECONDS: Final = 20.0
 NAMES_SHOWN: Final = 3
 PAGE: Final = 1000
 PATH_WIDTH: Final = 44
@@ -48,6 +50,7 @@ class Play:
         self._deaths_in_vain = 0
         self._killed_at = 0.0
         self._process = ""
+        self._news_at = time.monotonic()
         self._revived = 0
 
     @property
@@ -59,6 +62,13 @@ class Play:
         """Play until the flow has ended. Raises `DemoError` when it cannot."""
         await self._take_up()
         handle = await self._scheduler.schedule(index_tree.bind(self._state.job), id=FLOW_ID)
+        if (
+            await handle.record()
+        ).status is TaskStatus.FAILED:  # a full disk, say, which has room again by now
+            self._screen.event(
+                "note", "the flow had failed; it is tried again, and what it completed is kept"
+            )
+            await handle.retry()
         self._start_worker()
         try:
             while True:
@@ -84,6 +94,7 @@ class Play:
         """Read on in the ledger and move the bars."""
         lines = self._reader.new_lines()
         self.books.add_lines(lines)
+        self._tell_silence(news=bool(lines))
         for line in lines:
             if line.event == "end" and line.name == "index_file":
                 path = place_of(self._state.job, line.about)[len(place_of(self._state.job, "")) + 1 :]
@@ -99,6 +110,18 @@ class Play:
             self._screen.bar("data", self._bytes, size, f"{self._bytes / 1e6:,.0f} of {size / 1e6:,.0f} MB")
         else:
             self._screen.no_bars()
+
+    def _tell_silence(self, *, news: bool) -> None:
+        """Say once that nothing happens: a huge file takes its time, a broken worker says why in its log."""
+        now = time.monotonic()
+        if news or not self._crew.pid:
+            self._news_at = now
+        elif now - self._news_at > SILENCE_SECONDS:
+            self._news_at = math.inf
+            self._screen.event(
+                "note",
+                f"nothing began or ended for {SILENCE_SECONDS:.0f} s; the worker's log is {self._home.worker_log}",
+            )
 
     def _greet(self, first: Line) -> None:
         """The first body of a new worker began."""
