@@ -11,8 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.crash.crashing import MODULES, Case, Crasher, points_of, sampled_pairs, scratch, tally
-from tests.crash.processes import Zygote
+from tests.crash.crashing import MODULES, Case, Crasher, points_of, sampled_pairs, tally
+from tests.crash.processes import Zygote, scratch
 from tests.crash.scenarios import SCENARIOS
 
 

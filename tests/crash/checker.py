@@ -269,13 +269,11 @@ def _shared(lives: list[Life]) -> Iterator[Violation]:
     question whether it may and the body's first line), and nothing it does is kept.
     """
     records = [record for life in lives for record in life.records]
-    faults: dict[int, list[int]] = defaultdict(list)
+    faults = _faults(records)
     begun: dict[Execution, list[Record]] = defaultdict(list)
     highest: dict[str, int] = {}
     late: Counter[int] = Counter()
     for record in records:
-        if record.kind == "NEM":
-            faults[record["target"]].append(record.number)
         if record.kind != "BEGIN":
             continue
         earlier, epoch = begun[Execution.of(record)], record["epoch"]
@@ -297,9 +295,25 @@ def _shared(lives: list[Life]) -> Iterator[Violation]:
                 )
 
 
-def _explained(earlier: Record, again: Record, faults: dict[int, list[int]]) -> bool:
+def _faults(records: list[Record]) -> dict[int, list[tuple[int, int]]]:
+    """For each process when it was hit: from and to which record."""
+    faults: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    begun: dict[int, int] = {}
+    for record in records:
+        if record.kind == "LOST":  # it was starved; since when, nobody knows
+            faults[record["target"]].append((-1, record.number))
+        elif record.kind == "NEM" and record.get("phase") == "begin":
+            begun[record["fault"]] = record.number
+        elif record.kind == "NEM":
+            faults[record["target"]].append(
+                (begun.get(record.get("fault") or 0, record.number), record.number)
+            )
+    return faults
+
+
+def _explained(earlier: Record, again: Record, faults: dict[int, list[tuple[int, int]]]) -> bool:
     """Whether a fault that hit the process of the earlier execution explains that it began again."""
-    hit = any(earlier.number < at < again.number for at in faults[earlier.pid])
+    hit = any(begin < again.number and earlier.number < end for begin, end in faults[earlier.pid])
     return hit and again["epoch"] > earlier["epoch"]
 
 

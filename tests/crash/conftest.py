@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.crashing import MODULES, Crasher, scratch
-from tests.crash.processes import Zygote
+from tests.crash.crashing import MODULES, Crasher
+from tests.crash.processes import Zygote, scratch
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ A point is `commit:3:post` (right after the transaction with the third commit is
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
@@ -157,16 +156,6 @@ def sampled_pairs(points: Sequence[tuple[str, ...]], count: int, seed: int) -> l
     """Pairs of points: the second one is met during recovery."""
     rng = random.Random(seed)
     return [(*rng.choice(points), rng.choice(points)[-1]) for _ in range(count)]
-
-
-def scratch(base: Path) -> Path:
-    """A folder in memory where there is one: no crash here cuts the power, so waiting for a disk proves nothing."""
-    shm = Path("/dev/shm")
-    if not os.access(shm, os.W_OK):
-        return base
-    import tempfile
-
-    return Path(tempfile.mkdtemp(prefix="ergon-crash-", dir=shm))
 
 
 def tally(outcomes: Sequence[Outcome]) -> dict[str, Any]:

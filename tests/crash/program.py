@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import logging
 import os
+import resource
 import secrets
 import signal
 import time
@@ -98,6 +99,12 @@ def ledger_of_process() -> Ledger:
     return _OPEN[0]
 
 
+def use_ledger(ledger: Ledger) -> Ledger:
+    """Make this the process's ledger."""
+    _OPEN[:] = [ledger]
+    return ledger
+
+
 def happened_before(kind: str, /, **facts: Any) -> bool:
     """Whether any process wrote such a record."""
     records = read_ledger(ledger_of_process().path)
@@ -169,6 +176,8 @@ def run(
     failpoint: str = "",
     trace: str | None = None,
     freeze: str = "",
+    file_bytes_max: int = 0,
+    log: str | None = None,
     bug: str = "",
     role: str = "both",
     name: str = "w",
@@ -180,8 +189,7 @@ def run(
     role: both, worker or client.
     """
     logging.basicConfig(format=f"%(relativeCreated)6d {os.getpid()} %(name)s %(levelname)s %(message)s")
-    ledger = Ledger(Path(folder) / "ledger")
-    _OPEN[:] = [ledger]
+    ledger = use_ledger(Ledger(Path(folder) / "ledger"))
     call, _, rest = failpoint.partition(":")
     if call in ("begin", "end"):
         _arm_ledger(ledger, call.upper(), int(rest))
@@ -190,9 +198,12 @@ def run(
         failpoints.arm(failpoint, trace=trace)
     if freeze:
         _freeze_at(freeze)
+    if file_bytes_max:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes_max, resource.RLIM_INFINITY))
     if bug:
         importlib.import_module("tests.crash.planted").plant(bug)
-    asyncio.run(_play(Part(scenario, Path(folder), role, name, options or {}), ledger))
+    path = Path(log) if log is not None else Path(folder) / "log.db"
+    asyncio.run(_play(Part(scenario, path, role, name, options or {}), ledger))
 
 
 def freeze_self(where: str) -> None:
@@ -253,7 +264,7 @@ class Part:
     """What a process has to play."""
 
     scenario: str
-    folder: Path
+    log: Path
     role: str
     name: str
     options: dict[str, Any]
@@ -263,7 +274,7 @@ async def _play(part: Part, ledger: Ledger) -> None:
     from tests.crash.scenarios import SCENARIOS, SHARED
 
     play = (SCENARIOS | SHARED)[part.scenario]
-    async with SqliteExecutionLog(part.folder / "log.db") as log:
+    async with SqliteExecutionLog(part.log) as log:
         stage = Stage(log, ledger)
         worker = None
         if part.role != "client" and play.flows:

@@ -507,6 +507,25 @@ async def shared_and_idle() -> list[str]:
     return tokens
 
 
+@step
+async def act_in_bulk(label: str, saw: list[str]) -> dict[str, str]:
+    with effecting(label, *saw) as token:
+        return {"token": token, "padding": "x" * 40_000}
+
+
+@flow
+async def filling(count: int) -> list[str]:
+    tokens: list[str] = []
+    for number in range(count):
+        tokens.append((await act_in_bulk(f"f{number}", tokens[-1:]))["token"])
+    return tokens
+
+
+async def _fill(stage: Stage) -> None:
+    handles = [await stage.schedule(filling.bind(20), f"f{number}") for number in range(4)]
+    await asyncio.gather(*(stage.result(handle) for handle in handles))
+
+
 async def _one_shared(stage: Stage) -> None:
     await stage.result(await stage.schedule(shared.bind("b"), "f"))
 
@@ -547,5 +566,6 @@ SHARED: Final[dict[str, Scenario]] = {
         main=_one_shared_idle, flows=_SHARED, options=_QUICK, labels={"f": ("a", "go", "c")}
     ),
     "shared-signal": Scenario(main=_signal_the_idle, flows=_SHARED, options=_QUICK),
+    "filling": Scenario(main=_fill, flows=(filling,), labels={f"f{n}": _letters("f", 20) for n in range(4)}),
     "another": Scenario(main=_another, flows=_SHARED, options=_QUICK, labels={"g": ("a", "b", "c")}),
 }

@@ -43,16 +43,18 @@ def take_snapshot(log: Path, folder: Path) -> Snapshot:
     return read_snapshot(copy) if copy.exists() else Snapshot()
 
 
-def read_snapshot(log: Path) -> Snapshot:
-    """Read a log's file."""
-    connection = sqlite3.connect(log, isolation_level=None, timeout=30)
+def read_snapshot(log: Path, *, live: bool = False) -> Snapshot:
+    """Read a log's file. `live`: others use it, so it is opened only for reading, which leaves them alone."""
+    target = f"file:{log}?mode=ro" if live else str(log)
+    connection = sqlite3.connect(target, uri=live, isolation_level=None, timeout=30)
     try:
         connection.row_factory = lambda cursor, row: {
             column[0]: value for column, value in zip(cursor.description, row, strict=True)
         }
         connection.execute("PRAGMA wal_autocheckpoint=0")
         connection.execute("BEGIN")
-        problems = [str(row["integrity_check"]) for row in connection.execute("PRAGMA integrity_check")]
+        check = [] if live else connection.execute("PRAGMA integrity_check")
+        problems = [str(row["integrity_check"]) for row in check]
         tables = {row["name"] for row in connection.execute("SELECT name FROM sqlite_master")}
         bad = tuple(problem for problem in problems if problem != "ok")
         if "flows" not in tables:

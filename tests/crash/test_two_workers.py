@@ -14,6 +14,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ class Town:
         self.log = folder / "log.db"
         self.children: list[Child] = []
 
-    def start(self, scenario: str, role: str, name: str, *, freeze: str = "") -> Child:
+    def start(self, scenario: str, role: str, name: str, **more: Any) -> Child:
         child = self.zygote.fork(
             RUN,
             err=self.folder / f"stderr-{name}",
@@ -45,8 +46,8 @@ class Town:
             folder=self.folder,
             role=role,
             name=name,
-            freeze=freeze,
             bug=self.bug,
+            **more,
         )
         self.children.append(child)
         return child
@@ -251,6 +252,27 @@ def test_an_owner_frozen_with_the_write_lock_delays_all_and_harms_none(town: Tow
     town.drain(other, owner)
     town.verdict("shared")
     assert {label: len(begins(town, label)) for label in "ab"} == {"a": 1, "b": 1}
+
+
+def test_a_worker_frozen_with_nobody_to_take_over_goes_on_where_it_stood(town: Town) -> None:
+    """As a laptop that slept: it must not declare itself dead and run its open steps again."""
+    worker = town.start("shared-body", "worker", "worker", options={"reap_seconds": 0.002})
+    client = town.start("shared-body", "client", "client")
+    assert worker.wait_stopped(10), town
+    time.sleep(1.0)  # two leases
+
+    worker.send(signal.SIGCONT)
+
+    assert client.wait(10) == 0, town
+    town.drain(worker)
+    assert {label: len(begins(town, label)) for label in ("a", "b-body", "c")} == {
+        "a": 1,
+        "b-body": 1,
+        "c": 1,
+    }
+    assert [worker["state"] for worker in town.now().workers.values()] == ["stopped"]
+    assert LOST not in worker.errors()
+    town.verdict("shared-body")
 
 
 def test_two_workers_leave_each_other_alone(town: Town) -> None:

@@ -158,13 +158,22 @@ class Worker:
         await self._log.reap()
         self._tasks = [
             asyncio.create_task(every(0.0, claimer.tick, name="claimer")),
-            asyncio.create_task(every(options.reap_seconds, self._log.reap, name="reaper")),
+            asyncio.create_task(every(options.reap_seconds, self._reap, name="reaper")),
             asyncio.create_task(
                 every(options.evict_after_seconds / 4, self._residents.sweep, name="eviction")
             ),
             asyncio.create_task(every(options.poll_seconds, self._residents.fetch, name="inbox")),
             asyncio.create_task(every(options.poll_seconds, self._residents.drop_ended, name="killed flows")),
         ]
+
+    async def _reap(self) -> None:
+        """Free what dead workers held, unless our own lease is in doubt.
+
+        After a freeze with nobody else around we would declare ourselves dead and run our open steps again, though
+        the renewal, which is on its way, would have saved them.
+        """
+        if self._may_start():
+            await self._log.reap()
 
     def _may_start(self) -> bool:
         return self._incarnation is not None and self._incarnation.may_start()

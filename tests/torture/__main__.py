@@ -1,0 +1,54 @@
+"""Torture: `python -m tests.torture --kills 1000 --seed 1`. Exit code 0: green, 1: red, 2: void (proves nothing)."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.crash.processes import Zygote, scratch
+from tests.torture.nemesis import MODULES, Nemesis, Plan
+from tests.torture.report import command, write_report
+from tests.torture.verdict import judge, void
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
+    parser.add_argument("--kills", type=int, default=1_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=3_600.0)
+    parser.add_argument("--lease", type=float, default=1.0)
+    parser.add_argument("--bug", default="", help="plant one of tests/crash/planted.py in the workers")
+    parser.add_argument("--out", type=Path, help="where the report goes; default: a new folder")
+    given = parser.parse_args()
+    plan = Plan(
+        seed=given.seed, kills=given.kills, seconds=given.seconds, lease_seconds=given.lease, bug=given.bug
+    )
+    out = given.out or Path(tempfile.mkdtemp(prefix="ergon-torture-"))
+    out.mkdir(parents=True, exist_ok=True)
+    folder = scratch(out)
+    with Zygote(MODULES) as zygote:
+        evidence = Nemesis(plan, folder, zygote).run()
+    assert not any(name.partition(".")[0] == "ergon" for name in sys.modules), "the nemesis imported ergon"
+
+    violations = judge(evidence)
+    reasons = void(evidence, scale=min(evidence.counts["kills"] / 1_000, 1.0))
+    facts = write_report(evidence, violations, reasons, out)
+    for name, value in facts["counts"].items():
+        print(f"{name:<40} {value}")
+    print(f"verdict: {facts['verdict']}; seed {plan.seed}; report: {out / 'torture.html'}")
+    for violation in violations[:10]:
+        print(f"  {violation}")
+    for reason in reasons:
+        print(f"  void: {reason}")
+    if violations or reasons:
+        print(f"  repeat: {command(evidence)}\n  files:  {folder}")
+    elif folder != out:
+        shutil.rmtree(folder)
+    return 1 if violations else 2 if reasons else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
