@@ -55,7 +55,9 @@ async def either_log(
 ) -> AsyncIterator[ExecutionLog]:
     """For stories that must read the same on a file and in memory."""
     chosen = (
-        SqliteExecutionLog(path, clock=clock) if request.param == "file" else InMemoryExecutionLog(clock=clock)
+        SqliteExecutionLog(path, clock=clock)
+        if request.param == "file"
+        else InMemoryExecutionLog(clock=clock)
     )
     async with chosen as opened:
         yield opened

@@ -73,7 +73,13 @@ def lines(path: Path) -> list[str]:
 async def process_with_worker(path: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """A process of its own that runs the flows of `programs.py` on this log."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.stories.programs", str(path), *arguments, cwd=ROOT, stdin=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        "tests.stories.programs",
+        str(path),
+        *arguments,
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
     )
     try:
         yield process

@@ -121,7 +121,9 @@ FLOWS = (delivery, payment, verified_payment, flaky_flow, deadly, nap)
 
 
 async def main(path: str, lease_seconds: float) -> None:
-    options = WorkerOptions(poll_seconds=0.1, reap_seconds=0.1, lease_seconds=lease_seconds, drain_seconds=2.0)
+    options = WorkerOptions(
+        poll_seconds=0.1, reap_seconds=0.1, lease_seconds=lease_seconds, drain_seconds=2.0
+    )
     async with SqliteExecutionLog(path) as log, Worker(log, "elsewhere", flows=FLOWS, options=options):
         await asyncio.to_thread(sys.stdin.read)
 

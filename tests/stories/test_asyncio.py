@@ -107,7 +107,9 @@ async def test_wait_for_the_first_gives_the_same_winner_on_every_replay(log: Exe
     assert len(seen) == 3
 
 
-async def test_the_losers_of_a_race_over_several_steps_are_cancelled_in_their_bodies(log: ExecutionLog) -> None:
+async def test_the_losers_of_a_race_over_several_steps_are_cancelled_in_their_bodies(
+    log: ExecutionLog,
+) -> None:
     """A loser's running body is cancelled, its later steps never start, and nothing of it is recorded."""
     effects: list[str] = []
     running = asyncio.Event()
@@ -149,7 +151,9 @@ async def test_the_losers_of_a_race_over_several_steps_are_cancelled_in_their_bo
 
     assert await through_restarts(log, body, 1) == "winner"
     assert sorted(effects) == ["loser cancelled", "loser first", "winner first", "winner third"]
-    assert [event.name for event in await log.history("f") if event.kind == "step_completed"].count("second") == 1
+    assert [event.name for event in await log.history("f") if event.kind == "step_completed"].count(
+        "second"
+    ) == 1
 
 
 async def test_as_completed_gives_results_in_the_order_they_came(log: ExecutionLog) -> None:
@@ -235,7 +239,9 @@ async def timer_fired(log: ExecutionLog) -> bool:
     return "timer_fired" in await kinds(log)
 
 
-async def test_a_queue_between_branches_delivers_the_same_items_to_the_same_workers(log: ExecutionLog) -> None:
+async def test_a_queue_between_branches_delivers_the_same_items_to_the_same_workers(
+    log: ExecutionLog,
+) -> None:
     @step
     async def work(name: str, item: int) -> str:
         await asyncio.sleep(0.001 * ((item * 7) % 5))
@@ -265,7 +271,9 @@ async def test_a_queue_between_branches_delivers_the_same_items_to_the_same_work
 
     found = await through_restarts(log, body, 2)
 
-    live = [event.payload.strip('"') for event in await log.history("f") if event.name == "work" and event.payload]
+    live = [
+        event.payload.strip('"') for event in await log.history("f") if event.name == "work" and event.payload
+    ]
     assert found == live
     assert len(found) == 12
 

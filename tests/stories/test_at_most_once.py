@@ -43,9 +43,9 @@ async def test_a_step_that_was_interrupted_raises_in_the_flow_and_never_starts_a
     assert lines(marks) == ["charge"]
 
 
-@pytest.mark.parametrize("answer, result, starts", [("paid", "paid", 1), ("", "transferred", 2)])
+@pytest.mark.parametrize("answer", ["paid", ""], ids=["it happened", "it did not happen"])
 async def test_the_bank_is_asked_whether_an_interrupted_transfer_happened(
-    log: ExecutionLog, path: Path, tmp_path: Path, answer: str, result: str, starts: int
+    log: ExecutionLog, path: Path, tmp_path: Path, answer: str
 ) -> None:
     marks = tmp_path / "marks"
     Path(f"{marks}.bank").write_text(answer)
@@ -53,9 +53,9 @@ async def test_the_bank_is_asked_whether_an_interrupted_transfer_happened(
     await killed_during("transfer", marks, path)
 
     async with worker(log, *FLOWS):
-        assert await handle.result(10) == result
+        assert await handle.result(10) == (answer or "transferred")
 
-    assert lines(marks).count("transfer") == starts
+    assert lines(marks).count("transfer") == (1 if answer else 2)
     assert lines(marks).count("verify") == 1
 
 

@@ -51,7 +51,9 @@ async def waits() -> str:
     return await wait_signal("go", str)
 
 
-async def test_a_child_is_called_like_a_function_and_its_result_comes_back_typed(either_log: ExecutionLog) -> None:
+async def test_a_child_is_called_like_a_function_and_its_result_comes_back_typed(
+    either_log: ExecutionLog,
+) -> None:
     @flow
     async def double(number: int) -> tuple[int, str]:
         return number * 2, flow_id()
@@ -111,7 +113,9 @@ async def test_an_object_starts_another_object_as_its_child(log: ExecutionLog) -
         assert await handle.result(10) == "shipped shipped o"
 
 
-async def test_a_child_with_its_own_id_on_another_queue_is_run_by_that_queues_worker(log: ExecutionLog) -> None:
+async def test_a_child_with_its_own_id_on_another_queue_is_run_by_that_queues_worker(
+    log: ExecutionLog,
+) -> None:
     @flow
     async def parent() -> str:
         child = invoke(waits.bind(), id="the-child", queue="slow")

@@ -213,7 +213,8 @@ def test_a_builder_refuses_what_is_not_its_own() -> None:
     build, other = DagBuilder(), DagBuilder()
 
     @step
-    async def fetch(what: str) -> int: ...
+    async def fetch(what: str) -> int:
+        return len(what)
 
     node = other.add(fetch, "a")
 

@@ -136,7 +136,9 @@ async def test_a_start_time_that_means_nothing_is_refused(log: ExecutionLog) -> 
 # -- by priority, in queues ----------------------------------------------------------------------------------
 
 
-async def test_a_higher_priority_is_claimed_first_and_the_oldest_first_among_equals(log: ExecutionLog) -> None:
+async def test_a_higher_priority_is_claimed_first_and_the_oldest_first_among_equals(
+    log: ExecutionLog,
+) -> None:
     for name, priority in (("a", 0), ("b", 0), ("urgent", 10), ("c", 0), ("low", -5), ("urgent too", 10)):
         await start(log, job.bind(name), name, options=ScheduleOptions(priority=priority))
     async with worker(log, job, capacity=1):
@@ -287,7 +289,9 @@ async def test_pausing_while_a_step_runs_lets_the_resumed_flow_run_it_again(log:
         assert await handle.result(10) == "done"
 
 
-async def test_cancelling_raises_where_the_flow_waits_and_its_clean_up_runs_durably(log: ExecutionLog) -> None:
+async def test_cancelling_raises_where_the_flow_waits_and_its_clean_up_runs_durably(
+    log: ExecutionLog,
+) -> None:
     @flow
     async def careful() -> str:
         try:

@@ -67,7 +67,9 @@ async def test_two_flows_draw_different_values(log: ExecutionLog) -> None:
     assert one[1] != other[1]
 
 
-async def test_flow_time_is_when_the_last_thing_happened_and_a_steps_time_is_the_clock(log: ExecutionLog) -> None:
+async def test_flow_time_is_when_the_last_thing_happened_and_a_steps_time_is_the_clock(
+    log: ExecutionLog,
+) -> None:
     @step
     async def look() -> datetime:
         return now()

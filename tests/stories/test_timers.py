@@ -56,7 +56,9 @@ async def test_a_timer_fires_although_no_worker_ran_when_it_was_due(path: Path, 
         assert await (await start(log, rest.bind())).result(10) == "rested"
 
 
-async def test_a_timer_survives_the_death_of_its_worker(log: ExecutionLog, path: Path, clock: SettableClock) -> None:
+async def test_a_timer_survives_the_death_of_its_worker(
+    log: ExecutionLog, path: Path, clock: SettableClock
+) -> None:
     handle = await start(log, nap.bind(3_600.0))
     async with process_with_worker(path) as process:
         await until_status(handle, "running", "suspended")

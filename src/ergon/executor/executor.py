@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, overload
 
 from ergon.core.codec import encode
 from ergon.core.commit import ClaimedFlow, ClaimRequest, FlowRecord, Lease, NewFlow, Settled
@@ -36,13 +36,14 @@ from ergon.flows.flow import BoundFlow, FlowCall
 from ergon.flows.types import MARK, flow_call_of, flows_of
 from ergon.storage.log import ExecutionLog
 
+T = TypeVar("T")
 R = TypeVar("R")
 
 LEASE_SECONDS: Final = 10.0
 BODY_GRACE_SECONDS: Final = 0.02
 
 
-class Executor(Generic[R]):
+class Executor(Generic[T]):
     """Runs one flow by its id.
 
         executor = Executor(OrderProcessor("ORD-1", 100.0), log, "order-1")
@@ -53,12 +54,18 @@ class Executor(Generic[R]):
     flow_id: the flow's id; running the same id again goes on where it stopped, or returns the recorded result.
     """
 
-    def __init__(self, flow: Any, log: ExecutionLog, flow_id: str) -> None:
+    def __init__(self, flow: T, log: ExecutionLog, flow_id: str) -> None:
         self._target = flow
         self._log = log
         self.flow_id = check_name("flow id", flow_id)
 
-    async def run(self, entry: Callable[[Any], Coroutine[Any, Any, R]] | None = None) -> Outcome[R]:
+    @overload
+    async def run(self, entry: Callable[[T], Coroutine[Any, Any, R]]) -> Outcome[R]: ...
+    @overload
+    async def run(self: Executor[FlowCall[R]], entry: None = None) -> Outcome[R]: ...
+    @overload
+    async def run(self, entry: None = None) -> Outcome[Any]: ...
+    async def run(self, entry: Callable[[Any], Coroutine[Any, Any, Any]] | None = None) -> Outcome[Any]:
         """Run until the flow ends or can only wait.
 
         entry: which flow of the object to run, `lambda f: f.process()`; needless when it has only one.
@@ -76,7 +83,7 @@ class Executor(Generic[R]):
                 return self._recorded(claimed, call)
             return await self._run(claimed, call, incarnation)
 
-    def _call(self, entry: Callable[[Any], Coroutine[Any, Any, R]] | None) -> FlowCall[R]:
+    def _call(self, entry: Callable[[Any], Coroutine[Any, Any, Any]] | None) -> FlowCall[Any]:
         if entry is None:
             return flow_call_of(self._target)
         return _chosen(self._target, entry)

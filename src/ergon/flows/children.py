@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 from ergon.core.codec import digest
 from ergon.core.names import check_name
@@ -51,6 +51,24 @@ def child_id(parent_id: str, operation: str, failed_before: int = 0) -> str:
     return f"{parent_id}/{operation}~{failed_before}" if failed_before else f"{parent_id}/{operation}"
 
 
+@overload
+def invoke(
+    child: FlowCall[R],
+    *,
+    id: str | None = None,
+    queue: str | None = None,
+    detached: bool = False,
+    place: Place | None = None,
+) -> ChildHandle[R]: ...
+@overload
+def invoke(
+    child: object,
+    *,
+    id: str | None = None,
+    queue: str | None = None,
+    detached: bool = False,
+    place: Place | None = None,
+) -> ChildHandle[Any]: ...
 def invoke(
     child: Any,
     *,

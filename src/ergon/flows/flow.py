@@ -94,11 +94,11 @@ class Flow(Generic[P, R]):
         """The flow with its arguments, ready to be scheduled. Raises `ArgumentsMismatch`, `EncodingError`."""
         return FlowCall(self, args, kwargs)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, object, R]:
         """Inside a flow: start a child flow and wait for its result. Elsewhere: `NotInFlow`."""
         return self.call(args, kwargs)
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, R]:
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[object, object, R]:
         """`__call__`, two frames below the code that asked."""
         if current_machine() is None and step_context.get() is None:
             raise NotInFlow(
@@ -131,7 +131,7 @@ class BoundFlow(Generic[P, R]):
         """The flow with its object and arguments, ready to be scheduled."""
         return FlowCall(self.flow, (self.instance, *args), kwargs)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, object, R]:
         """Inside a flow: start a child flow and wait for its result."""
         return self.flow.call((self.instance, *args), kwargs)
 

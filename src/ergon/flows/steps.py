@@ -153,12 +153,13 @@ class Step(Generic[P, R]):
     def __get__(self, instance: Any, owner: Any) -> Any:
         return self if instance is None else BoundStep(self, instance)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    # `object`, not `Any`: with an `Any` in an argument mypy gives up on overloads, and `gather` of two steps is `Any`.
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, object, R]:
         """Ask for the result. Await it, or hand it to `gather`, `create_task` and the like."""
         frame = sys._getframe(1)  # noqa: SLF001
         return self.call(args, kwargs, (frame.f_code, frame.f_lasti))
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], place: Place) -> Coroutine[Any, Any, R]:
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], place: Place) -> Coroutine[object, object, R]:
         """`__call__` with the place it was written at."""
         if kwargs or not self._positional_min <= len(args) <= self._positional_max:
             self._check(args, kwargs)
@@ -198,7 +199,7 @@ class BoundStep(Generic[P, R]):
         self.step = step
         self.instance = instance
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, object, R]:
         """Ask for the result."""
         return self.step.call((self.instance, *args), kwargs, caller_place())
 
@@ -321,17 +322,17 @@ class _StepDecorator:
 @overload
 def run_step(
     function: Callable[..., Coroutine[Any, Any, R]], /, *args: Any, name: str, **kwargs: Any
-) -> Coroutine[Any, Any, R]: ...
+) -> Coroutine[object, object, R]: ...
 @overload
 def run_step(
     function: Callable[..., R], /, *args: Any, name: str, **kwargs: Any
-) -> Coroutine[Any, Any, R]: ...
+) -> Coroutine[object, object, R]: ...
 @overload
 def run_step(
     function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
-) -> Coroutine[Any, Any, R]: ...
+) -> Coroutine[object, object, R]: ...
 @overload
-def run_step(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+def run_step(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, object, R]: ...
 def run_step(
     function: Callable[..., Any], /, *args: Any, name: Any = None, **kwargs: Any
 ) -> Coroutine[Any, Any, Any]:

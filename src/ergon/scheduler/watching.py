@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -20,7 +21,8 @@ class Watcher:
     """Tells those who wait when their flow has ended or is parked."""
 
     def __init__(self, log: ExecutionLog) -> None:
-        self._log = log
+        self.loop = asyncio.get_running_loop()
+        self._log = weakref.ref(log)  # a watcher must not keep the log it is looked up by
         self._waiting: dict[str, list[asyncio.Future[FlowRecord]]] = {}
         self._due: set[str] = set()
         self._look = asyncio.Event()
@@ -53,7 +55,9 @@ class Watcher:
         self._look.set()
 
     async def _watch(self) -> None:
-        unsubscribe = self._log.subscribe(self._on_hint)
+        log = self._log()
+        assert log is not None, "whoever waits holds the log"
+        unsubscribe = log.subscribe(self._on_hint)
         try:
             while self._waiting:
                 try:
@@ -64,7 +68,7 @@ class Watcher:
                 self._look.clear()
                 due, self._due = sorted(self._due & self._waiting.keys()), set()
                 for start in range(0, len(due), _CHUNK):
-                    for record in await self._log.settled(due[start : start + _CHUNK]):
+                    for record in await log.settled(due[start : start + _CHUNK]):
                         self._tell(record)
         except StoreError as error:
             for future in (future for futures in self._waiting.values() for future in futures):
@@ -83,8 +87,8 @@ _watchers: WeakKeyDictionary[ExecutionLog, Watcher] = WeakKeyDictionary()
 
 
 def watcher_of(log: ExecutionLog) -> Watcher:
-    """The log's watcher."""
+    """The log's watcher on the running event loop."""
     watcher = _watchers.get(log)
-    if watcher is None:
+    if watcher is None or watcher.loop is not asyncio.get_running_loop():
         watcher = _watchers[log] = Watcher(log)
     return watcher

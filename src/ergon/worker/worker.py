@@ -212,6 +212,7 @@ class Worker:
         self._stopping = True
         assert self._residents is not None
         assert self._host is not None
+        self._host.draining = True  # from here on no new step starts
         for task in (*self._tasks, *([self._restart] if self._restart else [])):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

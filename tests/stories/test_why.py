@@ -1,0 +1,144 @@
+"""`why` says in one sentence, for every state, what a flow waits for."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from ergon import ExecutionLog, FlowNotFound, RetryPolicy, Scheduler, flow, step, wait_signal
+from tests.stories.helpers import kinds, start, until, until_status, worker
+
+
+@step(retry=RetryPolicy(attempts_max=2, first_delay_seconds=3_600, delay_max_seconds=3_600))
+async def unsteady() -> None:
+    raise ConnectionError("down")
+
+
+@flow
+async def retries() -> None:
+    await unsteady()
+
+
+@flow
+async def waits() -> None:
+    await wait_signal("approval")
+
+
+@flow
+async def has_a_child() -> None:
+    await waits()
+
+
+@flow
+async def many() -> None:
+    await asyncio.gather(*(wait_signal(f"signal-{number}") for number in range(5)))
+
+
+@flow
+async def ends() -> str:
+    return "done"
+
+
+@flow
+async def fails() -> None:
+    raise ValueError("no")
+
+
+async def test_a_ready_flow_names_what_is_missing(log: ExecutionLog) -> None:
+    handle = await start(log, waits.bind())
+
+    assert "no worker is alive" in await handle.why()
+    async with worker(log, ends, name="the-other"):
+        assert "no live worker has code for flow `waits` (alive: the-other)" in await handle.why()
+    async with worker(log, waits, queues=["mail"]):
+        assert "no live worker takes from queue `default`" in await handle.why()
+
+
+async def test_a_running_flow_names_its_step_its_worker_and_the_line_of_code(log: ExecutionLog) -> None:
+    gate = asyncio.Event()
+
+    @step
+    async def slow() -> None:
+        await gate.wait()
+
+    @flow
+    async def busy() -> None:
+        await slow()
+
+    async with worker(log, busy, lease_seconds=0.4, name="w-1"):
+        handle = await start(log, busy.bind())
+
+        async def named() -> bool:
+            return 'step "slow"' in await handle.why()
+
+        await until(named)
+        sentence = await handle.why()
+        gate.set()
+
+    assert sentence.startswith("flow 'f' is running step \"slow\" (since ")
+    assert "asked for at test_why.py:" in sentence
+    assert "on worker 'w-1' (pid " in sentence
+
+
+@pytest.mark.parametrize(
+    "body, sentence",
+    [
+        (waits, 'is waiting for signal "approval" since '),
+        (has_a_child, 'is waiting for child "waits" (f/0:1) since '),
+        (many, '"signal-2" since'),
+        (retries, 'is waiting for the next attempt of "unsteady", due at '),
+    ],
+    ids=["signal", "child", "many", "retry"],
+)
+async def test_a_suspended_flow_names_what_it_waits_for(
+    log: ExecutionLog, body: object, sentence: str
+) -> None:
+    handle = await start(log, body.bind())  # type: ignore[attr-defined]
+    async with worker(log, waits, has_a_child, many, retries):
+        if body is retries:
+            await until(lambda: retried(log))
+        else:
+            await until_status(handle, "suspended")
+
+    why = await handle.why()
+    assert sentence in why
+    assert ("and 2 more" in why) == (body is many)
+
+
+async def retried(log: ExecutionLog) -> bool:
+    return "step_retried" in await kinds(log)
+
+
+async def test_a_due_flow_without_a_worker_says_that_nobody_runs_it(log: ExecutionLog) -> None:
+    @flow
+    async def naps() -> None:
+        await asyncio.sleep(0.1)
+
+    async with worker(log, naps, evict_after_seconds=0.01):
+        handle = await start(log, naps.bind())
+        await until_status(handle, "suspended", "completed")
+    if await handle.status() == "completed":
+        pytest.skip("the timer was quicker than its worker's end")
+    await asyncio.sleep(0.1)
+
+    assert "no live worker has code for it" in await handle.why()
+
+
+async def test_an_ended_flow_says_how_and_when(log: ExecutionLog) -> None:
+    async with worker(log, ends, fails, waits):
+        one = await start(log, ends.bind(), "a")
+        other = await start(log, fails.bind(), "b")
+        third = await start(log, waits.bind(), "c")
+        await third.cancel()
+        for handle in (one, other, third):
+            await handle.wait_settled(10)
+
+        assert "has ended: completed at 20" in await one.why()
+        assert "has ended: failed at 20" in await other.why()
+        assert "has ended: cancelled" in await third.why()
+
+
+async def test_a_flow_that_nobody_started_is_not_found(log: ExecutionLog) -> None:
+    with pytest.raises(FlowNotFound, match="nobody"):
+        await Scheduler(log).handle("nobody").why()

@@ -1,0 +1,310 @@
+"""Workers drain, die, freeze and crowd each other; no flow is lost and none is run twice at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from ergon import (
+    ExecutionLog,
+    FlowFilter,
+    FlowParked,
+    Scheduler,
+    SqliteExecutionLog,
+    TaskStatus,
+    UsageError,
+    Worker,
+    WorkerOptions,
+    flow,
+    step,
+    wait_signal,
+)
+from tests.stories.conftest import SettableClock
+from tests.stories.helpers import QUICK, lines, process_with_worker, start, until, until_status, worker
+from tests.stories.programs import FLOWS, deadly, delivery
+
+ran: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    ran.clear()
+
+
+@step
+async def note(name: str) -> str:
+    ran.append(name)
+    return name
+
+
+@flow
+async def job(name: str) -> str:
+    return await note(name)
+
+
+@flow
+async def two_steps(name: str) -> str:
+    await note(f"{name} first")
+    await wait_signal("go")
+    return await note(f"{name} second")
+
+
+# -- drain ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_drained_worker_lets_running_steps_end_and_leaves_nothing_leased(log: ExecutionLog) -> None:
+    began, release = asyncio.Event(), asyncio.Event()
+
+    @step
+    async def slow() -> str:
+        began.set()
+        await release.wait()
+        return "done"
+
+    @flow
+    async def slow_job() -> str:
+        await slow()
+        return await note("after")
+
+    working = worker(log, slow_job, two_steps)
+    started = await working.start()
+    slow_handle = await start(log, slow_job.bind(), "slow")
+    await start(log, two_steps.bind("w"), "waiting")
+    await began.wait()
+    stopping = asyncio.create_task(started.shutdown())
+    release.set()
+    await stopping
+
+    found, _ = await log.list(FlowFilter())
+    assert {record.owner for record in found} == {None}
+    assert [worker.state for worker in await log.workers()] == ["stopped"]
+    assert [event.name for event in await log.history("slow")] == ["slow"], "its end was recorded"
+    assert "after" not in ran, "no new step began"
+    async with worker(log, slow_job):
+        assert await slow_handle.result(10) == "after"
+
+
+async def test_a_step_that_outlasts_the_drain_is_interrupted_and_runs_again_elsewhere(
+    log: ExecutionLog,
+) -> None:
+    @step
+    async def slow() -> str:
+        ran.append("slow")
+        if len(ran) == 1:
+            await asyncio.Event().wait()
+        return "done"
+
+    @flow
+    async def slow_job() -> str:
+        return await slow()
+
+    working = worker(log, slow_job)
+    started = await working.start()
+    handle = await start(log, slow_job.bind())
+    await until(lambda: ran)
+    await started.shutdown(0.05)
+
+    assert (await handle.record()).owner is None
+    async with worker(log, slow_job):
+        assert await handle.result(10) == "done"
+
+
+async def test_draining_twice_or_before_the_start_is_fine(log: ExecutionLog) -> None:
+    idle = worker(log, job)
+    await idle.shutdown()
+    started = await worker(log, job).start()
+    await started.shutdown()
+    await started.shutdown()
+
+
+async def test_a_worker_refuses_to_start_without_flows_or_twice(log: ExecutionLog) -> None:
+    with pytest.raises(UsageError, match="no flows"):
+        await worker(log).start()
+    working = worker(log, job)
+    async with working:
+        with pytest.raises(UsageError, match="started already"):
+            await working.start()
+        with pytest.raises(UsageError, match="before"):
+            await working.register(two_steps)
+    with pytest.raises(UsageError, match="capacity"):
+        WorkerOptions(capacity=0)
+
+
+# -- capacity ------------------------------------------------------------------------------------------------
+
+
+async def test_five_flows_in_memory_for_two_all_complete(log: ExecutionLog) -> None:
+    """Flows that only wait make room: capacity bounds memory, not how many flows are under way."""
+    async with worker(log, two_steps, capacity=2):
+        handles = [await start(log, two_steps.bind(str(number)), f"f-{number}") for number in range(5)]
+        await until(lambda: len(ran) == 5)
+        for handle in handles:
+            await handle.signal("go")
+
+        assert [await handle.result(10) for handle in handles] == [f"{number} second" for number in range(5)]
+
+    assert len(ran) == 10
+
+
+async def test_flows_that_wait_leave_memory_and_come_back(log: ExecutionLog) -> None:
+    async with worker(log, two_steps) as working:
+        handles = [await start(log, two_steps.bind(str(number)), f"f-{number}") for number in range(50)]
+        await until(lambda: suspended(log, 50))
+        assert working._residents is not None
+        assert working._residents.runs == {}
+        await asyncio.gather(*(handle.signal("go") for handle in handles))
+        for handle in handles:
+            await handle.result(10)
+
+    assert len(ran) == 100
+
+
+async def suspended(log: ExecutionLog, count: int) -> bool:
+    return (await Scheduler(log).count()).get(TaskStatus.SUSPENDED) == count
+
+
+async def test_two_workers_share_flows_and_run_each_once(log: ExecutionLog) -> None:
+    async with worker(log, job, name="one", capacity=5), worker(log, job, name="other", capacity=5):
+        handles = [await start(log, job.bind(str(number)), f"f-{number}") for number in range(100)]
+        for handle in handles:
+            await handle.result(20)
+
+    assert sorted(ran) == sorted(str(number) for number in range(100))
+
+
+# -- crashes -------------------------------------------------------------------------------------------------
+
+
+async def test_another_worker_goes_on_where_a_killed_process_was(
+    log: ExecutionLog, path: Path, tmp_path: Path
+) -> None:
+    """Completed steps stay, the open one runs again with the same key, long before the lease would have run out."""
+    marks = tmp_path / "marks"
+    handle = await start(log, delivery.bind(str(marks)))
+    async with process_with_worker(path, "600") as process:
+        await until(lambda: len(lines(marks)) == 2)
+        process.kill()
+        await process.wait()
+
+    async with worker(log, *FLOWS):
+        assert await handle.result(5) == "delivered"
+
+    assert lines(marks) == ["prepare", "deliver f/0:2", "deliver f/0:2"]
+
+
+async def test_a_worker_that_runs_takes_over_from_one_that_is_killed(
+    log: ExecutionLog, path: Path, tmp_path: Path
+) -> None:
+    marks = tmp_path / "marks"
+    handle = await start(log, delivery.bind(str(marks)))
+    async with process_with_worker(path, "600") as process:
+        await until(lambda: len(lines(marks)) == 2)
+        async with worker(log, *FLOWS):
+            process.kill()
+
+            assert await handle.result(5) == "delivered"
+
+
+async def test_a_flow_that_kills_its_workers_is_parked(log: ExecutionLog, path: Path, tmp_path: Path) -> None:
+    """A poisonous flow must not take worker after worker down with it for ever."""
+    marks = tmp_path / "marks"
+    handle = await start(log, deadly.bind(str(marks)))
+    for number in range(1, 3):
+        async with process_with_worker(path) as process:
+            await process.wait()
+            assert lines(marks) == ["kill"] * number
+
+    async with worker(log, *FLOWS, claims_stalled_max=2):
+        with pytest.raises(FlowParked, match="died 2 times in a row"):
+            await handle.result(10)
+
+    assert "is parked: its worker died" in await handle.why()
+
+
+async def test_a_frozen_worker_writes_nothing_when_it_wakes_and_carries_on_as_a_new_one(
+    log: ExecutionLog, path: Path, tmp_path: Path
+) -> None:
+    marks = tmp_path / "marks"
+    async with process_with_worker(path, "0.8") as process:
+        handle = await start(log, delivery.bind(str(marks)))
+        await until(lambda: len(lines(marks)) == 2)
+        os.kill(process.pid, signal.SIGSTOP)
+        async with worker(log, *FLOWS):
+            assert await handle.result(10) == "delivered"
+        history = await log.history("f")
+        os.kill(process.pid, signal.SIGCONT)
+
+        await until(lambda: alive(log))
+        again = await start(log, delivery.bind(str(tmp_path / "again")), "g")
+        await until(lambda: len(lines(tmp_path / "again")) == 2)
+        assert await log.history("f") == history
+        assert (await again.record()).status == "running"
+
+
+async def alive(log: ExecutionLog) -> bool:
+    return any(worker.state == "alive" and worker.name == "elsewhere" for worker in await log.workers())
+
+
+async def test_a_live_worker_declared_dead_says_so_and_carries_on(
+    path: Path, clock: SettableClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = asyncio.Event()
+
+    @step
+    async def slow() -> str:
+        ran.append("slow")
+        await gate.wait()
+        return "done"
+
+    @flow
+    async def slow_job() -> str:
+        return await slow()
+
+    async with (
+        SqliteExecutionLog(path) as log,
+        SqliteExecutionLog(path, clock=clock) as elsewhere,
+        worker(log, slow_job, lease_seconds=0.5),
+    ):
+        handle = await start(log, slow_job.bind())
+        await until(lambda: ran)
+        clock.outlive_leases()
+        (dead,) = await elsewhere.reap()
+        gate.set()
+
+        assert await handle.result(10) == "done"
+        states = {worker.id: worker.state for worker in await log.workers()}
+
+    assert states.pop(dead.id) == "dead"
+    assert list(states.values()) == ["alive"]
+    assert len(ran) == 2, "what the dead incarnation had finished was refused, so the step ran again"
+    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert any("lost its lease" in record.getMessage() for record in told)
+
+
+async def test_a_worker_loses_nothing_when_its_log_is_closed_under_it(path: Path) -> None:
+    log = SqliteExecutionLog(path)
+    await log.connect()
+    working = worker(log, two_steps)
+    await working.start()
+    await until_status(await start(log, two_steps.bind("a")), "suspended")
+    await log.close()
+    await working.shutdown()
+
+    async with SqliteExecutionLog(path) as again, worker(again, two_steps):
+        handle = Scheduler(again).handle("f")
+        await handle.signal("go")
+        assert await handle.result(10) == "a second"
+
+
+async def test_hundreds_of_flows_need_a_few_transactions(path: Path) -> None:
+    """One group commit serves all flows that are ready."""
+    async with SqliteExecutionLog(path) as log, Worker(log, flows=[job], options=QUICK):
+        handles = await asyncio.gather(*(start(log, job.bind(str(n)), f"f-{n}") for n in range(300)))
+        await asyncio.gather(*(handle.result(20) for handle in handles))
+
+    assert len(ran) == 300

@@ -1,0 +1,61 @@
+"""What type checkers refuse. Each `type: ignore` is a mistake they must find: an unused one is an error here."""
+# pyright: reportUnnecessaryTypeIgnoreComment=error
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ergon import ExecutionLog, Executor, Scheduler, flow, flow_type, invoke, run_step, step, wait_signal
+
+
+@step
+async def charge(amount: float, *, currency: str = "EUR") -> str:
+    return f"{amount} {currency}"
+
+
+@step(timeout=5)
+def count(text: str) -> int:
+    return len(text)
+
+
+@flow
+async def process(amount: float) -> str:
+    await charge("much")  # type: ignore[arg-type]
+    await charge(1.0, "EUR")  # type: ignore[call-arg]
+    await charge()  # type: ignore[call-arg]
+    await charge(1.0, curency="EUR")  # type: ignore[call-arg]
+    await count(text=1)  # type: ignore[arg-type]
+    await run_step(len, 1)  # type: ignore[call-overload]
+    number: int = await charge(1.0)  # type: ignore[assignment]
+    answer: int = await wait_signal("approval", str)  # type: ignore[arg-type]
+    await process("much")  # type: ignore[arg-type]
+    child: int = await invoke(process.bind(1.0)).result()  # type: ignore[assignment]
+    return f"{number} {answer} {child}"
+
+
+@flow_type
+@dataclass
+class Order:
+    id: str
+
+    @step
+    async def ship(self, copies: int) -> str:
+        return self.id * copies
+
+    @flow
+    async def run(self, amount: float) -> str:
+        await self.ship("two")  # type: ignore[arg-type]
+        await self.ship()  # type: ignore[call-arg]
+        number: int = await self.ship(1)  # type: ignore[assignment]
+        return f"{number} {amount}"
+
+
+async def start(log: ExecutionLog) -> None:
+    process.bind("much")  # type: ignore[arg-type]
+    process.bind()  # type: ignore[call-arg]
+    Order("o").run.bind("much")  # type: ignore[arg-type]
+    handle = await Scheduler(log).schedule(process.bind(1.0))
+    number: int = await handle.result()  # type: ignore[assignment]
+    await Executor(Order("o"), log, "o").run(lambda order: order.missing())  # type: ignore[attr-defined]
+    step(timeout="long")  # type: ignore[call-overload]
+    flow(queue=number)  # type: ignore[call-overload]
