@@ -6,6 +6,7 @@ checkpoint happens on the files that the next process will open.
 
 from __future__ import annotations
 
+import random
 import shutil
 import sqlite3
 from dataclasses import dataclass, field
@@ -43,18 +44,45 @@ def take_snapshot(log: Path, folder: Path) -> Snapshot:
     return read_snapshot(copy) if copy.exists() else Snapshot()
 
 
-def read_snapshot(log: Path, *, live: bool = False) -> Snapshot:
-    """Read a log's file. `live`: others use it, so it is opened only for reading, which leaves them alone."""
-    target = f"file:{log}?mode=ro" if live else str(log)
-    connection = sqlite3.connect(target, uri=live, isolation_level=None, timeout=30)
+def read_some(log: Path, rng: random.Random, count: int = 100) -> dict[str, list[Row]]:
+    """Histories of some flows while others use the log; it is opened only for reading, which leaves them alone."""
+    connection = sqlite3.connect(f"file:{log}?mode=ro", uri=True, isolation_level=None, timeout=5)
     try:
-        connection.row_factory = lambda cursor, row: {
-            column[0]: value for column, value in zip(cursor.description, row, strict=True)
+        connection.row_factory = _as_dict
+        connection.execute("BEGIN")
+        last = connection.execute("SELECT coalesce(max(num), 0) AS num FROM flows").fetchone()["num"]
+        nums = {
+            *range(max(last - count // 2, 0), last),
+            *(rng.randrange(last + 1) for _ in range(count // 2)),
         }
+        found: dict[str, list[Row]] = {}
+        for num in sorted(nums):
+            flow = connection.execute("SELECT id FROM flows WHERE num = ?", (num,)).fetchone()
+            if flow is not None:
+                rows = connection.execute("SELECT * FROM events WHERE flow_num = ? ORDER BY seq", (num,))
+                found[flow["id"]] = [_without_num(row) for row in rows]
+        return found
+    finally:
+        connection.close()
+
+
+def _as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Row:
+    return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
+
+
+def _without_num(row: Row) -> Row:
+    del row["flow_num"]
+    return row
+
+
+def read_snapshot(log: Path) -> Snapshot:
+    """Read a log's file."""
+    connection = sqlite3.connect(log, isolation_level=None, timeout=30)
+    try:
+        connection.row_factory = _as_dict
         connection.execute("PRAGMA wal_autocheckpoint=0")
         connection.execute("BEGIN")
-        check = [] if live else connection.execute("PRAGMA integrity_check")
-        problems = [str(row["integrity_check"]) for row in check]
+        problems = [str(row["integrity_check"]) for row in connection.execute("PRAGMA integrity_check")]
         tables = {row["name"] for row in connection.execute("SELECT name FROM sqlite_master")}
         bad = tuple(problem for problem in problems if problem != "ok")
         if "flows" not in tables:

@@ -18,8 +18,9 @@ from typing import Any, Final
 from tests.crash.checker import Life
 from tests.crash.ledger import Ledger, Record, read_ledger
 from tests.crash.processes import Child, Zygote
-from tests.crash.snapshot import Snapshot, read_snapshot
+from tests.crash.snapshot import Snapshot, read_snapshot, read_some
 
+SECONDS_BETWEEN_GLIMPSES: Final = 1.0
 MODULES: Final = ("tests.torture.workload", "tests.crash.warm", "tests.crash.planted")
 HEAL_SECONDS_MAX: Final = 90.0
 
@@ -47,8 +48,8 @@ class Evidence:
     folder: Path
     records: list[Record]
     final: Snapshot
-    glimpses: list[dict[str, tuple[int, str]]]
-    """Histories seen during the run: for each flow how many events, and their digest."""
+    glimpses: list[tuple[str, int, str]]
+    """Histories seen during the run: a flow, how many events it had, and their digest."""
     counts: Counter[str]
     stderr: str
     problems: list[str] = field(default_factory=list)
@@ -73,10 +74,11 @@ class Nemesis:
         self.frozen: list[tuple[float, Child, int]] = []
         self.counts: Counter[str] = Counter()
         self.problems: list[str] = []
-        self.glimpses: list[dict[str, tuple[int, str]]] = []
+        self.glimpses: list[tuple[str, int, str]] = []
         self._read = 0
         self._open: dict[int, set[str]] = {}
         self._faults = 0
+        self._leaving: set[int] = set()
 
     def run(self) -> Evidence:
         """Torment, heal, drain; return the evidence."""
@@ -92,7 +94,7 @@ class Nemesis:
             self._fault()
             if time.monotonic() > glimpse_at:
                 self._glimpse()
-                glimpse_at = time.monotonic() + 2.0
+                glimpse_at = time.monotonic() + SECONDS_BETWEEN_GLIMPSES
         self._heal()
         self._drain()
         stderr = "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("stderr-*")))
@@ -139,7 +141,8 @@ class Nemesis:
         ):
             for number, child in list(children.items()):
                 if child.status is not None:
-                    if child.status != -signal.SIGKILL:
+                    drained = child.status == 0 and child.pid in self._leaving
+                    if child.status != -signal.SIGKILL and not drained:
                         self.problems.append(f"{kind} {number} (pid {child.pid}) ended with {child.status}")
                     spawn(number)
 
@@ -155,6 +158,8 @@ class Nemesis:
             lease = self.plan.lease_seconds
             seconds = self.rng.uniform(1.3, 2.2) * lease if longer else self.rng.uniform(0.05, 0.5) * lease
             self._freeze(self.workers[number], seconds, "zombie" if longer else "pause")
+        elif draw < 0.88:
+            self._drain_one(self.workers[number])
         elif draw < 0.97:
             self._kill(self.clients[self.rng.randrange(self.plan.clients)], "client")
         else:
@@ -179,6 +184,17 @@ class Nemesis:
         self.counts["kills" if kind == "worker" else "client kills"] += 1
         if self._open.get(child.pid):
             self.counts["kills with a step open"] += 1
+
+    def _drain_one(self, child: Child) -> None:
+        """What a deploy does: ask it to end, and start another when it has."""
+        if child.pid in self._leaving:
+            return
+        self._faults += 1
+        self._leaving.add(child.pid)
+        self.ledger.write("NEM", what="drain", phase="begin", fault=self._faults, target=child.pid)
+        self.ledger.write("NEM", what="drain", phase="end", fault=self._faults, target=child.pid)
+        child.send(signal.SIGTERM)
+        self.counts["drains"] += 1
 
     def _freeze(self, child: Child, seconds: float, kind: str) -> None:
         if any(child is other for _, other, _ in self.frozen):
@@ -220,12 +236,10 @@ class Nemesis:
 
     def _glimpse(self) -> None:
         try:
-            rows = read_snapshot(self.folder / "log.db", live=True)
+            some = read_some(self.folder / "log.db", self.rng)
         except sqlite3.Error:
             return  # everybody is dead and the log waits for its recovery, which is not ours to do
-        self.glimpses.append(
-            {id: (len(events), digest(events)) for id, events in rows.events.items() if events}
-        )
+        self.glimpses += [(id, len(events), digest(events)) for id, events in some.items() if events]
 
     # -- the end -------------------------------------------------------------------------------------------
 
@@ -254,6 +268,7 @@ class Nemesis:
             child.wait(5)
 
     def _drain(self) -> None:
+        self._glimpse()
         for child in self.workers.values():
             child.send(signal.SIGTERM)
         for number, child in self.workers.items():

@@ -26,6 +26,7 @@ def judge(evidence: Evidence) -> list[Violation]:
     found += _money(evidence)
     found += _wakes(evidence.records)
     found += _at_most_once(evidence.records)
+    found += _cancels(evidence)
     for id, row in evidence.final.flows.items():
         found += _outcome(id, row, evidence)
     return found
@@ -58,6 +59,7 @@ def summary(evidence: Evidence) -> dict[str, Any]:
         "flows": len(evidence.final.flows),
         "flows by end": dict(Counter(row["status"] for row in evidence.final.flows.values())),
         "events": sum(map(len, evidence.final.events.values())),
+        "histories compared with what was seen before": len(evidence.glimpses),
         "signals": sum(row["kind"] == "signal" for row in evidence.final.inbox),
         "step executions": sum(begun.values()),
         "repeated, each explained by a fault": sum(count - 1 for count in begun.values()),
@@ -72,12 +74,9 @@ def summary(evidence: Evidence) -> dict[str, Any]:
 
 def _glimpses(evidence: Evidence) -> Iterator[Violation]:
     """I3: what anyone saw of a history during the run is still its beginning."""
-    for number, glimpse in enumerate(evidence.glimpses):
-        for id, (count, seen) in glimpse.items():
-            if digest(evidence.final.events.get(id, [])[:count]) != seen:
-                yield Violation(
-                    "I3", f"flow {id}: its first {count} events are not those of glimpse {number}"
-                )
+    for id, count, seen in evidence.glimpses:
+        if digest(evidence.final.events.get(id, [])[:count]) != seen:
+            yield Violation("I3", f"flow {id}: its first {count} events are not those that were seen before")
 
 
 def _money(evidence: Evidence) -> Iterator[Violation]:
@@ -115,6 +114,22 @@ def _at_most_once(records: list[Record]) -> Iterator[Violation]:
             first = begun.setdefault(record["key"], record)
             if first is not record:
                 yield Violation("I5", f"{record}: at most once, but {first}")
+
+
+def _cancels(evidence: Evidence) -> Iterator[Violation]:
+    """I12: once a cancel is acknowledged the flow is cancelled, and the step it would wait in hardly starts."""
+    asked: dict[str, Record] = {}
+    begun: dict[str, int] = defaultdict(int)
+    for record in evidence.records:
+        if record.kind == "ACK" and record["what"] == "cancel":
+            asked.setdefault(record["flow"], record)
+        elif record.kind == "BEGIN" and record["label"] == "slow" and record["flow"] in asked:
+            begun[record["flow"]] += 1
+    for id, ack in asked.items():
+        if evidence.final.flows[id]["status"] != "cancelled":
+            yield Violation("I12", f"{ack}, but the flow is {evidence.final.flows[id]['status']}")
+        if begun[id] > evidence.plan.workers:
+            yield Violation("I12", f"{ack}, and yet its step began {begun[id]} times after that")
 
 
 def _outcome(id: str, row: Row, evidence: Evidence) -> Iterator[Violation]:

@@ -41,6 +41,7 @@ from tests.crash.program import Stage, effecting, note, use_ledger
 
 TRIES: Final = RetryPolicy(attempts_max=20, backoff="fixed", first_delay_seconds=0.01)
 ITEMS_AT_ONCE: Final = 12
+START_EVERY_SECONDS: Final = 0.04
 RESULT_SECONDS_MAX: Final = 90.0
 
 
@@ -345,7 +346,7 @@ async def _ask(folder: Path, ledger: Ledger, number: int, seed: int) -> None:
                 n += 1
                 progress.write("START", n=n)
                 group.create_task(one(n))
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(START_EVERY_SECONDS)
     ledger.write("DONE", client=number)
 
 

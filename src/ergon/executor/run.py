@@ -71,7 +71,9 @@ class FlowRun:
         self._history: list[Event] = claimed.events
         self._earlier: dict[str, list[Event]] = {}
         self._creating: set[asyncio.Task[None]] = set()
-        self._turning = False
+        # Until it is revived the flow wants nothing, and a message that came now would be taken for one that it no
+        # longer wants. So nothing advances before that.
+        self._turning = True
         self.machine = FlowMachine(
             flow_id=record.id,
             started_at=record.started_at,
