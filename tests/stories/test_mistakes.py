@@ -1,0 +1,315 @@
+"""What goes wrong says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ergon import (
+    ArgumentsMismatch,
+    DuplicateRegistration,
+    EncodingError,
+    ExecutionLog,
+    FlowNotFound,
+    FlowNotRegistered,
+    ForkedConnection,
+    InMemoryExecutionLog,
+    LogClosed,
+    LogTooNew,
+    NotInFlow,
+    RetryPolicy,
+    Scheduler,
+    SqliteExecutionLog,
+    StepFailed,
+    UsageError,
+    Worker,
+    flow,
+    flow_type,
+    step,
+    wait_signal,
+)
+from tests.stories.helpers import start, until_status, worker
+
+
+@flow
+async def job(amount: int = 1) -> int:
+    return amount
+
+
+class Opaque:
+    pass
+
+
+@dataclass
+class Item:
+    price: Any
+
+
+@dataclass
+class Cart:
+    items: list[Item]
+
+
+# -- values ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_result_that_cannot_be_written_fails_its_step_with_the_path_and_is_not_retried(
+    log: ExecutionLog,
+) -> None:
+    count = 0
+
+    @step(retry=RetryPolicy.STANDARD)
+    async def load() -> Cart:
+        nonlocal count
+        count += 1
+        return Cart([Item(1), Item(Opaque())])
+
+    @flow
+    async def shop() -> None:
+        await load()
+
+    async with worker(log, shop):
+        with pytest.raises(EncodingError, match=r"items\[1\]\.price") as caught:
+            await (await start(log, shop.bind())).result(10)
+
+    assert caught.value.path == "$.items[1].price"
+    assert count == 1, "the same call would fail the same way"
+
+
+async def test_a_flows_own_result_that_cannot_be_written_fails_the_flow(log: ExecutionLog) -> None:
+    @flow
+    async def shop() -> Any:
+        return [1, Opaque()]
+
+    async with worker(log, shop):
+        with pytest.raises(EncodingError, match=r"flow `shop` cannot be stored.*\$\[1\]"):
+            await (await start(log, shop.bind())).result(10)
+
+
+async def test_an_input_that_cannot_be_written_is_refused_before_anything_starts(log: ExecutionLog) -> None:
+    @flow
+    async def shop(cart: Any) -> None: ...
+
+    with pytest.raises(EncodingError, match=r"\$\.cart"):
+        await start(log, shop.bind(Opaque()))
+
+    assert await log.find("f") is None
+
+
+async def test_an_error_whose_class_is_not_imported_comes_back_with_its_name_and_message(
+    log: ExecutionLog,
+) -> None:
+    class Local(Exception):
+        pass
+
+    @step
+    async def fails() -> None:
+        raise Local("hidden in a function")
+
+    @flow
+    async def job() -> None:
+        await fails()
+
+    async with worker(log, job):
+        with pytest.raises(StepFailed, match="Local: hidden in a function"):
+            await (await start(log, job.bind())).result(10)
+
+
+# -- calls -----------------------------------------------------------------------------------------------------
+
+
+def test_wrong_arguments_of_a_flow_are_found_when_it_is_bound() -> None:
+    with pytest.raises(ArgumentsMismatch, match="job"):
+        job.bind(1, 2)  # type: ignore[call-arg]
+    with pytest.raises(ArgumentsMismatch, match="amuont"):
+        job.bind(amuont=1)  # type: ignore[call-arg]
+
+
+async def test_a_flow_is_not_called_like_a_function(log: ExecutionLog) -> None:
+    with pytest.raises(NotInFlow, match=r"job\.bind"):
+        await job(1)
+    with pytest.raises(UsageError, match="bind"):
+        await Scheduler(log).schedule(job)
+    with pytest.raises(UsageError, match="@flow_type"):
+        await Scheduler(log).schedule("job")
+
+
+def test_decorators_refuse_what_they_cannot_make_durable() -> None:
+    with pytest.raises(UsageError, match="async def"):
+
+        @flow  # type: ignore[arg-type]
+        def plain() -> None: ...
+
+    with pytest.raises(UsageError, match="no method decorated with @flow"):
+
+        @flow_type
+        class Nothing:
+            pass
+
+    with pytest.raises(UsageError, match="name of its own"):
+        step(lambda: None)
+    with pytest.raises(UsageError, match="timeout"):
+        flow(timeout=-1)
+
+
+def test_two_flows_of_one_name_cannot_be_registered_together(path: Path) -> None:
+    @flow(name="job")
+    async def another() -> None: ...
+
+    log = SqliteExecutionLog(path)
+
+    Worker(log, flows=[job, job])
+    with pytest.raises(DuplicateRegistration, match=r"test_mistakes\.py:\d+ and .*test_mistakes\.py:\d+"):
+        Worker(log, flows=[job, another])
+    with pytest.raises(UsageError, match="neither"):
+        Worker(log, flows=[print])
+
+
+def test_a_name_that_is_not_registered_says_which_are(path: Path) -> None:
+    with pytest.raises(FlowNotRegistered, match="did you mean `job`"):
+        Worker(SqliteExecutionLog(path), flows=[job]).registry["jobb"]
+
+
+async def test_an_object_with_several_flows_has_to_say_which(log: ExecutionLog) -> None:
+    @flow_type
+    class Two:
+        @flow
+        async def one(self) -> None: ...
+
+        @flow
+        async def other(self) -> None: ...
+
+    with pytest.raises(UsageError, match=r"Two\.one, Two\.other"):
+        await Scheduler(log).schedule(Two())
+
+
+# -- handles ---------------------------------------------------------------------------------------------------
+
+
+async def test_waiting_for_a_result_may_time_out_and_be_repeated(log: ExecutionLog) -> None:
+    @flow
+    async def waits() -> str:
+        return await wait_signal("go", str)
+
+    async with worker(log, waits):
+        handle = await start(log, waits.bind())
+        with pytest.raises(TimeoutError):
+            await handle.result(0.05)
+        await handle.signal("go", "went")
+
+        assert await handle.result(10) == "went"
+        assert await handle.result(10) == "went"
+
+
+async def test_a_result_is_read_from_another_log_on_the_same_file_without_the_code(
+    log: ExecutionLog, path: Path
+) -> None:
+    async with SqliteExecutionLog(path) as elsewhere, worker(log, job):
+        started = await Scheduler(elsewhere).schedule_named("job", {"amount": 7}, id="f")
+
+        assert await started.result(10) == 7
+        assert await Scheduler(elsewhere).handle("f", int).result(10) == 7
+
+
+async def test_many_wait_for_one_result(log: ExecutionLog) -> None:
+    async with worker(log, job):
+        handle = Scheduler(log).handle("f", int)
+        await start(log, job.bind(3))
+
+        assert set(await asyncio.gather(*(handle.result(10) for _ in range(50)))) == {3}
+
+
+async def test_a_handle_for_nothing_says_so_at_once(log: ExecutionLog) -> None:
+    handle = Scheduler(log).handle("nobody")
+    for call in (handle.result, handle.status, handle.why, handle.cancel, handle.kill, handle.pause, handle.resume):
+        with pytest.raises(FlowNotFound, match="nobody"):
+            await call()  # type: ignore[operator]
+
+
+async def test_waiting_for_a_handle_inside_a_flow_is_refused(log: ExecutionLog) -> None:
+    @flow
+    async def wrong() -> None:
+        await Scheduler(log).handle("f").result()
+
+    async with worker(log, wrong):
+        with pytest.raises(NotInFlow, match="invoke"):
+            await (await start(log, wrong.bind())).result(10)
+
+
+# -- the log ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_closed_log_and_one_never_opened_refuse_plainly(path: Path) -> None:
+    log = SqliteExecutionLog(path)
+    with pytest.raises(LogClosed):
+        await start(log, job.bind())
+    await log.connect()
+    handle = await start(log, job.bind())
+    await log.close()
+    await log.close()
+
+    for call in (handle.status, handle.result, handle.cancel):
+        with pytest.raises(LogClosed):
+            await call()  # type: ignore[operator]
+    with pytest.raises(LogClosed):
+        await worker(log, job).start()
+
+
+async def test_whoever_waits_when_the_log_closes_is_told(path: Path) -> None:
+    log = await SqliteExecutionLog(path).connect()
+    handle = await start(log, job.bind())
+    waiting = asyncio.create_task(handle.result())
+    await until_status(handle, "pending")
+    await asyncio.sleep(0)
+    await log.close()
+
+    with pytest.raises(LogClosed):
+        async with asyncio.timeout(5):
+            await waiting
+
+
+async def test_a_log_carried_through_a_fork_is_refused_in_the_child(path: Path) -> None:
+    """SQLite's locks belong to a process: a forked child that wrote would damage the file."""
+    async with SqliteExecutionLog(path) as log:
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                log.submit(None, lambda _: None)  # type: ignore[arg-type]
+            except ForkedConnection as error:
+                os.write(write, f"{error}".encode())
+            except BaseException as error:
+                os.write(write, repr(error).encode())
+            os._exit(0)
+        os.close(write)
+        os.waitpid(pid, 0)
+        told = os.read(read, 1_000).decode()
+        os.close(read)
+
+        assert "fork" in told
+        await start(log, job.bind())
+
+
+async def test_a_log_from_the_future_is_refused(path: Path) -> None:
+    async with SqliteExecutionLog(path) as log:
+        await start(log, job.bind())
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 9999")
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+    connection.close()
+    assert tables
+
+    with pytest.raises(LogTooNew, match="[Uu]pgrade"):
+        await SqliteExecutionLog(path).connect()
+
+
+async def test_a_log_in_memory_is_as_good_until_it_is_closed() -> None:
+    async with InMemoryExecutionLog() as log, worker(log, job):
+        assert await (await start(log, job.bind(2))).result(10) == 2
+        assert (await log.durability()).level == "D0"
