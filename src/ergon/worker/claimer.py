@@ -32,6 +32,8 @@ class Claimer:
         self._enable_timers = enable_timers
         self._something = asyncio.Event()
         self._wake_at: float | None = None
+        self._is_full = False
+        """True while something may be ready that there was no room for."""
 
     def on_hint(self, hint: Hint) -> None:
         """Look sooner."""
@@ -40,12 +42,14 @@ class Claimer:
             self._something.set()
 
     def look(self) -> None:
-        """There is room again."""
-        self._something.set()
+        """A flow left. If there was no room, there may be more to claim than was taken."""
+        if self._is_full:
+            self._something.set()
 
     async def tick(self) -> None:
         """Claim until nothing is ready or no room is left; then wait for a hint, a wake time, or the poll."""
         self._something.clear()
+        self._is_full = False
         while (room := self._room()) > 0:
             request = ClaimRequest(
                 worker=self._request.worker,
@@ -61,6 +65,8 @@ class Claimer:
                 self._residents.adopt(flow)
             if len(claimed) < request.limit:
                 break
+        else:
+            self._is_full = True
         await self._wait()
 
     def _room(self) -> int:
