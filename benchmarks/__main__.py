@@ -48,19 +48,18 @@ def main() -> int:
         for name, fact in known.items():
             console.print(f"{name:<12} {fact}", highlight=False)
         pythons = rivals(console, workloads, wanted=arguments.rivals, quick=arguments.quick)
-        results = run(console, workloads, arguments, pythons, disk)
+        results: list[Measured] = []
+        for workload in workloads:
+            measured = run(console, workload, arguments, pythons, disk)
+            show(console, measured)
+            results.append(measured)
+            if arguments.json is not None:
+                parts = [as_json(one) for one in results]
+                document = {"machine": known, "quick": arguments.quick, "workloads": parts}
+                arguments.json.write_text(json.dumps(document, indent=2))
     finally:
         shutil.rmtree(disk, ignore_errors=True)
-    for measured in results:
-        show(console, measured)
     summary(console, results, time.monotonic() - started)
-    if arguments.json is not None:
-        document = {
-            "machine": known,
-            "quick": arguments.quick,
-            "workloads": [as_json(one) for one in results],
-        }
-        arguments.json.write_text(json.dumps(document, indent=2))
     return 0
 
 
@@ -96,31 +95,24 @@ def rivals(console: Console, workloads: list[Workload], *, wanted: bool, quick: 
 
 def run(
     console: Console,
-    workloads: list[Workload],
+    workload: Workload,
     arguments: argparse.Namespace,
     pythons: dict[str, Path],
     disk: Path,
-) -> list[Measured]:
-    """Measure each workload, with progress."""
+) -> Measured:
+    """Measure one workload, with progress."""
+    quick: bool = arguments.quick
+    rounds = max(arguments.rounds or (ROUNDS_QUICK if quick else workload.rounds), 1)
+    taking_part = pythons if workload.rivals_quick or not quick else {}
+    sides = len(workload.sides) + len(taking_part.keys() & workload.rivals.keys())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    results = []
     with Progress(*columns, console=console, transient=True) as progress:
-        for workload in workloads:
-            own = ROUNDS_QUICK if arguments.quick else workload.rounds
-            rounds = max(arguments.rounds or own, 1)
-            taking_part = pythons if workload.rivals_quick or not arguments.quick else {}
-            sides = len(workload.sides) + len(taking_part.keys() & workload.rivals.keys())
-            task = progress.add_task(workload.name, total=rounds * sides)
+        task = progress.add_task(workload.name, total=rounds * sides)
 
-            def tell(side: str, name: str = workload.name, task: object = task) -> None:
-                progress.update(task, description=f"{name} {side:<8}", advance=1)  # type: ignore[arg-type]
+        def tell(side: str) -> None:
+            progress.update(task, description=f"{workload.name} {side:<8}", advance=1)
 
-            measured = measure(
-                workload, rounds=rounds, quick=arguments.quick, pythons=taking_part, disk=disk, progress=tell
-            )
-            progress.update(task, description=f"{workload.name} done")
-            results.append(measured)
-    return results
+        return measure(workload, rounds=rounds, quick=quick, pythons=taking_part, disk=disk, progress=tell)
 
 
 def summary(console: Console, results: list[Measured], seconds: float) -> None:
