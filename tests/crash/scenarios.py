@@ -303,6 +303,24 @@ async def _one_flow_retrying(stage: Stage) -> None:
     await stage.result(handle)
 
 
+@flow(retry=RetryPolicy(attempts_max=3, backoff="fixed", first_delay_seconds=0.03))
+async def flow_retrying_with_child() -> list[str]:
+    first = await act("y0", [])
+    second = await act("y1", [first])
+    handle = invoke(slow_child.bind("y2"))
+    third = await act_at_third("y3", [first, second])
+    return [first, second, await handle.result(), third]
+
+
+@flow
+async def slow_child(label: str) -> str:
+    return await act_slowly(label, [], 0.02)
+
+
+async def _one_flow_retrying_with_child(stage: Stage) -> None:
+    await stage.result(await stage.schedule(flow_retrying_with_child.bind(), "f"))
+
+
 # -- cancel with clean-up --------------------------------------------------------------------------------
 
 
@@ -457,6 +475,11 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         main=_one_once_verified, flows=(once_verified,), labels={"f": _letters("v", 3)}
     ),
     "flow-retry": Scenario(main=_one_flow_retrying, flows=(flow_retrying,), labels={"f": ("x0", "go", "x1")}),
+    "flow-retry-child": Scenario(
+        main=_one_flow_retrying_with_child,
+        flows=(flow_retrying_with_child, slow_child),
+        labels={"f": _letters("y", 4)},
+    ),
     "cancel": Scenario(main=_one_cancelled, flows=(cancelled,), may_drop=True, check=_cleaned_up),
     "patched": Scenario(
         main=_one_patching, flows=(patching,), labels={"f": _letters("n", 3)}, check=_patches

@@ -102,7 +102,8 @@ class Inbox:
         ):
             return False  # for a step body that has not asked yet: it is running again after a restart
         elif message.kind == MessageKind.CHILD:
-            self._take_child(message)
+            if not self._take_child(message):
+                return False
         elif message.kind == MessageKind.CANCEL:
             self.cancel(message.payload)
         self._outbox.consume(message.id)
@@ -135,17 +136,21 @@ class Inbox:
             self.cancel_reason = read_reason(payload)
             self._outbox.record(EventKind.CANCEL_REQUESTED, payload=payload)
 
-    def _take_child(self, message: Received) -> None:
+    def _take_child(self, message: Received) -> bool:
         wait = self._child_waits.pop(message.name, None)
         if wait is not None:
             self._answer_wait(wait, message.payload)
-            return
+            return True
         op = self._machine.pending.get(message.name)
-        if op is not None:  # else the flow stopped waiting for this child
+        if op is not None:
             kind, payload = outcome_of_message(message, op.request.flow_id)
             self._outbox.record(
                 kind, op=op.id, name=op.name, digest=op.digest, payload=payload, source=op.source
             )
+            return True
+        # The flow stopped waiting for this child; or it was started by an earlier attempt of the flow, and this one
+        # has not come to the place where it asks for it. In the second case nobody else will tell the outcome.
+        return self._machine.attempt == 1
 
 
 def read_reason(payload: str | None) -> str:
