@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         StepCancelled,
         StepFailed,
         StepInterrupted,
+        StepMutatedArguments,
         StepTimeout,
         StoreError,
         UsageError,
@@ -81,7 +82,8 @@ _PLACES = {
         "ArgumentsMismatch DagError DecodingError DuplicateRegistration EncodingError ErgonError FlowCancelled "
         "FlowError FlowIdConflict FlowNotFound FlowNotRegistered FlowParked ForkedConnection IllegalMove "
         "InvalidName LeaseLost LogBusy LogClosed LogDamaged LogFull LogRefused LogTooNew NonDeterminismError "
-        "NotAllowedInFlow NotInFlow StepCancelled StepFailed StepInterrupted StepTimeout StoreError UsageError"
+        "NotAllowedInFlow NotInFlow StepCancelled StepFailed StepInterrupted StepMutatedArguments StepTimeout "
+        "StoreError UsageError"
     ),
     "ergon.executor.executor": "Executor",
     "ergon.executor.outcome": "Completed Outcome Suspended",
@@ -154,6 +156,7 @@ __all__ = [
     "StepCancelled",
     "StepFailed",
     "StepInterrupted",
+    "StepMutatedArguments",
     "StepTimeout",
     "StoreError",
     "Suspended",

@@ -6,6 +6,7 @@
     │   ├── NotAllowedInFlow        sockets, threads, subprocesses inside a flow: put them in a step
     │   ├── ArgumentsMismatch       a flow or step called with arguments its signature refuses
     │   ├── FlowNotRegistered       a flow name that no code here knows
+    │   ├── StepMutatedArguments    a step body changed an object that its flow handed to it
     │   ├── DuplicateRegistration   two functions under one name
     │   ├── InvalidName             a flow id or name outside the allowed characters or length
     │   ├── DagError                a cycle, or a dependency that does not exist
@@ -60,6 +61,11 @@ class ArgumentsMismatch(UsageError, TypeError):
 
 class FlowNotRegistered(UsageError, LookupError):
     """No code here is registered under this flow name."""
+
+
+class StepMutatedArguments(UsageError, TypeError):
+    """A step body changed an object of its flow: `self`, or an argument. A replay does not run the body, so the flow
+    would not see the change again. Return the new value and assign it in the flow."""
 
 
 class DuplicateRegistration(UsageError, ValueError):

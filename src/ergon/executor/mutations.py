@@ -1,0 +1,60 @@
+"""Notice a step body that changes what its flow handed to it.
+
+Bodies get the flow's own objects, as copying each of them would cost more than most steps. So a body that does
+`self.total += 1` or `cart.append(item)` changes the flow live, while a replay, which does not run the body, would not
+see the change. Arguments that can change are compared before and after; plain values cost a look at their class.
+
+A change is blamed on the body only when no flow code ran in between: flows may change their own objects.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+from ergon.core.codec import digest
+from ergon.core.codec.walk import field_names
+
+_FIXED: Final = frozenset(
+    {type(None), bool, int, float, str, bytes, Decimal, uuid.UUID, datetime, date, time, timedelta}
+)
+_fields_of: Final[dict[type, tuple[str, ...] | None]] = {}
+
+
+class Watched(NamedTuple):
+    """Arguments that can change, and how they were when the body began."""
+
+    values: list[Any]
+    states: list[Any]
+    turn: int
+
+    def changed(self, turn: int) -> Any:
+        """The first argument that the body changed; None when there is none, or when flow code ran meanwhile."""
+        if turn == self.turn:
+            for value, state in zip(self.values, self.states, strict=True):
+                if _state(value) != state:
+                    return value
+        return None
+
+
+def watch(args: tuple[Any, ...], kwargs: dict[str, Any], turn: int) -> Watched | None:
+    """Remember the arguments of a body that is about to begin; None when nothing in them can change."""
+    values = [value for value in args if type(value) not in _FIXED]
+    if kwargs:
+        values += [value for value in kwargs.values() if type(value) not in _FIXED]
+    return Watched(values, [_state(value) for value in values], turn) if values else None
+
+
+def _state(value: Any) -> Any:
+    """Something equal as long as the value is: its fields where all are plain, else its digest."""
+    kind = type(value)
+    names = _fields_of.get(kind, ())
+    if names == () and kind not in _fields_of:
+        names = _fields_of[kind] = field_names(kind)
+    if names is not None:
+        fields = [getattr(value, name, None) for name in names]
+        if all(type(field) in _FIXED for field in fields):
+            return fields
+    return digest((value,), {})
