@@ -6,7 +6,9 @@ The tuple's fields are the columns, in the same order, in every log.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 
 class Event(NamedTuple):
@@ -30,6 +32,10 @@ class Event(NamedTuple):
     """Where the flow's code asked for it: `file.py:42`."""
     attempt: int
     """Which attempt of a step this is, from 1; 0 where it does not apply."""
+
+
+make_event: Final[Callable[[tuple[Any, ...]], Event]] = partial(tuple.__new__, Event)
+"""`Event(*fields)`, in half the time: it is made once for every step of every flow."""
 
 
 class EventKind:

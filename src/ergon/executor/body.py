@@ -83,8 +83,9 @@ class StepBody:
         """The attempt returned: record it."""
         if self.dropped or result is _RECORDED:
             return
+        step = self._request.step
         try:
-            text, copy = recode(result, self._request.step.decoder)
+            text, copy = recode(result, step.decoder)
         except Exception as error:  # noqa: BLE001 - the user's type may raise anything when it is read back
             self._failed(error)
         else:

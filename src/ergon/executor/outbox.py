@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ergon.core.commit import Commit, Lease, Message, NewFlow, Settled
-from ergon.core.history import DELIVERED, Event
+from ergon.core.history import DELIVERED, Event, make_event
 from ergon.core.status import TaskStatus
 from ergon.errors import LeaseLost, LogBusy, LogClosed, LogFull
 from ergon.executor.host import Host
@@ -58,7 +58,8 @@ class Outbox:
         self._announce = announce
         self._on_landed = on_landed
         self._on_lost = on_lost
-        self._facts: list[Fact] = []
+        self.facts: list[Fact] = []
+        """What has happened and is not submitted yet."""
         self._consumed: list[int] = []
         self._messages: list[Message] = []
         self._in_flight: tuple[Commit, list[Fact]] | None = None
@@ -66,17 +67,17 @@ class Outbox:
     @property
     def is_empty(self) -> bool:
         """True when nothing is on its way."""
-        return self._in_flight is None and not (self._facts or self.children or self._messages)
+        return self._in_flight is None and not (self.facts or self.children or self._messages)
 
     def answer(self, op: Operation, kind: str, payload: str | None, attempt: int, value: Any) -> None:
         """Add the event that answers an operation, and submit it unless a commit is in flight."""
         self._seq = seq = self._seq + 1
-        event = Event(
-            seq, kind, op.id, op.name, op.digest, payload, self._now(), place_text(op.place), attempt
+        event = make_event(
+            (seq, kind, op.id, op.name, op.digest, payload, self._now(), place_text(op.place), attempt)
         )
-        self._announce(event)
-        if self._in_flight is not None or self._facts or self._consumed or self._messages or self.children:
-            self._facts.append((event, value, None))
+        op.announced = True
+        if self._in_flight is not None or self.facts or self._consumed or self._messages or self.children:
+            self.facts.append((event, value, None))
             self.flush()
         else:
             commit = Commit(self._flow_id, self._lease, (event,))
@@ -102,7 +103,7 @@ class Outbox:
         event = Event(
             seq, kind, op, name, digest, payload, self._now() if at is None else at, source, attempt
         )
-        self._facts.append((event, value, after))
+        self.facts.append((event, value, after))
         if op and kind in DELIVERED:
             self._announce(event)
 
@@ -124,10 +125,10 @@ class Outbox:
         """Submit what has happened, unless a commit is in flight: then it shares the next one."""
         if self._in_flight is not None or self.closed:
             return
-        facts, settled = self._facts, self.settled
+        facts, settled = self.facts, self.settled
         if not (facts or settled or self.children or self._messages or self._consumed):
             return
-        self._facts = []
+        self.facts = []
         events = (facts[0][0],) if len(facts) == 1 else tuple([fact[0] for fact in facts])
         if self._consumed or self._messages or self.children or settled:
             commit = Commit(

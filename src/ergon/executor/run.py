@@ -31,7 +31,7 @@ from ergon.executor.inbox import Inbox, StepWait, read_reason
 from ergon.executor.outbox import RESUBMIT_SECONDS, Fact, Outbox
 from ergon.executor.settling import Retry, settle
 from ergon.executor.waits import describe_waits
-from ergon.replay.machine import FlowMachine
+from ergon.replay.machine import NOT_DECODED, FlowMachine
 from ergon.replay.operations import Operation, OperationKind
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ class FlowRun:
         self._history: list[Event] = claimed.events
         self._earlier: dict[str, list[Event]] = {}
         self._creating: set[asyncio.Task[None]] = set()
+        self.turns = 0
+        """How often something was delivered to the flow: while it stays the same, no flow code has run."""
         # Until it is revived the flow wants nothing, and a message that came now would be taken for one that it no
         # longer wants. So nothing advances before that.
         self._turning = True
@@ -194,6 +196,26 @@ class FlowRun:
         if self.idle_since is None:
             self.may_be_idle()
 
+    def _begin_steps(self) -> bool:
+        """`_go_on` for the usual turn: the flow asked for steps, and nothing else happened. False: it is not one."""
+        machine, host = self.machine, self.host
+        requested = machine.requested
+        if not requested or host.draining or self._earlier or machine.attempt > 1:
+            return False
+        if self.inbox.messages or self.inbox.cancel_reason is not None:
+            return False
+        machine.requested = []
+        bodies, runner = self.bodies, host.runner
+        for op in requested:
+            if op.kind == OperationKind.STEP and op.request.step.is_plain:
+                body = bodies[op.id] = StepBody(self, op, None)
+                runner.start(body)
+            else:
+                self._begin(op)
+        if self.outbox.facts or self.outbox.children:
+            self.outbox.flush()
+        return True
+
     def _about_to_cancel(self) -> bool:
         """True while the flow does not know yet that it is to stop: nothing new is started for it then."""
         return self.inbox.cancel_reason is not None and not self.machine.cancel_asked
@@ -279,14 +301,20 @@ class FlowRun:
         if self.outbox.settled is not None:
             self.outbox.flush()  # let go meanwhile: what became durable is delivered by the next replay
             return
+        self.turns += 1
         self._turning = True
         try:
-            for event, _, after in facts:
-                if after is not None:
-                    after()
-                elif event.kind == EventKind.SIGNAL_RECEIVED:
-                    self.inbox.delivered(event.name)
-            self.machine.deliver_all(facts)
+            if len(facts) == 1 and facts[0][1] is not NOT_DECODED:
+                event, value, _ = facts[0]
+                if self.machine.answer_step(event, value) and self._begin_steps():
+                    return
+            else:
+                for event, _, after in facts:
+                    if after is not None:
+                        after()
+                    elif event.kind == EventKind.SIGNAL_RECEIVED:
+                        self.inbox.delivered(event.name)
+                self.machine.deliver_all(facts)
         except Exception as error:  # noqa: BLE001 - a defect of ours: the flow waits for a mend, nothing is lost
             self._park(error)
             return

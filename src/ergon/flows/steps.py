@@ -81,6 +81,11 @@ class StepCall(Coroutine[Any, Any, Any]):
         self._iterator: Generator[Any, Any, Any] | None = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
+        if self._iterator is not None:
+            raise RuntimeError(
+                f"this call of step `{self.step.name}` was awaited before; call the step again"
+            )
+        self._iterator = _ENDED  # should asking fail
         step, args = self.step, self.args
         fingerprint = digest(args[1:] if step.is_method else args, self.kwargs)
         op = self._loop.machine.ask(OperationKind.STEP, step.name, fingerprint, self, self._place)
@@ -96,14 +101,14 @@ class StepCall(Coroutine[Any, Any, Any]):
     def throw(self, *error: Any) -> Any:
         """As of a coroutine."""
         if self._iterator is None:
-            self._iterator = iter(())  # type: ignore[assignment]
+            self._iterator = _ENDED
             raise error[1] if len(error) > 1 and error[1] is not None else error[0]
         return self._iterator.throw(*error)
 
     def close(self) -> None:
         """As of a coroutine."""
         if self._iterator is None:
-            self._iterator = iter(())  # type: ignore[assignment]
+            self._iterator = _ENDED
         else:
             self._iterator.close()
 
@@ -112,6 +117,10 @@ class StepCall(Coroutine[Any, Any, Any]):
             warnings.warn(
                 f"step `{self.step.name}` was called but never awaited", RuntimeWarning, stacklevel=2
             )
+
+
+_ENDED: Final[Generator[Any, Any, Any]] = (_ for _ in ())
+_ENDED.close()
 
 
 class Step(Generic[P, R]):
@@ -131,18 +140,15 @@ class Step(Generic[P, R]):
             _check_process_step(function, is_async=self.is_async)
         self._signature = inspect.signature(function)
         self._positional_max, self._positional_min = _arity(self._signature)
-        self._decoder: Decoder | None = None
         functools.update_wrapper(self, function)
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.is_method = True
 
-    @property
+    @functools.cached_property
     def decoder(self) -> Decoder:
         """Decodes results by the return annotation; found on first use, when all names are defined."""
-        if self._decoder is None:
-            self._decoder = decoder_for(hints_of(self.function).result)
-        return self._decoder
+        return decoder_for(hints_of(self.function).result)
 
     @overload
     def __get__(
@@ -157,9 +163,20 @@ class Step(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, object, R]:
         """Ask for the result. Await it, or hand it to `gather`, `create_task` and the like."""
         frame = sys._getframe(1)  # noqa: SLF001
-        return self.call(args, kwargs, (frame.f_code, frame.f_lasti))
+        place = (frame.f_code, frame.f_lasti)
+        loop = asyncio._get_running_loop()  # noqa: SLF001
+        # The usual call, without the detour: this line runs once for every step of every flow.
+        if (
+            not kwargs
+            and self._positional_min <= len(args) <= self._positional_max
+            and type(loop) is FlowLoop
+        ):
+            return StepCall(self, args, kwargs, place, loop)
+        return self.call(args, kwargs, place)
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], place: Place) -> Coroutine[object, object, R]:
+    def call(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], place: Place
+    ) -> Coroutine[object, object, R]:
         """`__call__` with the place it was written at."""
         if kwargs or not self._positional_min <= len(args) <= self._positional_max:
             self._check(args, kwargs)
@@ -332,7 +349,9 @@ def run_step(
     function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
 ) -> Coroutine[object, object, R]: ...
 @overload
-def run_step(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, object, R]: ...
+def run_step(
+    function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+) -> Coroutine[object, object, R]: ...
 def run_step(
     function: Callable[..., Any], /, *args: Any, name: Any = None, **kwargs: Any
 ) -> Coroutine[Any, Any, Any]:

@@ -98,7 +98,8 @@ class FlowLoop(asyncio.AbstractEventLoop):
         base = (crc32(flow_id.encode()) & 0xFFFFFFF) << 32
         self._numbers = [base, base | 1 << 31]
         self._armed = 0
-        self._timers: dict[str, FlowTimer] = {}
+        self.timers: dict[str, FlowTimer] = {}
+        """The armed timers by operation id."""
         self._timer_heap: list[tuple[float, int, str]] = []
         self._on_error = on_error
         self._callbacks = Scope("cb")
@@ -132,7 +133,7 @@ class FlowLoop(asyncio.AbstractEventLoop):
             else:
                 raise NotAllowedInFlow(_SPINNING)
 
-    def enter(self) -> tuple[asyncio.AbstractEventLoop | None, Any]:
+    def enter(self) -> asyncio.AbstractEventLoop | None:
         """Become the running loop; give the result to `leave`.
 
         Raises RuntimeError inside a task of the host loop: from Python 3.14 on a thread has one current task, so
@@ -143,17 +144,12 @@ class FlowLoop(asyncio.AbstractEventLoop):
             raise RuntimeError(
                 "a flow must be driven from a plain callback of the host loop, not from a task"
             )
-        token = (host, sys.get_asyncgen_hooks())
         events._set_running_loop(self)  # noqa: SLF001
-        # A generator that flow code leaves unfinished must not be closed by the host loop when the collector
-        # happens to find it: that would run flow code at a moment no replay can repeat.
-        sys.set_asyncgen_hooks(firstiter=None, finalizer=_leave_unfinished)
-        return token
+        return host
 
-    def leave(self, token: tuple[asyncio.AbstractEventLoop | None, Any]) -> None:
+    def leave(self, host: asyncio.AbstractEventLoop | None) -> None:
         """Give the thread back to the loop that was running before `enter`."""
-        sys.set_asyncgen_hooks(*token[1])
-        events._set_running_loop(token[0])  # noqa: SLF001
+        events._set_running_loop(host)  # noqa: SLF001
 
     def halt(self) -> None:
         """Run nothing more in this turn. What was about to run is kept for `FlowMachine.dismiss`."""
@@ -187,7 +183,7 @@ class FlowLoop(asyncio.AbstractEventLoop):
         """The armed timer that is due first, or None."""
         heap = self._timer_heap
         while heap:
-            timer = self._timers.get(heap[0][2])
+            timer = self.timers.get(heap[0][2])
             if timer is not None:
                 return timer
             heappop(heap)
@@ -196,20 +192,20 @@ class FlowLoop(asyncio.AbstractEventLoop):
     @property
     def has_timers(self) -> bool:
         """True when any timer is armed."""
-        return bool(self._timers)
+        return bool(self.timers)
 
     def take_due(self, now: float) -> list[FlowTimer]:
         """The armed timers that are due by `now`, in the order they fire. Each is returned once."""
         heap, due = self._timer_heap, []
         while heap and heap[0][0] <= now:
-            timer = self._timers.get(heappop(heap)[2])
+            timer = self.timers.get(heappop(heap)[2])
             if timer is not None:
                 due.append(timer)
         return due
 
     def fire(self, op: str) -> bool:
         """Make the timer `op` ready. False when it is not armed (any more)."""
-        timer = self._timers.pop(op, None)
+        timer = self.timers.pop(op, None)
         if timer is None:
             return False
         self._ready.append(timer.ready())
@@ -217,11 +213,11 @@ class FlowLoop(asyncio.AbstractEventLoop):
 
     def armed(self) -> list[FlowTimer]:
         """All armed timers, the earliest first."""
-        return sorted(self._timers.values(), key=asyncio.TimerHandle.when)
+        return sorted(self.timers.values(), key=asyncio.TimerHandle.when)
 
     def armed_ids(self) -> set[str]:
         """The ids of all armed timers."""
-        return set(self._timers)
+        return set(self.timers)
 
     def on_timer_cancelled(self, hook: Callable[[str], None]) -> None:
         """Call `hook` with the id of each timer that is cancelled while armed."""
@@ -262,7 +258,7 @@ class FlowLoop(asyncio.AbstractEventLoop):
             self._ready.append(timer.ready())
             return timer
         op = self.current_scope().next_timer()
-        timer = self._timers[op] = FlowTimer(
+        timer = self.timers[op] = FlowTimer(
             op, when, callback, args, self, context, owner=_current_task(self)
         )
         self._armed += 1
@@ -271,12 +267,12 @@ class FlowLoop(asyncio.AbstractEventLoop):
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         assert isinstance(handle, FlowTimer)
-        if self._timers.pop(handle.op, None) is None:
+        if self.timers.pop(handle.op, None) is None:
             return
         if self._abandon_timer is not None:
             self._abandon_timer(handle.op)
-        if len(self._timer_heap) > 2 * len(self._timers) + 64:
-            self._timer_heap = [entry for entry in self._timer_heap if entry[2] in self._timers]
+        if len(self._timer_heap) > 2 * len(self.timers) + 64:
+            self._timer_heap = [entry for entry in self._timer_heap if entry[2] in self.timers]
             heapify(self._timer_heap)
 
     def create_future(self) -> FlowFuture[Any]:
@@ -338,10 +334,6 @@ class FlowLoop(asyncio.AbstractEventLoop):
 
     async def shutdown_asyncgens(self) -> None:
         """Nothing to do: unfinished generators are left alone."""
-
-
-def _leave_unfinished(_generator: object) -> None:
-    """Finalizer for async generators of flows: closing one would run flow code at a random moment."""
 
 
 _SPINNING: Final = (

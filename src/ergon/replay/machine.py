@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from ergon.core.history import DELIVERED, Event, EventKind
 from ergon.errors import ErgonError, NonDeterminismError, NotAllowedInFlow
-from ergon.replay import backports, ordering
+from ergon.replay import backports, generators, ordering
 from ergon.replay.eviction import evict
 from ergon.replay.loop import FlowLoop
 from ergon.replay.mailbox import Mailbox
@@ -94,7 +94,8 @@ class FlowMachine:
         self._ahead = ahead = deque([event for event in self._history if event.kind in DELIVERED])
         self._expected = {event.op: event for event in ahead if event.op}
         loop = self.loop
-        token = loop.enter()
+        generators.stand_in_front()
+        host = loop.enter()
         try:
             self.replaying = bool(ahead) or self.ran_before
             self.root = root = contextvars.Context().run(self._start_root)
@@ -109,7 +110,7 @@ class FlowMachine:
                 self._drain()
         finally:
             self.replaying = False
-            loop.leave(token)
+            loop.leave(host)
 
     def deliver(self, event: Event, value: Any = NOT_DECODED) -> None:
         """Let the flow see one durable event, and run it until quiet. `value` saves decoding the payload again."""
@@ -120,7 +121,7 @@ class FlowMachine:
         loop = self.loop
         root = self.root
         assert root is not None, "revive first"
-        token = loop.enter()
+        host = loop.enter()
         try:
             for event, value, _ in facts:
                 if event.kind in DELIVERED:
@@ -129,7 +130,31 @@ class FlowMachine:
                     self._deliver(event, value)
                     self._drain()
         finally:
-            loop.leave(token)
+            loop.leave(host)
+
+    def answer_step(self, event: Event, value: Any) -> bool:
+        """`deliver` the result of a step that is at hand. True when all that came of it is in `requested`."""
+        loop, root = self.loop, self.root
+        assert root is not None, "revive first"
+        op = self.pending.get(event.op)
+        if op is None or op.done() or root.done() or self.stopped is not None:
+            self.deliver(event, value)
+            return False
+        del self.pending[event.op]
+        if self._expected:
+            self._expected.pop(event.op, None)
+        host = loop.enter()
+        try:
+            if event.at > loop.now:  # noqa: PLR1730  # quicker than max()
+                loop.now = event.at
+            op.set_result(value)
+            loop.run_until_quiet()
+        except NotAllowedInFlow as error:  # it spins
+            self.stop(error)
+        finally:
+            loop.leave(host)
+        unusual = self.abandoned or self.new_patches or self.mailboxes or loop.timers or self.stopped
+        return not (unusual or root.done())
 
     def expect(self, event: Event) -> None:
         """Announce an event that is on its way into the log, so that its operation may be left behind meanwhile."""
@@ -165,37 +190,47 @@ class FlowMachine:
     def dismiss(self) -> None:
         """Take the flow out of memory: end its tasks with every command muted. Call from a host callback."""
         self.muted = True
-        token = self.loop.enter()
+        host = self.loop.enter()
         try:
             evict(self.loop)
         finally:
             self.pending.clear()
             self.requested.clear()
-            self.loop.leave(token)
+            self.loop.leave(host)
 
     # -- asked by flow code, through `ergon.flows` ------------------------------------------------------
 
     def ask(self, kind: str, name: str, digest: str, request: Any, place: Place | None) -> Operation:
         """Ask for a step or child flow: the future of its answer."""
-        scope = self.loop.current_scope()
+        loop = self.loop
+        scope = loop.current_scope()
         scope.operations = number = scope.operations + 1
-        op = Operation(self, f"{scope.path}:{number}", kind, name, digest, place, request)
+        op = Operation(loop=loop)
+        op.machine = self
+        op.id = op_id = f"{scope.path}:{number}"
+        op.kind = kind
+        op.name = name
+        op.digest = digest
+        op.place = place
+        op.request = request
+        op.asked_at = loop.now
+        op.announced = False
         if self.muted:
             return op
-        expected = self._expected.get(op.id)
+        expected = self._expected.get(op_id) if self._expected else None
         if expected is None:
             self.requested.append(op)
         elif not _fits(op, expected):
             self._stop(expected=describe_event(expected), actual=_ask_text(op, expected), seq=expected.seq)
             return op
-        self.pending[op.id] = op
+        self.pending[op_id] = op
         return op
 
     def abandon(self, op: Operation) -> None:
         """The flow stopped waiting for `op`."""
         if self.muted or self.pending.pop(op.id, None) is None:
             return
-        if op.id in self._expected:
+        if op.announced or op.id in self._expected:
             self._left_behind.add(op.id)
         self.abandoned.append(op)
 

@@ -79,30 +79,31 @@ class Operation(asyncio.Future[Any]):
     A future of its own class, so that a task that is cancelled while it awaits this one tells the machine at once.
     """
 
-    __slots__ = ("asked_at", "digest", "id", "kind", "machine", "name", "place", "request")
+    __slots__ = (
+        "announced",
+        "asked_at",
+        "digest",
+        "id",
+        "kind",
+        "machine",
+        "name",
+        "place",
+        "request",
+    )
 
-    def __init__(  # noqa: PLR0917  # made for every step
-        self,
-        machine: FlowMachine,
-        id: str,
-        kind: str,
-        name: str,
-        digest: str,
-        place: Place | None,
-        request: Any,
-    ) -> None:
-        """`request` says what to do; the executor knows its type."""
-        loop = machine.loop
-        super().__init__(loop=loop)
-        self.machine = machine
-        self.id = id
-        self.kind = kind
-        self.name = name
-        self.digest = digest
-        self.place = place
-        self.request = request
-        self.asked_at = loop.now
-        """In flow time."""
+    # Set by `FlowMachine.ask` one by one: a constructor in Python would cost as much as the rest of the request.
+    announced: bool
+    """Its answer is on the way into the log."""
+    asked_at: float
+    """In flow time."""
+    digest: str
+    id: str
+    kind: str
+    machine: FlowMachine
+    name: str
+    place: Place | None
+    request: Any
+    """What to do; the executor knows its type."""
 
     def cancel(self, msg: Any = None) -> bool:
         """The flow stopped waiting."""
