@@ -227,7 +227,15 @@ async def test_many_wait_for_one_result(log: ExecutionLog) -> None:
 
 async def test_a_handle_for_nothing_says_so_at_once(log: ExecutionLog) -> None:
     handle = Scheduler(log).handle("nobody")
-    for call in (handle.result, handle.status, handle.why, handle.cancel, handle.kill, handle.pause, handle.resume):
+    for call in (
+        handle.result,
+        handle.status,
+        handle.why,
+        handle.cancel,
+        handle.kill,
+        handle.pause,
+        handle.resume,
+    ):
         with pytest.raises(FlowNotFound, match="nobody"):
             await call()  # type: ignore[operator]
 
@@ -305,7 +313,7 @@ async def test_a_log_from_the_future_is_refused(path: Path) -> None:
     connection.close()
     assert tables
 
-    with pytest.raises(LogTooNew, match="[Uu]pgrade"):
+    with pytest.raises(LogTooNew, match=r"[Uu]pgrade"):
         await SqliteExecutionLog(path).connect()
 
 

@@ -18,9 +18,10 @@ from ergon.core.codec import decoder_for, encode, recode
 from ergon.core.failure import describe, rebuild
 from ergon.core.history import Event, EventKind
 from ergon.core.retry import next_delay
-from ergon.errors import StepCancelled, StepInterrupted, StepTimeout, UsageError
+from ergon.errors import StepCancelled, StepInterrupted, StepMutatedArguments, StepTimeout, UsageError
 from ergon.executor.families import child_outcome
 from ergon.executor.inbox import StepWait
+from ergon.executor.mutations import Watched, watch
 from ergon.flows.children import child_id
 from ergon.flows.context import step_context
 from ergon.flows.steps import DID_NOT_HAPPEN, Happened, Step, StepCall
@@ -47,6 +48,7 @@ class StepBody:
     _earlier: Sequence[Event] = ()
     _prepare: Callable[[], Coroutine[Any, Any, bool]] | None = None
     _waited: dict[str, Event] | None = None
+    _watched: Watched | None = None
     _counts: dict[str, int] | None = None
     _children: dict[str, str] | None = None
 
@@ -75,6 +77,9 @@ class StepBody:
         step_context.set(self)
         request = self._request
         step = request.step
+        watched = watch(request.args, request.kwargs, self.run.turns)
+        if watched is not None:
+            self._watched = watched
         if step.is_plain and self._prepare is None and self.run.host.may_start():
             return step.function(*request.args, **request.kwargs)  # type: ignore[no-any-return]
         return self._attempt()
@@ -82,6 +87,9 @@ class StepBody:
     def returned(self, result: Any) -> None:
         """The attempt returned: record it."""
         if self.dropped or result is _RECORDED:
+            return
+        if self._watched is not None and (changed := self._watched.changed(self.run.turns)) is not None:
+            self._failed(_mutated(self._request.step.name, changed))
             return
         step = self._request.step
         try:
@@ -403,6 +411,13 @@ class _Wait(NamedTuple):
     told: dict[str, Any]
     """For whoever asks why the flow does not move."""
     until: asyncio.Future[Event] | None
+
+
+def _mutated(name: str, changed: Any) -> StepMutatedArguments:
+    return StepMutatedArguments(
+        f"step `{name}` changed the {type(changed).__name__} that its flow handed to it. A replay does not run the "
+        "body, so the flow would not see that change again: return the new value and assign it in the flow"
+    )
 
 
 def kept_for_next_attempt(events: list[Event]) -> list[Event]:
