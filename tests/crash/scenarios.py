@@ -401,7 +401,7 @@ async def _executor(stage: Stage) -> None:
 
 
 async def _executor_that_suspends(stage: Stage) -> None:
-    executor: Executor[list[str]] = Executor(timing.bind(), stage.log, "f")
+    executor = Executor(timing.bind(), stage.log, "f")
     while not isinstance(outcome := await executor.run(), Completed):
         due = min((wait["due"] for wait in outcome.waits if "due" in wait), default=0.0)
         await asyncio.sleep(max(due - stage.log.now(), 0.001))

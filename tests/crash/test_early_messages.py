@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 from ergon import Executor, InMemoryExecutionLog, flow, invoke
 from ergon.core.commit import ClaimRequest, Settled
@@ -27,6 +28,10 @@ async def early_parent() -> int:
     return int(await invoke(early_child.bind(), id="child").result())
 
 
+def _note_end(ended: asyncio.Future[Settled | None], _run: FlowRun, how: Settled | None) -> None:
+    ended.set_result(how)
+
+
 async def test_a_childs_outcome_that_comes_before_its_parent_is_revived_is_not_lost() -> None:
     async with InMemoryExecutionLog() as log:
         await Executor(early_parent.bind(), log, "parent").run()
@@ -36,9 +41,7 @@ async def test_a_childs_outcome_that_comes_before_its_parent_is_revived_is_not_l
                 request = ClaimRequest(worker=incarnation.id, names=(found.name,), limit=1, flow_id=id)
                 (claimed,) = await log.claim(request)
                 ended: asyncio.Future[Settled | None] = host.loop.create_future()
-                run = FlowRun(
-                    replace(claimed, inbox=[]), found, host, on_end=lambda _, how, f=ended: f.set_result(how)
-                )
+                run = FlowRun(replace(claimed, inbox=[]), found, host, on_end=partial(_note_end, ended))
 
                 run.start()
                 run.receive(claimed.inbox)

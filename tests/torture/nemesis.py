@@ -141,7 +141,9 @@ class Nemesis:
         ):
             for number, child in list(children.items()):
                 if child.status is not None:
-                    drained = child.status == 0 and child.pid in self._leaving
+                    drained = (
+                        child.status in (0, -signal.SIGTERM) and child.pid in self._leaving
+                    )  # -: it had hardly started
                     if child.status != -signal.SIGKILL and not drained:
                         self.problems.append(f"{kind} {number} (pid {child.pid}) ended with {child.status}")
                     spawn(number)

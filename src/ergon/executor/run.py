@@ -29,7 +29,7 @@ from ergon.executor.families import new_child, outcome_of_record
 from ergon.executor.host import Host
 from ergon.executor.inbox import Inbox, StepWait, read_reason
 from ergon.executor.outbox import RESUBMIT_SECONDS, Fact, Outbox
-from ergon.executor.settling import Retry, settle
+from ergon.executor.settling import Retry, backing_off, settle, still_backing_off
 from ergon.executor.waits import describe_waits
 from ergon.replay.machine import NOT_DECODED, FlowMachine
 from ergon.replay.operations import Operation, OperationKind
@@ -73,8 +73,7 @@ class FlowRun:
         self._creating: set[asyncio.Task[None]] = set()
         self.turns = 0
         """How often something was delivered to the flow: while it stays the same, no flow code has run."""
-        # Until it is revived the flow wants nothing, and a message that came now would be taken for one that it no
-        # longer wants. So nothing advances before that.
+        # Until it is revived it wants no message, and one that came now would seem needless: nothing advances before.
         self._turning = True
         self.machine = FlowMachine(
             flow_id=record.id,
@@ -108,6 +107,9 @@ class FlowRun:
 
     def _revive(self) -> None:
         if self.ended:
+            return
+        if (until := still_backing_off(self._history, self.inbox.messages, self.host.log.now())) is not None:
+            self._settle(backing_off(self.flow, until, self.inbox.seen))
             return
         for event in self._history:
             if event.kind in _KEPT_FOR_STEPS:
@@ -457,15 +459,12 @@ class FlowRun:
     def _finish(self) -> None:
         root = self.machine.root
         assert root is not None
-        attempt, seen = self.machine.attempt, self.inbox.seen
-        verdict = settle(
-            root, self.flow, flow_id=self.flow_id, attempt=attempt, cancel_reason=self.inbox.cancel_reason
-        )
+        attempt, cancel_reason = self.machine.attempt, self.inbox.cancel_reason
+        verdict = settle(root, self.flow, flow_id=self.flow_id, attempt=attempt, cancel_reason=cancel_reason)
         if isinstance(verdict, Retry):
             at = self.host.log.now() + verdict.delay_seconds
             self.outbox.record(EventKind.FLOW_RETRIED, payload=verdict.failure, at=at, attempt=attempt)
-            reason = encode([{"kind": "retry", "name": self.flow.name, "op": "", "due": at}])
-            verdict = Settled(TaskStatus.SUSPENDED, None, at, reason, seen)
+            verdict = backing_off(self.flow, at, self.inbox.seen)
         self._settle(verdict)
 
     def _settle(self, settled: Settled) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ergon.core.codec import recode
-from ergon.core.commit import Settled
+from ergon.core.codec import encode, recode
+from ergon.core.commit import MessageKind, Received, Settled
 from ergon.core.failure import describe
+from ergon.core.history import Event, EventKind
 from ergon.core.retry import next_delay
 from ergon.core.status import TaskStatus
 from ergon.errors import EncodingError, FlowCancelled, FlowError
@@ -47,3 +49,20 @@ def settle(
     if delay is not None and cancel_reason is None:
         return Retry(delay, failure)
     return Settled(TaskStatus.FAILED, failure)
+
+
+def backing_off(flow: Flow[..., Any], until: float, inbox_seen: int) -> Settled:
+    """How a flow is left that raised and is tried again at this time."""
+    reason = encode([{"kind": "retry", "name": flow.name, "op": "", "due": until}])
+    return Settled(TaskStatus.SUSPENDED, None, until, reason, inbox_seen)
+
+
+def still_backing_off(history: Sequence[Event], inbox: Sequence[Received], now: float) -> float | None:
+    """When the next attempt is due, for a flow that a message woke before that time; None: it goes on now.
+
+    A cancel does not wait.
+    """
+    last = history[-1] if history else None
+    if last is None or last.kind != EventKind.FLOW_RETRIED or last.at <= now:
+        return None
+    return None if any(message.kind == MessageKind.CANCEL for message in inbox) else last.at
