@@ -64,8 +64,11 @@ class FlowNotRegistered(UsageError, LookupError):
 
 
 class StepMutatedArguments(UsageError, TypeError):
-    """A step body changed an object of its flow: `self`, or an argument. A replay does not run the body, so the flow
-    would not see the change again. Return the new value and assign it in the flow."""
+    """A step body changed an object of its flow: `self`, or an argument.
+
+    A replay does not run the body, so the flow would not see the change again. Return the new value and assign it in
+    the flow.
+    """
 
 
 class DuplicateRegistration(UsageError, ValueError):

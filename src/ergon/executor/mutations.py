@@ -10,8 +10,10 @@ A change is blamed on the body only when no flow code ran in between: flows may 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from ergon.core.codec import digest
@@ -20,7 +22,7 @@ from ergon.core.codec.walk import field_names
 _FIXED: Final = frozenset(
     {type(None), bool, int, float, str, bytes, Decimal, uuid.UUID, datetime, date, time, timedelta}
 )
-_fields_of: Final[dict[type, tuple[str, ...] | None]] = {}
+_fields_of: Final[dict[type, Callable[[Any], tuple[Any, ...]]]] = {}
 
 
 class Watched(NamedTuple):
@@ -41,20 +43,28 @@ class Watched(NamedTuple):
 
 def watch(args: tuple[Any, ...], kwargs: dict[str, Any], turn: int) -> Watched | None:
     """Remember the arguments of a body that is about to begin; None when nothing in them can change."""
-    values = [value for value in args if type(value) not in _FIXED]
-    if kwargs:
-        values += [value for value in kwargs.values() if type(value) not in _FIXED]
+    if not kwargs and _FIXED.issuperset(map(type, args)):
+        return None
+    values = [value for value in (*args, *kwargs.values()) if type(value) not in _FIXED]
     return Watched(values, [_state(value) for value in values], turn) if values else None
 
 
 def _state(value: Any) -> Any:
     """Something equal as long as the value is: its fields where all are plain, else its digest."""
     kind = type(value)
-    names = _fields_of.get(kind, ())
-    if names == () and kind not in _fields_of:
-        names = _fields_of[kind] = field_names(kind)
-    if names is not None:
-        fields = [getattr(value, name, None) for name in names]
-        if all(type(field) in _FIXED for field in fields):
-            return fields
-    return digest((value,), {})
+    fields_of = _fields_of.get(kind)
+    if fields_of is None:
+        fields_of = _fields_of[kind] = _fields_getter(kind)
+    try:
+        fields: tuple[Any, ...] = fields_of(value)
+    except AttributeError:  # a field that was never set
+        return digest((value,), {})
+    return fields if fields and _FIXED.issuperset(map(type, fields)) else digest((value,), {})
+
+
+def _fields_getter(kind: type) -> Callable[[Any], tuple[Any, ...]]:
+    names = field_names(kind) or ()
+    if not names:
+        return lambda _value: ()
+    get = attrgetter(*names)
+    return get if len(names) > 1 else lambda value: (get(value),)

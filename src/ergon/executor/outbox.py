@@ -84,6 +84,15 @@ class Outbox:
             self._in_flight = (commit, [(event, value, None)])
             self._submit(commit, self._done)
 
+    @property
+    def is_sealed(self) -> bool:
+        """True when nothing more can be recorded: the flow is let go, or lost."""
+        return self.closed or self.settled is not None
+
+    def answer_later(self, op: Operation, kind: str, payload: str | None) -> None:
+        """Add the event that answers an operation, to be decoded when it is delivered."""
+        self.record(kind, op=op.id, name=op.name, digest=op.digest, payload=payload, source=op.source)
+
     def record(
         self,
         kind: str,

@@ -12,23 +12,21 @@ still open. Flow code runs only in `_revive` and `_landed`, which are plain call
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from ergon.core.codec import encode
-from ergon.core.commit import ClaimedFlow, FlowRecord, Message, MessageKind, NewFlow, Received, Settled
+from ergon.core.commit import ClaimedFlow, Received, Settled
 from ergon.core.failure import describe, rebuild
 from ergon.core.history import Event, EventKind
 from ergon.core.status import TaskStatus
-from ergon.errors import DecodingError, ErgonError, FlowIdConflict, LogBusy, LogFull
+from ergon.errors import DecodingError, ErgonError
 from ergon.executor.alarm import Alarm
 from ergon.executor.body import StepBody, kept_for_next_attempt
-from ergon.executor.families import new_child, outcome_of_record
+from ergon.executor.children import Children
 from ergon.executor.host import Host
 from ergon.executor.inbox import Inbox, StepWait, read_reason
-from ergon.executor.outbox import RESUBMIT_SECONDS, Fact, Outbox
+from ergon.executor.outbox import Fact, Outbox
 from ergon.executor.settling import Retry, backing_off, settle, still_backing_off
 from ergon.executor.waits import describe_waits
 from ergon.replay.machine import NOT_DECODED, FlowMachine
@@ -70,7 +68,6 @@ class FlowRun:
         self._on_idle = on_idle
         self._history: list[Event] = claimed.events
         self._earlier: dict[str, list[Event]] = {}
-        self._creating: set[asyncio.Task[None]] = set()
         self.turns = 0
         """How often something was delivered to the flow: while it stays the same, no flow code has run."""
         # Until it is revived it wants no message, and one that came now would seem needless: nothing advances before.
@@ -95,6 +92,9 @@ class FlowRun:
             on_lost=self.abort,
         )
         self.inbox = Inbox(claimed.inbox, self.machine, self.outbox, self._answer_wait)
+        self._children = Children(
+            record, host, self.machine, self.outbox, self.inbox, on_created=self.may_be_idle
+        )
         self._alarm = Alarm(
             host, self.machine, self.outbox, self.inbox, deadline_at=record.deadline_at, flush=self._flush
         )
@@ -231,50 +231,13 @@ class FlowRun:
     def _begin(self, op: Operation) -> None:
         reused = self.machine.reused.get(op.id)
         if reused is not None and reused.name == op.name and reused.digest == op.digest:
-            self._answer_op(op, reused.kind, reused.payload)
+            self.outbox.answer_later(op, reused.kind, reused.payload)
         elif op.kind == OperationKind.STEP:
             body = self.bodies[op.id] = StepBody(self, op, self._earlier.pop(op.id, []))
             body.start()
         else:
             assert op.kind == OperationKind.CHILD, op.kind
-            child = new_child(self.record, op.request, op.id)
-            if op.request.id is None:
-                self.outbox.children.append(child)
-            else:
-                self._creating.add(self.host.loop.create_task(self._create_named_child(op, child)))
-
-    def _answer_op(self, op: Operation, kind: str, payload: str | None) -> None:
-        self.outbox.record(kind, op=op.id, name=op.name, digest=op.digest, payload=payload, source=op.source)
-
-    async def _create_named_child(self, op: Operation, child: NewFlow) -> None:
-        """A child whose id the flow chose: the id may be taken, so ask before counting on it."""
-        try:
-            existing = await self._create(child)
-            taken = existing is not None and _is_another(existing, child)
-            if taken and op.id in self.machine.pending and not self.ended and self.outbox.settled is None:
-                self._answer_op(op, EventKind.CHILD_FAILED, describe(_taken(child)))
-                self._flush()
-            elif existing is not None and existing.status.is_terminal and self._told_before(op):
-                self._answer_op(op, *outcome_of_record(existing))
-                self._flush()
-        finally:
-            self._created()
-
-    def _created(self) -> None:
-        self._creating = {task for task in self._creating if task is not asyncio.current_task()}
-        self.may_be_idle()
-
-    def _told_before(self, op: Operation) -> bool:
-        """True when the child of a fixed id failed in an earlier attempt of this flow: it sends no second message."""
-        return op.id in self.machine.failed_children and op.id in self.machine.pending and not self.ended
-
-    async def _create(self, child: NewFlow) -> FlowRecord | None:
-        while True:
-            try:
-                return await self.host.log.create(child)
-            except (LogFull, LogBusy) as error:
-                logger.warning("flow %s cannot start child %s yet: %s", self.flow_id, child.id, error)
-                await asyncio.sleep(RESUBMIT_SECONDS)
+            self._children.start(op)
 
     def _abandon(self, op: Operation) -> None:
         """The flow stopped waiting: cancel the body, or ask the child to cancel."""
@@ -282,14 +245,9 @@ class FlowRun:
         if body is not None:
             body.drop()
             for flow_id in body.children.values():
-                self._cancel_child(flow_id)
+                self._children.cancel(flow_id)
         if op.kind == OperationKind.CHILD and not op.request.detached:
-            self._cancel_child(op.request.flow_id)
-
-    def _cancel_child(self, flow_id: str) -> None:
-        if not self.outbox.forget_child(flow_id):
-            reason = encode("its parent stopped waiting")
-            self.outbox.tell(Message(flow_id, MessageKind.CANCEL, "", reason, "parent"))
+            self._children.cancel(op.request.flow_id)
 
     def _flush(self) -> None:
         self.idle_since = None
@@ -375,22 +333,8 @@ class FlowRun:
 
     def start_child_of_step(self, request: ChildRequest, operation: str, wait: StepWait) -> None:
         """A body starts a child flow."""
-        self.inbox.want_child(operation, wait)
-        child = new_child(self.record, request, operation)
-        if request.id is None:
-            self.outbox.children.append(child)
-        else:
-            self._creating.add(self.host.loop.create_task(self._create_named_child_of_step(child, wait)))
+        self._children.start_for_step(request, operation, wait)
         self._advance()
-
-    async def _create_named_child_of_step(self, child: NewFlow, wait: StepWait) -> None:
-        try:
-            existing = await self._create(child)
-            if existing is not None and _is_another(existing, child) and not wait.arrived.done():
-                wait.body.answered(wait.arrived)
-                wait.arrived.set_exception(_taken(child))
-        finally:
-            self._created()
 
     def _answer_wait(self, wait: StepWait, payload: str | None) -> None:
         body, key, arrived = wait
@@ -418,7 +362,7 @@ class FlowRun:
                 return
         if self.idle_since is not None or self.ended or self._turning or self.outbox.settled is not None:
             return
-        if self._creating or not self.outbox.is_empty:
+        if self._children.busy or not self.outbox.is_empty:
             return
         self.idle_since = self.host.loop.time()
         if self._on_idle is not None:
@@ -479,8 +423,7 @@ class FlowRun:
         self._alarm.cancel()
         for body in self.bodies.values():
             body.drop()
-        for task in self._creating:
-            task.cancel()
+        self._children.close()
         self.bodies.clear()
         if self.machine.loop.tasks:
             # In a callback of its own: flow code must never run inside a host task, and we may be in one.
@@ -512,14 +455,6 @@ class FlowRun:
                 )
             )
             return None
-
-
-def _is_another(existing: FlowRecord, child: NewFlow) -> bool:
-    return (existing.parent_id, existing.parent_op) != (child.parent_id, child.parent_op)
-
-
-def _taken(child: NewFlow) -> FlowIdConflict:
-    return FlowIdConflict(f"child id {child.id!r} is taken by another flow; choose another id")
 
 
 _FAILURES: Final = frozenset({EventKind.STEP_FAILED, EventKind.CHILD_FAILED})
