@@ -24,7 +24,7 @@ from benchmarks import (
     w8_crash,
 )
 from benchmarks.machine import facts
-from benchmarks.measure import ROOT, Measured, measure
+from benchmarks.measure import ROOT, Measured, freeze, measure
 from benchmarks.model import RIVALS, Workload
 from benchmarks.report import MET, MISSED, as_json, show
 from benchmarks.venvs import prepare
@@ -44,6 +44,7 @@ def main() -> int:
     disk = Path(tempfile.mkdtemp(prefix="run-", dir=HOME))
     started = time.monotonic()
     try:
+        freeze(disk)
         known = facts(disk)
         for name, fact in known.items():
             console.print(f"{name:<12} {fact}", highlight=False)

@@ -19,6 +19,7 @@ from pathlib import Path
 from benchmarks.model import RIVALS, Figures, Params, Workload
 
 ROOT = Path(__file__).resolve().parents[1]
+CODE = "code"
 SIDE_SECONDS_MAX = 240
 """One side of one round that takes longer is stopped and reported as failed."""
 
@@ -91,7 +92,7 @@ def measure(
 
 
 def run_side(workload: Workload, side: str, params: Params, python: Path | None, disk: Path) -> Figures:
-    """Run one side once, in its own process and folder. Raises `SideFailed`."""
+    """Run one side once, in its own process and folder, on the code of `freeze`. Raises `SideFailed`."""
     folder = Path(tempfile.mkdtemp(prefix=f"{workload.name}-{side}-", dir=disk))
     text = json.dumps({**params, "folder": str(folder)})
     if python is None:
@@ -104,25 +105,32 @@ def run_side(workload: Workload, side: str, params: Params, python: Path | None,
             text,
         ]
     else:
-        script = ROOT / "benchmarks" / "rivals" / f"{side}_side.py"
+        script = disk / CODE / "benchmarks" / "rivals" / f"{side}_side.py"
         command = [str(python), str(script), workload.name, text]
     try:
-        return _figures(command)
+        return _figures(command, disk)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def environment() -> dict[str, str]:
+def freeze(disk: Path) -> None:
+    """Copy the code to `disk`: a run measures one state of it, whatever is edited meanwhile."""
+    for folder in ("src", "benchmarks"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, disk / CODE / folder, ignore=ignored, dirs_exist_ok=True)
+
+
+def environment(disk: Path) -> dict[str, str]:
     """As users have it: modules are compiled once, whatever this shell says about bytecode."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {**kept, "PYTHONPYCACHEPREFIX": str(ROOT / ".bench" / "bytecode")}
+    return {**kept, "PYTHONPATH": str(disk / CODE / "src"), "PYTHONPYCACHEPREFIX": str(disk / "bytecode")}
 
 
-def _figures(command: list[str]) -> Figures:
+def _figures(command: list[str], disk: Path) -> Figures:
     process = subprocess.Popen(
         command,
-        cwd=ROOT,
-        env=environment(),
+        cwd=disk / CODE,
+        env=environment(disk),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

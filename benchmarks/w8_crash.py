@@ -86,6 +86,11 @@ async def _scheduled(folder: Path, name: str) -> tuple[Path, Path]:
 
 
 async def _some_steps(trace: Path) -> None:
+    async with asyncio.timeout(30):
+        await _twenty_steps(trace)
+
+
+async def _twenty_steps(trace: Path) -> None:
     while not trace.exists() or trace.read_text().count("\n") < 20:
         await asyncio.sleep(0.01)
 
