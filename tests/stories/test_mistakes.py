@@ -237,7 +237,7 @@ async def test_a_handle_for_nothing_says_so_at_once(log: ExecutionLog) -> None:
         handle.resume,
     ):
         with pytest.raises(FlowNotFound, match="nobody"):
-            await call()  # type: ignore[operator]
+            await call()
 
 
 async def test_waiting_for_a_handle_inside_a_flow_is_refused(log: ExecutionLog) -> None:
@@ -264,7 +264,7 @@ async def test_a_closed_log_and_one_never_opened_refuse_plainly(path: Path) -> N
 
     for call in (handle.status, handle.result, handle.cancel):
         with pytest.raises(LogClosed):
-            await call()  # type: ignore[operator]
+            await call()
     with pytest.raises(LogClosed):
         await worker(log, job).start()
 

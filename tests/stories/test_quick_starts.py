@@ -37,17 +37,17 @@ class OrderProcessor:
     amount: float
 
     @step
-    async def validate(self):  # type: ignore[no-untyped-def]
+    async def validate(self):
         printed.append(f"[{self.order_id}] Validating...")
         return self.amount > 0
 
     @step
-    async def process_payment(self):  # type: ignore[no-untyped-def]
+    async def process_payment(self):
         printed.append(f"[{self.order_id}] Processing ${self.amount}...")
         return f"payment-{self.order_id}"
 
     @flow
-    async def run(self):  # type: ignore[no-untyped-def]
+    async def run(self):
         await self.validate()
         return await self.process_payment()
 
@@ -70,13 +70,13 @@ class TimedOrderProcessor:
     order_id: str
 
     @step
-    async def wait_for_fraud_check(self):  # type: ignore[no-untyped-def]
+    async def wait_for_fraud_check(self):
         printed.append(f"[{self.order_id}] Waiting for fraud check...")
         await schedule_timer_named(0.3, f"fraud-{self.order_id}")
         printed.append(f"[{self.order_id}] Fraud check complete")
 
     @flow
-    async def process(self):  # type: ignore[no-untyped-def]
+    async def process(self):
         await self.wait_for_fraud_check()
         return "completed"
 

@@ -286,7 +286,8 @@ def step(
 ) -> Any:
     """Make a function a step: its result is recorded once and never computed again.
 
-    Works on `async def` and on plain `def`, which runs on a thread; with or without parentheses.
+    Works on `async def` and on plain `def`, which runs on a thread; with or without parentheses. The body must not
+    change its arguments or the fields of `self` (`StepMutatedArguments`): a replay would not see that. Return values.
 
     name: the name in the log; default: the function's qualified name. Renaming a step changes the flow's code.
     retry: when and how often a failed attempt is repeated; default: never.

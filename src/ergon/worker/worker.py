@@ -10,6 +10,7 @@ renews its lease; when it dies, another goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any, Self
 
 from ergon.core.commit import ClaimRequest, Hint
 from ergon.core.names import check_name
-from ergon.errors import LogClosed, UsageError
+from ergon.errors import LogClosed, StoreError, UsageError
 from ergon.executor.host import Host
 from ergon.executor.incarnation import Incarnation
 from ergon.storage.log import ExecutionLog
@@ -155,7 +156,8 @@ class Worker:
             enable_timers=self._enable_timers,
         )
         self._residents.belong_to(incarnation.id, claimer.look)
-        await self._log.reap()
+        with contextlib.suppress(StoreError):  # the reaper says so, and tries again
+            await self._log.reap()
         self._tasks = [
             asyncio.create_task(every(0.0, claimer.tick, name="claimer")),
             asyncio.create_task(every(options.reap_seconds, self._reap, name="reaper")),
