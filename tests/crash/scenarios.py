@@ -282,17 +282,17 @@ async def _one_once_verified(stage: Stage) -> None:
 async def flow_retrying() -> list[str]:
     tokens = [await act("x0", [])]
     tokens.append(await wait_signal("go", str))
-    tokens.append(await act_at_third("x1", tokens))
+    tokens.append(await act_in_attempt(3, "x1", tokens))
     return tokens
 
 
 @step
-async def act_at_third(label: str, saw: list[str]) -> str:
+async def act_in_attempt(good: int, label: str, saw: list[str]) -> str:
     with effecting(label, *saw) as token:
         from ergon.flows.context import step_context
 
         body: Any = step_context.get()
-        if body.run.machine.attempt < 3:
+        if body.run.machine.attempt < good:
             raise RuntimeError("not in this attempt of the flow")
         return token
 
@@ -303,18 +303,18 @@ async def _one_flow_retrying(stage: Stage) -> None:
     await stage.result(handle)
 
 
-@flow(retry=RetryPolicy(attempts_max=3, backoff="fixed", first_delay_seconds=0.03))
+@flow(retry=RetryPolicy(attempts_max=2, backoff="fixed", first_delay_seconds=0.02))
 async def flow_retrying_with_child() -> list[str]:
     first = await act("y0", [])
     second = await act("y1", [first])
     handle = invoke(slow_child.bind("y2"))
-    third = await act_at_third("y3", [first, second])
+    third = await act_in_attempt(2, "y3", [first, second])
     return [first, second, await handle.result(), third]
 
 
 @flow
 async def slow_child(label: str) -> str:
-    return await act_slowly(label, [], 0.02)
+    return await act_slowly(label, [], 0.01)
 
 
 async def _one_flow_retrying_with_child(stage: Stage) -> None:
@@ -414,7 +414,7 @@ async def _executor_that_suspends(stage: Stage) -> None:
 @flow
 async def evicted() -> list[str]:
     tokens = [await act("e0", [])]
-    await asyncio.sleep(0.06)
+    await asyncio.sleep(0.04)
     tokens.append(await act("e1", tokens))
     tokens.append(await wait_signal("go", str))
     tokens.append(await act("e2", tokens))
@@ -424,7 +424,7 @@ async def evicted() -> list[str]:
 async def _one_evicted(stage: Stage) -> None:
     handle = await stage.schedule(evicted.bind(), "f")
     await stage.until("END", label="e1")
-    await asyncio.sleep(0.03)  # long enough to leave memory again
+    await asyncio.sleep(0.02)  # long enough to leave memory again
     await stage.signal(handle, "go", "go.1", key="k1")
     await stage.result(handle)
 
@@ -493,8 +493,8 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         main=_one_evicted,
         flows=(evicted,),
         labels={"f": ("e0", "e1", "go", "e2")},
-        options={"evict_after_seconds": 0.01},
-        timers={"f": (0.06,)},
+        options={"evict_after_seconds": 0.006},
+        timers={"f": (0.04,)},
     ),
     "drain": Scenario(main=_one_drained, flows=(drained,), labels={"f": _letters("d", 3)}),
 }

