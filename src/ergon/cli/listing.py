@@ -15,6 +15,7 @@ from ergon.cli.rows import FLOW, fields_of, flow_row
 from ergon.core.commit import FlowFilter, FlowRecord
 from ergon.core.failure import rebuild
 from ergon.core.status import TaskStatus
+from ergon.errors import UsageError
 from ergon.executor.sentences import clock_time, read_waits, waits_sentence
 from ergon.storage.log import ExecutionLog
 
@@ -79,14 +80,14 @@ async def _page(
 ) -> tuple[list[FlowRecord], str | None]:
     try:
         return await log.list(where, limit=limit, after=after)
-    except ValueError:
+    except (ValueError, UsageError):
         raise BadInput(f"--after {after!r} is no key of a page; take it from the page before") from None
 
 
 def _status(text: str) -> TaskStatus:
     try:
         return TaskStatus(text.lower())
-    except ValueError:
+    except (ValueError, UsageError):
         known = [status.value for status in TaskStatus]
         raise BadInput(
             f"--status {text!r} is no status{near(text.lower(), known)} They are: {', '.join(known)}"

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
+from urllib.parse import unquote
 
 import click
 
@@ -69,8 +70,8 @@ async def opened(url: str | None, *, create: bool = False) -> AsyncIterator[Exec
 
 def path_of(log: ExecutionLog) -> Path | None:
     """The log's file; None for one in memory."""
-    scheme, _, rest = log.url.partition(":///")
-    return Path(rest) if scheme == "sqlite" and rest != ":memory:" else None
+    scheme, _, rest = log.url.partition("://")
+    return Path(unquote(rest)) if scheme == "sqlite" else None
 
 
 async def find_flow(log: ExecutionLog, flow_id: str) -> FlowRecord:

@@ -167,6 +167,12 @@ class FlowRun:
         """Take in everything that happened since the last turn, and commit."""
         if self.ended or self._turning:
             return
+        try:
+            self._choose_move()
+        except Exception as error:  # noqa: BLE001 - a defect of ours: the flow waits for a mend, nothing is lost
+            self._park(error)
+
+    def _choose_move(self) -> None:
         machine = self.machine
         if self.outbox.settled is not None:
             self.outbox.flush()

@@ -36,6 +36,8 @@ def _one(wait: dict[str, Any]) -> str:
         return f"the next attempt of{named}{due}"
     if kind == "more":
         return f"{wait.get('count')} more"
+    if kind == "timer" and not named:
+        return f"a timer{step}{due}"
     return f"{kind}{named}{child}{step}{due or since}"
 
 

@@ -73,7 +73,8 @@ def _suspended(record: FlowRecord, workers: list[WorkerRecord], now: float) -> s
     if record.wake_at is None:
         return sentence
     if record.wake_at > now:
-        return f"{sentence}; it goes on by itself at {clock_time(record.wake_at)}"
+        told = clock_time(record.wake_at)
+        return sentence if told in sentence else f"{sentence}; it goes on by itself at {told}"
     return f"{sentence}; it was due at {clock_time(record.wake_at)} and {_nobody(record, workers)}"
 
 

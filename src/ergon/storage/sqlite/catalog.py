@@ -9,6 +9,7 @@ from typing import Any, Final
 from ergon.core.commit import FlowFilter, FlowRecord, Received, WorkerRecord
 from ergon.core.history import Event
 from ergon.core.status import TaskStatus
+from ergon.errors import UsageError
 from ergon.storage.sqlite import rows
 from ergon.storage.sqlite.statements import statements
 from ergon.storage.sqlite.transaction import as_json
@@ -71,7 +72,7 @@ def page(
     flows costs no more than a common one.
     """
     found: list[tuple[int, str]] = []
-    before = int(after) if after is not None else 1 << 62
+    before = _position(after) if after is not None else 1 << 62
     for status in dict.fromkeys(where.statuses) or (None,):
         condition, values = _conditions(where, status)
         values |= {"before": before, "limit": limit + 1}
@@ -133,3 +134,10 @@ def _conditions(where: FlowFilter, status: TaskStatus | None) -> tuple[str, dict
 def _text(connection: sqlite3.Connection, statement: str, **values: Any) -> str | None:
     row = connection.execute(_SQL[statement], values).fetchone()
     return None if row is None else row[0]
+
+
+def _position(key: str) -> int:
+    """The place in the list that a page's key names."""
+    if not (key.isascii() and key.isdigit() and len(key) < 19):
+        raise UsageError(f"after={key!r} is no key of a page; pass the key that the page before returned")
+    return int(key)

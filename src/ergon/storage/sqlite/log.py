@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 from ergon.core.commit import (
     ClaimedFlow,
@@ -87,7 +88,14 @@ class SqliteExecutionLog(ExecutionLog):
 
     @property
     def url(self) -> str:
-        return f"sqlite:///{self._settings.where}"
+        if self.path is None:
+            return "memory:"
+        return f"sqlite://{quote(str(self.path))}"
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None in memory."""
+        return self._settings.path
 
     @property
     def generation(self) -> str:

@@ -79,16 +79,16 @@ class Writer:
         try:
             group, upkeep = self._open_group()
         except BaseException as error:  # noqa: BLE001 - whoever awaits `start` gets it
-            self._tell(self._opened.set_exception, error)
+            self._tell(_set_exception, self._opened, error)
             return
-        self._tell(self._opened.set_result, group)
+        self._tell(_set_result, self._opened, group)
         try:
             while self._wait(upkeep):
                 self._write(group, upkeep)
         finally:
             upkeep.truncate(_STOP_WAIT_SECONDS)
             group.close()
-            self._tell(self._closed.set_result, None)
+            self._tell(_set_result, self._closed, None)
 
     def _wait(self, upkeep: Upkeep) -> bool:
         """Wait for something to write; False when the log closes and all is written."""
@@ -148,3 +148,13 @@ class Writer:
                 )
         if hint is not None:
             self._on_hint(hint)
+
+
+def _set_result(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():  # whoever waited may have been cancelled meanwhile
+        future.set_result(result)
+
+
+def _set_exception(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
