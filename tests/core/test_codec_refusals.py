@@ -101,7 +101,7 @@ nan, inf = float("nan"), float("inf")
         ({"a": Pair(None, (1.5, inf))}, "$.a.b[1]"),
         ([Model.model_construct(n=nan)], "$[0].n"),
         ([complex, type], "$[0]"),
-        ([object()], "$[0]"),
+        pytest.param([object()], "$[0]", id="list-of-object"),
         ([iter([])], "$[0]"),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
@@ -157,7 +157,7 @@ def test_the_same_part_twice_is_no_cycle() -> None:
         ([enum.StrEnum("E", ["A"]).A], "$[0]"),  # type: ignore[attr-defined]
         ([type("Name", (str,), {})("a")], "$[0]"),
         (Model(n=1), "$"),
-        (object(), "$"),
+        pytest.param(object(), "$", id="object"),
     ],
     ids=repr,
 )
