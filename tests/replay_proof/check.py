@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from ergon.core.history import DELIVERED
 from tests.replay_proof.host import Driver, Recording, State, Trace
 
-CONTINUATIONS: int = 3
+CONTINUATIONS: int = 2
 """From how many prefixes of one history the flow is taken on to its end."""
 
 
@@ -19,13 +19,16 @@ class Difference(AssertionError):
 
 def check(recording: Recording, seed: str) -> None:
     """Raise `Difference` unless every replay of the recording equals its first run."""
-    rows = recording.rows
-    for count in range(len(rows) + 1):
-        driver = revive(recording, count)
-        let_go(driver, f"prefix of {count} rows")
+    for count in range(len(recording.rows) + 1):
+        with Driver(recording, recording.rows[:count]) as driver:
+            revive(recording, driver, count)
+        check_gone(driver, f"prefix of {count} rows")
     edges = list(boundaries(recording))
     for count in random.Random(seed).sample(edges, min(CONTINUATIONS, len(edges))):
-        go_on(recording, count)
+        with Driver(recording, recording.rows[:count]) as driver:
+            revive(recording, driver, count)
+            go_on(recording, driver, count)
+        check_gone(driver, f"gone on from {count} rows")
 
 
 def boundaries(recording: Recording) -> Iterator[int]:
@@ -36,20 +39,9 @@ def boundaries(recording: Recording) -> Iterator[int]:
         yield at
 
 
-def revive(recording: Recording, count: int) -> Driver:
-    """A driver that has replayed the first `count` rows, and is in the state the first run was in."""
-    driver = Driver(recording, recording.rows[:count])
+def revive(recording: Recording, driver: Driver, count: int) -> None:
+    """Replay; the flow must be in the state the first run was in after `count` rows, and ask for the same."""
     driver.machine.revive()
-    try:
-        compare_point(recording, driver, count)
-    except Difference:
-        driver.machine.dismiss()
-        raise
-    return driver
-
-
-def compare_point(recording: Recording, driver: Driver, count: int) -> None:
-    """The state of a revived machine, and what it asks to be done."""
     compare(recording, driver, count, f"prefix of {count} rows")
     requested = [op.id for op in driver.machine.take_requested()]
     attempt, state = at_that_point(recording, count)
@@ -92,12 +84,10 @@ def compare_traces(first: Trace, again: Trace, where: str) -> None:
     )
 
 
-def go_on(recording: Recording, count: int) -> None:
-    """Revive from a prefix, then let happen what happened."""
-    where = f"gone on from {count} rows"
+def go_on(recording: Recording, driver: Driver, count: int) -> None:
+    """Let happen what happened after the first `count` rows."""
     following = [start for start in recording.traces if start > count]
     end = min(following, default=len(recording.rows) + 1) - 1  # an attempt ends with the row that says so
-    driver = revive(recording, count)
     at = count
     for edge in boundaries(recording):
         batch = recording.rows[at:edge] if at < edge <= end else []
@@ -108,14 +98,12 @@ def go_on(recording: Recording, count: int) -> None:
             if event.kind in DELIVERED:
                 driver.machine.deliver(event)
         at = max(at, edge if batch else at)
-    compare(recording, driver, at, where)
-    let_go(driver, where)
+    compare(recording, driver, at, f"gone on from {count} rows")
 
 
-def let_go(driver: Driver, where: str) -> None:
-    """Evict the flow; nothing of it may stay behind."""
+def check_gone(driver: Driver, where: str) -> None:
+    """Nothing of an evicted flow may stay behind."""
     machine = driver.machine
-    machine.dismiss()
     left = [task for task in asyncio.all_tasks(machine.loop) if not task.done()]
     if left or machine.take_requested() or machine.pending:
         raise Difference(f"{where}: eviction left {left or machine.pending}")

@@ -1,31 +1,60 @@
-"""Recordings as files, for another process, another hash seed or another version of Python to replay."""
+"""Recordings as files, for another process, another hash seed or another version of Python to replay.
+
+Left out are the programs that meet the one difference between versions that stays (`ergon.replay.backports`):
+`Task.uncancel` taking back a cancellation that has not reached its task.
+"""
 
 from __future__ import annotations
 
-import gzip
+import asyncio
 import json
+import lzma
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from ergon.core.history import Event
+from ergon.replay.tasks import FlowTask
 from tests.replay_proof.check import check
 from tests.replay_proof.host import Recording, State, record
 from tests.replay_proof.programs import make_program
 
 
-def record_to(path: Path, seeds: Iterable[str]) -> int:
-    """Record the programs of some seeds; says how many."""
-    count = 0
-    # No name and no time in the header: the same recordings give the same file.
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
+def record_to(path: Path, seeds: Iterable[str]) -> tuple[int, int]:
+    """Record the programs of some seeds; says how many, and how many were left out."""
+    recorded = left_out = 0
+    with lzma.open(path, "wb", preset=9 | lzma.PRESET_EXTREME) as file:
         for seed in seeds:
-            recording, _, complaints = record(make_program(seed), seed)
+            with watch_uncancel() as taken_back:
+                recording, _, complaints = record(make_program(seed), seed)
             assert not complaints, f"{seed}: {complaints}"
+            if taken_back:
+                left_out += 1
+                continue
             file.write(json.dumps([seed, to_json(recording)], separators=(",", ":")).encode() + b"\n")
-            count += 1
-    return count
+            recorded += 1
+    return recorded, left_out
+
+
+@contextmanager
+def watch_uncancel() -> Iterator[list[str]]:
+    """Collect the tasks that took back a cancellation they had not seen."""
+    taken_back: list[str] = []
+
+    def uncancel(task: FlowTask[Any]) -> int:
+        unseen = task._must_cancel  # type: ignore[attr-defined]
+        left = asyncio.Task.uncancel(task)
+        if unseen and not left:
+            taken_back.append(task.get_name())
+        return left
+
+    FlowTask.uncancel = uncancel  # type: ignore[method-assign, assignment]
+    try:
+        yield taken_back
+    finally:
+        del FlowTask.uncancel
 
 
 def replay_from(path: Path) -> list[tuple[str, str]]:
@@ -40,7 +69,7 @@ def replay_from(path: Path) -> list[tuple[str, str]]:
 
 
 def read(path: Path) -> Iterator[tuple[str, Recording]]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
+    with lzma.open(path, "rt", encoding="utf-8") as file:
         for line in file:
             seed, data = json.loads(line)
             yield seed, from_json(data)

@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from ergon.core.codec import encode
 from ergon.core.failure import describe, rebuild
@@ -69,7 +69,7 @@ class Recording:
 
 
 class Driver:
-    """A machine with the program it runs."""
+    """A machine with the program it runs; leaving it evicts the flow."""
 
     def __init__(self, recording: Recording, rows: Sequence[Event]) -> None:
         self.play = Play(recording.program)
@@ -82,6 +82,13 @@ class Driver:
             answer=answer,
             on_error=self._on_error,
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Whatever happened: a flow that is left to the garbage collector would run on in the midst of another.
+        self.machine.dismiss()
 
     def _on_error(self, context: dict[str, Any]) -> None:
         if "never retrieved" not in context["message"]:
@@ -130,6 +137,11 @@ class LiveHost:
         self._taken: Counter[str] = Counter()
         self._fired: set[str] = set()
         self.recording.traces[len(self.rows)] = self._driver.play.trace
+        with self._driver:
+            self._live(machine)
+            return self._end_attempt()
+
+    def _live(self, machine: FlowMachine) -> None:
         machine.revive()
         self._remember(len(self.rows))
         while machine.stopped is None and len(self.rows) < FACTS_MAX:
@@ -146,18 +158,16 @@ class LiveHost:
         self.counts.update(
             {f"cancelled {kind}": count for kind, count in self._driver.play.cancelled.items()}
         )
-        return self._end_attempt()
 
     def _end_attempt(self) -> bool:
         machine = self._machine
         if machine.stopped is not None:
             self._driver.complaints.append(f"live: {machine.stopped}")
-        retry = machine.finished and machine.attempt == 1 and self._rng.random() < 0.3 and self._failed()
+        retry = machine.finished and machine.attempt == 1 and self._rng.random() < 0.6 and self._failed()
         if retry:
             self._facts.append(self._event(EventKind.FLOW_RETRIED))
             self.rows += self._facts
             self.recording.batches.append(len(self._facts))
-        machine.dismiss()
         return retry
 
     def _failed(self) -> bool:

@@ -74,7 +74,10 @@ class Play:
         self.event = asyncio.Event()
         self.condition = asyncio.Condition()
         self.slots: dict[int, asyncio.Task[Any]] = {}
-        return await self.run(self.program)
+        result = await self.run(self.program)
+        if self.program["fails"]:
+            raise ProgramError("at the end")
+        return result
 
     def note(self, node: Node, mark: str, value: object = "") -> None:
         self.trace.append((node["id"], mark, str(value)[:200]))

@@ -70,7 +70,7 @@ class ProgramMaker:
 
     def __init__(self, seed: str) -> None:
         self._rng = random.Random(seed)
-        self._left = self._rng.choice((20, 35, 50, 70, 100))
+        self._left = self._rng.choice((20, 35, 45, 60, 80))
         self._next_id = 0
 
     def make(self) -> Node:
@@ -80,7 +80,7 @@ class ProgramMaker:
             # A deadlock among queues and locks ends here, so that the rest of the program runs too.
             limit = self._fill("timeout", body=[self._node(depth=0)])
             body.append({**limit, "delay": 60.0, "again": None})
-        return self._fill("seq", body=body)
+        return {**self._fill("seq", body=body), "fails": self._rng.random() < 0.2}
 
     def _node(self, depth: int) -> Node:
         self._left -= 1

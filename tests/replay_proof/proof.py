@@ -84,8 +84,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--replay", type=Path, metavar="FILE", help="replay what another Python has recorded")
     options = parser.parse_args(arguments)
     if options.record is not None:
-        count = record_to(options.record, [f"{options.seed}.{number}" for number in range(options.programs)])
-        print(f"{count} programs recorded on Python {platform.python_version()}")
+        seeds = [f"{options.seed}.{number}" for number in range(options.programs)]
+        recorded, left_out = record_to(options.record, seeds)
+        print(f"{recorded} programs recorded on Python {platform.python_version()}, {left_out} left out")
         return 0
     if options.replay is not None:
         return replay_aloud(options.replay)

@@ -18,7 +18,7 @@ from ergon.replay.loop import FlowLoop
 ROUNDS_MAX: Final = 100
 """How often a task that resists cancellation is cancelled again before its coroutine is closed."""
 
-ROUND_CALLBACKS_MIN: Final = 10_000
+ROUND_CALLBACKS_MIN: Final = 1_000
 """A round runs this many callbacks at most, and 20 for each task: a task may spin when it is cancelled."""
 
 _immortal: Final[list[Coroutine[Any, Any, Any]]] = []
