@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ergon.core.release import VERSION
+
 if TYPE_CHECKING:
     from ergon.core.commit import Durability, FlowFilter, FlowRecord
     from ergon.core.retry import RetryableError, RetryPolicy
@@ -105,7 +107,7 @@ _PLACES = {
 }
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names.split()}
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "DID_NOT_HAPPEN",
     "ArgumentsMismatch",

@@ -79,7 +79,9 @@ class Alarm:
         now = self._host.log.now()
         for timer in self._machine.loop.take_due(now):
             if timer.op not in self._fired:
-                self._outbox.record(EventKind.TIMER_FIRED, op=timer.op, name=timer.name, at=now)
+                self._outbox.record(
+                    EventKind.TIMER_FIRED, op=timer.op, name=timer.name, source=timer.source, at=now
+                )
         if self._deadline_at is not None and self._deadline_at <= now:
             self._inbox.cancel(encode("its deadline passed"))
         self.set()
@@ -91,4 +93,4 @@ class Alarm:
         for timer in self._machine.loop.armed():
             if timer.op in reused and timer.op not in self._fired:
                 self._fired.add(timer.op)
-                self._outbox.record(EventKind.TIMER_FIRED, op=timer.op, name=timer.name)
+                self._outbox.record(EventKind.TIMER_FIRED, op=timer.op, name=timer.name, source=timer.source)

@@ -434,6 +434,9 @@ class FlowRun:
         if self.machine.loop.tasks:
             # In a callback of its own: flow code must never run inside a host task, and we may be in one.
             self.host.loop.call_soon(self.machine.dismiss)
+        else:
+            # What is left refers to itself in circles; without this link most of it goes at once, not to the collector.
+            self.machine.loop.machine = None
         self._on_end(self, settled)
 
     # -- for the machine -------------------------------------------------------------------------------

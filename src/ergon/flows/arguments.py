@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import Any
 
@@ -16,6 +17,9 @@ def encode_arguments(
     name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> str:
     """The input to store. Raises `ArgumentsMismatch`, `EncodingError`."""
+    names = plain_names(signature)
+    if names is not None and not kwargs and len(args) == len(names):
+        return encode(dict(zip(names, args, strict=True)))
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
@@ -61,6 +65,26 @@ def decode_arguments(
     return tuple(args), kwargs
 
 
+@functools.lru_cache(maxsize=4096)
+def plain_names(signature: inspect.Signature) -> tuple[str, ...] | None:
+    """The parameters' names when all of them can be given by position, else None."""
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    return tuple(signature.parameters) if kinds <= _BY_POSITION else None
+
+
+def same_arguments(name: str, signature: inspect.Signature, hints: Hints, one: str, other: str) -> bool:
+    """Whether two stored inputs hold equal arguments; sets, for one, may be written in any order."""
+    if one == other:
+        return True
+    try:
+        return decode_arguments(name, signature, hints, one) == decode_arguments(
+            name, signature, hints, other
+        )
+    except DecodingError:
+        return False
+
+
+_BY_POSITION = frozenset({_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD})
 _VARIADIC = (_Parameter.VAR_POSITIONAL, _Parameter.VAR_KEYWORD)
 
 

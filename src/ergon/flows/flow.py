@@ -12,11 +12,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from ergon.core.codec import Decoder, Hints, decoder_for, hints_of
+from ergon.core.codec import MISSING, Decoder, Hints, decoder_for, hints_of
+from ergon.core.codec.objects import split_object
 from ergon.core.names import check_name
 from ergon.core.retry import RetryPolicy
 from ergon.errors import NotInFlow, UsageError
-from ergon.flows.arguments import decode_arguments, encode_arguments
+from ergon.flows.arguments import decode_arguments, encode_arguments, plain_names, same_arguments
 from ergon.flows.context import caller_place, current_machine, step_context
 from ergon.flows.steps import public_name
 
@@ -52,6 +53,7 @@ class Flow(Generic[P, R]):
         self._given_name = name
         self._name = check_name("flow name", name if name is not None else public_name(function))
         self._hints: Hints | None = None
+        self._readers: tuple[tuple[str, Decoder], ...] | None = None
         self._result_decoder: Decoder | None = None
         functools.update_wrapper(self, function)
 
@@ -112,7 +114,19 @@ class Flow(Generic[P, R]):
 
     def decode_input(self, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments kept in a stored input. Raises `DecodingError`."""
+        if self._readers is None:
+            hints = self._all_hints()
+            names = plain_names(self.signature) or ()
+            self._readers = tuple((name, decoder_for(hints.params.get(name, MISSING))) for name in names)
+        if self._readers:
+            parts = split_object(text)
+            if len(parts) == len(self._readers) and all(name in parts for name, _ in self._readers):
+                return tuple([reader.decode(parts[name]) for name, reader in self._readers]), {}
         return decode_arguments(self.name, self.signature, self._all_hints(), text)
+
+    def same_input(self, one: str, other: str) -> bool:
+        """Whether two stored inputs hold equal arguments."""
+        return same_arguments(self.name, self.signature, self._all_hints(), one, other)
 
     def __repr__(self) -> str:
         return f"<flow {self.name}>"

@@ -13,7 +13,8 @@ In flows all versions do what 3.13 does. Elsewhere they do what they always did.
 One difference stays, because a task written in C offers no way to mend it: from 3.13 on `Task.uncancel()` also takes
 back a cancellation that has not reached the task yet. It shows when a task is cancelled twice within one turn, by a
 failing TaskGroup and by a `timeout` or `wait_for` around it that expires: before 3.13 the next await after these
-raises CancelledError.
+raises CancelledError. And `as_completed(..., timeout=...)` arms its timer when it is called from 3.13 on, before that
+when it is first iterated; a `for` over the call itself does both at once.
 """
 
 # ruff: noqa: SLF001  # asyncio keeps what it knows in private attributes, and these versions of it do not change

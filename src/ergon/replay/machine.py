@@ -99,15 +99,18 @@ class FlowMachine:
         try:
             self.replaying = bool(ahead) or self.ran_before
             self.root = root = contextvars.Context().run(self._start_root)
-            self._drain()
+            loop.run_until_quiet()
             while ahead and self.stopped is None:
                 if root.done():
                     self._check_left_over(ahead)
                     return
                 event = ahead.popleft()
-                self.replaying = bool(ahead) or self.ran_before
+                if not ahead:
+                    self.replaying = self.ran_before
                 self._deliver(event, NOT_DECODED)
-                self._drain()
+                loop.run_until_quiet()
+        except NotAllowedInFlow as error:  # it spins
+            self.stop(error)
         finally:
             self.replaying = False
             loop.leave(host)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self, TypeVar, overload
@@ -125,7 +126,7 @@ class Scheduler:
             start_at=_start_at(at, delay),
             delay_seconds=delay,
         )
-        await self._create(new)
+        await self._create(new, call.flow.same_input)
         return FlowHandle(self._log, new.id, call.flow.result_decoder)
 
     async def schedule_named(
@@ -154,10 +155,10 @@ class Scheduler:
             start_at=_start_at(at, delay),
             delay_seconds=delay,
         )
-        await self._create(new)
+        await self._create(new, operator.eq)
         return FlowHandle(self._log, new.id, decoder_for(MISSING))
 
-    async def _create(self, new: NewFlow) -> None:
+    async def _create(self, new: NewFlow, same_input: Callable[[str, str], bool]) -> None:
         if current_machine() is not None:
             raise NotInFlow(
                 "a Scheduler cannot be used inside a flow: use invoke(child), or put the call in a step."
@@ -169,7 +170,7 @@ class Scheduler:
             raise FlowIdConflict(
                 f"flow id {new.id!r} belongs to a flow `{existing.name}`, not `{new.name}`; choose another id"
             )
-        if existing.input != new.input:
+        if not same_input(existing.input, new.input):
             raise FlowIdConflict(
                 f"flow id {new.id!r} belongs to a flow `{existing.name}` with another input; choose another id, or "
                 "repeat the call with the same input"

@@ -47,6 +47,7 @@ class Residents:
         self._fetching: asyncio.Task[None] | None = None
         self._fetch_again = False
         self._changed_elsewhere = False
+        self._seen: dict[str, tuple[object, bool]] = {}
         self._early: dict[str, list[Received]] = {}
         self._emptied: asyncio.Event = asyncio.Event()
         self._on_room: Callable[[], None] = lambda: None
@@ -201,5 +202,13 @@ class Residents:
             run.abort(why)
 
     def doing(self) -> dict[str, str]:
-        """What each flow does or waits for, for the log."""
-        return {run.flow_id: run.waits() for run in self.runs.values()}
+        """What flows do or wait for, for the log: those that have not moved since the last call, once each."""
+        seen, self._seen = self._seen, {}
+        told: dict[str, str] = {}
+        for run in self.runs.values():
+            moves = (run.turns, len(run.bodies), run.idle_since)
+            moves_seen, is_told = seen.get(run.flow_id, (None, False))
+            if moves_seen == moves and not is_told:
+                told[run.flow_id] = run.waits()
+            self._seen[run.flow_id] = (moves, moves_seen == moves)
+        return told

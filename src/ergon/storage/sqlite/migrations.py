@@ -10,11 +10,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
+from ergon.core.release import VERSION
 from ergon.errors import LogDamaged, LogRefused, LogTooNew
 from ergon.storage.sqlite.turnstile import Turnstile
 
@@ -98,7 +98,7 @@ def _apply(connection: sqlite3.Connection, number: int, text: str, now: float) -
             "INSERT INTO meta (key, value) VALUES (?, ?)",
             [
                 ("generation", uuid4().hex),
-                ("created_by", f"ergon {_version()}, SQLite {sqlite3.sqlite_version}"),
+                ("created_by", f"ergon {VERSION}, SQLite {sqlite3.sqlite_version}"),
                 ("created_at", repr(now)),
                 ("compatible_from", "1"),
             ],
@@ -114,10 +114,3 @@ def _check_compatible(connection: sqlite3.Connection, where: str, version: int, 
         raise LogTooNew(
             f"log {where} has schema version {version}, this Ergon knows up to {newest}; upgrade this process"
         )
-
-
-def _version() -> str:
-    try:
-        return metadata.version("ergon")
-    except metadata.PackageNotFoundError:
-        return "unknown"

@@ -47,7 +47,11 @@ def filesystem_of(path: Path, mounts: Path = _MOUNTS) -> str:
         fields = left.split(" ")
         if len(fields) < 5 or not right:
             continue
-        mount = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
+        mount = fields[4]
+        if (
+            "\\" in mount
+        ):  # a blank in a path; loading `re` for every log would cost more than all the rest here
+            mount = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), mount)
         inside = mount in ("/", real) or real.startswith(mount + "/")
         # The last line wins among equals: a later mount hides an earlier one.
         if inside and len(mount) >= len(best):
