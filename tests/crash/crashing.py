@@ -138,6 +138,8 @@ class Crasher:
             names = Counter(line.split()[1] for line in Path(f"{trace}-{number}").read_text().splitlines())
             kinds = Counter(record.kind for record in life.records)
             counts.append({**names, "begin": kinds["BEGIN"], "end": kinds["END"]})
+            Path(f"{trace}-{number}").unlink()
+        shutil.rmtree(outcome.folder)
         return counts
 
 
