@@ -19,9 +19,9 @@ def zygote() -> Iterator[Zygote]:
 
 
 @pytest.fixture
-def crasher(zygote: Zygote, tmp_path: Path) -> Iterator[Crasher]:
-    """Runs cases; the files of those that went wrong stay."""
-    folder = scratch(tmp_path)
+def crasher(zygote: Zygote, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Crasher]:
+    """Runs cases; the files of a test that went wrong stay."""
+    folder, failed = scratch(tmp_path), request.session.testsfailed
     yield Crasher(zygote, folder)
-    if folder != tmp_path and not any(folder.iterdir()):
+    if folder != tmp_path and request.session.testsfailed == failed:
         shutil.rmtree(folder)
