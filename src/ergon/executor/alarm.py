@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -44,7 +45,7 @@ class Alarm:
     def due(self) -> float | None:
         """When the flow goes on by itself, or None."""
         timer = self._machine.loop.next_timer()
-        due = timer.when() if timer is not None else None
+        due = timer.when() if timer is not None and timer.when() < math.inf else None
         deadline = self._deadline_at
         if deadline is not None and self._inbox.cancel_reason is None and (due is None or deadline < due):
             return deadline

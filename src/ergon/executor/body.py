@@ -18,7 +18,14 @@ from ergon.core.codec import decoder_for, encode, recode
 from ergon.core.failure import describe, rebuild
 from ergon.core.history import Event, EventKind
 from ergon.core.retry import next_delay
-from ergon.errors import StepCancelled, StepInterrupted, StepMutatedArguments, StepTimeout, UsageError
+from ergon.errors import (
+    StepCancelled,
+    StepFailed,
+    StepInterrupted,
+    StepMutatedArguments,
+    StepTimeout,
+    UsageError,
+)
 from ergon.executor.families import child_outcome
 from ergon.executor.inbox import StepWait
 from ergon.executor.mutations import Watched, watch
@@ -50,6 +57,7 @@ class StepBody:
     _waited: dict[str, Event] | None = None
     _watched: Watched | None = None
     _counts: dict[str, int] | None = None
+    _kept: dict[str, Event] | None = None
     _children: dict[str, str] | None = None
 
     def __init__(self, run: FlowRun, op: Operation, earlier: list[Event] | None) -> None:
@@ -106,8 +114,10 @@ class StepBody:
         if isinstance(error, asyncio.CancelledError):
             name = self._request.step.name
             error = StepCancelled(f"step `{name}` raised CancelledError, though nobody cancelled it")
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            raise error  # the process is asked to end; the step stays open
         if not isinstance(error, Exception):
-            raise error
+            error = StepFailed(type(error).__qualname__, str(error))
         self._failed(error)
 
     def drop(self) -> None:
@@ -176,7 +186,7 @@ class StepBody:
             return await host.loop.run_in_executor(host.processes(), call_by_name, *call)
         context = copy_context()
         return await host.loop.run_in_executor(
-            host.threads(), lambda: context.run(step.function, *request.args, **request.kwargs)
+            host.threads(), context.run, _call_on_thread, step.function, request.args, request.kwargs
         )
 
     def _failed(self, error: Exception) -> None:
@@ -294,7 +304,7 @@ class StepBody:
     async def wait_signal(self, name: str) -> str:
         """The next value of a signal; recorded together with its consumption."""
         key = self._key("signal", name)
-        recorded = self._recorded(key)
+        recorded = self._recorded(key) or self._take_kept(f"signal:{name}")
         if recorded is None:
             arrived = self.run.host.loop.create_future()
             # A signal that came before is taken right here: only without one may the flow leave memory.
@@ -332,6 +342,19 @@ class StepBody:
             return child_outcome(request, event.payload or "null")
 
         return flow_id, wait
+
+    def keep(self, key: str, event: Event) -> None:
+        """An answer came when its wait was over: it belongs to the next wait of the same kind and name."""
+        if self._kept is None:
+            self._kept = {}
+        self._kept[key] = event
+
+    def _take_kept(self, kind_and_name: str) -> Event | None:
+        for key in self._kept or ():
+            if key.rpartition("#")[0] == kind_and_name:
+                assert self._kept is not None
+                return self._kept.pop(key)
+        return None
 
     def _key(self, kind: str, name: str) -> str:
         """Names the n-th wait of this kind and name, which stays the same when the body runs again."""
@@ -425,6 +448,13 @@ def kept_for_next_attempt(events: list[Event]) -> list[Event]:
     if not any(event.kind == EventKind.STEP_STARTED for event in events):
         return [event for event in events if event.kind == EventKind.STEP_WAITED]
     return [event for event in events if event.kind != EventKind.STEP_RETRIED]
+
+
+def _call_on_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return function(*args, **kwargs)
+    except StopIteration as error:  # no future can carry it; a coroutine turns it into the same
+        raise RuntimeError("a step raised StopIteration") from error
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -119,9 +119,7 @@ class Incarnation:
             await asyncio.sleep(self._lease_seconds / RENEWALS_PER_LEASE)
             asked_at = time.monotonic()
             try:
-                await self._log.renew(
-                    self.id, lease_seconds=self._lease_seconds, doing=self._doing() if self._doing else None
-                )
+                await self._log.renew(self.id, lease_seconds=self._lease_seconds, doing=self._told())
             except LeaseLost as error:
                 self._lose(str(error))
                 return
@@ -132,6 +130,14 @@ class Incarnation:
                 )
             else:
                 self._safe_until = asked_at + self._lease_seconds * SAFE_PART
+
+    def _told(self) -> dict[str, str] | None:
+        """What the flows do, for whoever asks. Renewing must not depend on it."""
+        try:
+            return self._doing() if self._doing is not None else None
+        except Exception:  # noqa: BLE001 - a description that fails costs a sentence, not the lease
+            logger.exception("worker %s could not say what its flows do", self._name)
+            return None
 
     def _lose(self, why: str) -> None:
         self.lost = True

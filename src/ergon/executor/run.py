@@ -24,6 +24,7 @@ from ergon.errors import DecodingError, ErgonError
 from ergon.executor.alarm import Alarm
 from ergon.executor.body import StepBody, kept_for_next_attempt
 from ergon.executor.children import Children
+from ergon.executor.families import new_child
 from ergon.executor.host import Host
 from ergon.executor.inbox import Inbox, StepWait, read_reason
 from ergon.executor.outbox import Fact, Outbox
@@ -118,6 +119,7 @@ class FlowRun:
                 self.inbox.cancel_reason = read_reason(event.payload)
             elif event.kind == EventKind.FLOW_RETRIED:
                 self._earlier = {op: kept_for_next_attempt(events) for op, events in self._earlier.items()}
+                self.inbox.cancel_reason = None  # it was the attempt before that was asked to stop
         self._history = []
         self._turning = True
         try:
@@ -136,24 +138,23 @@ class FlowRun:
 
     def suspend(self) -> bool:
         """Let the flow go because it can only wait. False when it no longer can."""
-        if self.idle_since is None or self.ended or not self.outbox.is_empty:
+        if not self._can_only_wait():
             return False
         self._let_go(TaskStatus.SUSPENDED)
         return True
 
     def drain(self) -> None:
         """The worker is shutting down: go at the next moment when no step runs, now if none does."""
-        if self.idle_since is not None:
-            self.suspend()
-        else:
+        if not self.suspend():
             self._advance()
 
     def give_back(self) -> None:
         """Let the flow go whatever it does; another worker goes on. Open steps are cancelled and run again there."""
         if not self.ended and self.outbox.settled is None:
+            status = TaskStatus.SUSPENDED if self._can_only_wait() else TaskStatus.PENDING
             for body in self.bodies.values():
                 body.drop()
-            self._let_go(TaskStatus.PENDING if self.idle_since is None else TaskStatus.SUSPENDED)
+            self._let_go(status)
 
     def abort(self, why: str) -> None:
         """The right to this flow is lost: forget it, write nothing."""
@@ -180,6 +181,7 @@ class FlowRun:
             self._park(machine.stopped)
         elif machine.finished:
             self._note_patches()
+            self._start_detached()
             self._finish()
         elif self.host.draining and not self._computing():
             self._note_patches()
@@ -201,8 +203,7 @@ class FlowRun:
                 self._begin(op)
         self._alarm.set()
         self.outbox.flush()
-        if self.idle_since is None:
-            self.may_be_idle()
+        self.may_be_idle()
 
     def _begin_steps(self) -> bool:
         """`_go_on` for the usual turn: the flow asked for steps, and nothing else happened. False: it is not one."""
@@ -227,6 +228,12 @@ class FlowRun:
     def _about_to_cancel(self) -> bool:
         """True while the flow does not know yet that it is to stop: nothing new is started for it then."""
         return self.inbox.cancel_reason is not None and not self.machine.cancel_asked
+
+    def _start_detached(self) -> None:
+        """Children asked for in the flow's last turn: those that outlive it land with its outcome."""
+        for op in self.machine.take_requested():
+            if op.kind == OperationKind.CHILD and op.request.detached:
+                self.outbox.children.append(new_child(self.record, op.request, op.id))
 
     def _note_patches(self) -> None:
         """The flow took new branches; this lands no later than anything that follows from it."""
@@ -268,6 +275,7 @@ class FlowRun:
             self.outbox.flush()  # let go meanwhile: what became durable is delivered by the next replay
             return
         self.turns += 1
+        self.idle_since = None
         self._turning = True
         try:
             if len(facts) == 1 and facts[0][1] is not NOT_DECODED:
@@ -351,6 +359,8 @@ class FlowRun:
             if not arrived.done():
                 body.answered(arrived)
                 arrived.set_result(event)
+            else:  # the body stopped waiting meanwhile: its next wait of this name gets it
+                body.keep(key, event)
 
         # Not flushed yet: the message's consumption follows and must land in the same commit.
         self.step_event(EventKind.STEP_WAITED, body, name=key, payload=payload, after=durable, flush=False)
@@ -362,17 +372,22 @@ class FlowRun:
         self.idle_since = None
 
     def may_be_idle(self) -> None:
-        """Notice that the flow can only wait: no body computes, nothing is on its way to the log."""
+        """Notice that the flow can only wait, or that it no longer does."""
+        if not self._can_only_wait():
+            self.idle_since = None
+        elif self.idle_since is None:
+            self.idle_since = self.host.loop.time()
+            if self._on_idle is not None:
+                self._on_idle(self)
+
+    def _can_only_wait(self) -> bool:
+        """True when no body computes, nothing is on its way to the log, and nothing is about to start."""
         for body in self.bodies.values():
             if not body.idle:
-                return
-        if self.idle_since is not None or self.ended or self._turning or self.outbox.settled is not None:
-            return
-        if self._children.busy or not self.outbox.is_empty:
-            return
-        self.idle_since = self.host.loop.time()
-        if self._on_idle is not None:
-            self._on_idle(self)
+                return False
+        if self.ended or self._turning or self.outbox.is_sealed or self._children.busy:
+            return False
+        return self.outbox.is_empty and not self.machine.requested
 
     def _computing(self) -> bool:
         for body in self.bodies.values():  # noqa: SIM110 - a generator would cost as much as the loop, each turn

@@ -13,7 +13,10 @@ import types
 from collections import deque
 from collections.abc import Coroutine, Generator
 from contextvars import Context, copy_context
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+LOOP_ENDS_SECONDS: Final = 1.0
+"""A loop that still runs this long after a body was cancelled was not ending."""
 
 
 class Body(Protocol):
@@ -61,35 +64,45 @@ class BodyRunner:
 
     async def _run(self) -> None:
         ready = self._ready
-        while ready:
-            body = ready.popleft()
-            context = copy_context()
-            try:
-                coroutine = context.run(body.begin)
-                awaited = context.run(coroutine.send, None)
-            except StopIteration as stop:
-                body.returned(stop.value)
-            except BaseException as error:  # noqa: BLE001 - step boundary: user code may raise anything
-                body.raised(error)
-            else:
-                await self._stay_with(body, _rest(coroutine, awaited, context))
-                return
-        self._scheduled = False
-
-    async def _stay_with(self, body: Body, rest: Coroutine[Any, Any, Any]) -> None:
-        """`body` waits for something: this task is its own from now on, and the queue gets another."""
-        self._scheduled = False
-        if self._ready:
-            self._schedule()
-        body.task = task = asyncio.current_task()
+        task = asyncio.current_task()
         assert task is not None
+        try:
+            while ready:
+                body = ready.popleft()
+                context = copy_context()
+                try:
+                    coroutine = context.run(body.begin)
+                    awaited = context.run(coroutine.send, None)
+                except StopIteration as stop:
+                    body.returned(stop.value)
+                except BaseException as error:  # noqa: BLE001 - step boundary: user code may raise anything
+                    body.raised(error)
+                else:
+                    rest = _rest(coroutine, awaited, context)
+                    break
+                if task.cancelling():  # the body cancelled its own task: that must not reach the next one
+                    return
+            else:
+                return
+        finally:
+            # Whatever ended this task, the rest of the queue gets another.
+            self._scheduled = False
+            if ready:
+                self._schedule()
+        await self._stay_with(task, body, rest)
+
+    async def _stay_with(self, task: asyncio.Task[Any], body: Body, rest: Coroutine[Any, Any, Any]) -> None:
+        """`body` waits for something: this task is its own from now on."""
+        body.task = task
         if body.dropped:
             task.cancel()
         try:
             result = await rest
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and task.cancelling() and not body.dropped:
-                raise  # the whole loop is ending: the step stays open and runs again
+                # Somebody else cancelled the task: the whole loop is ending, and the step stays open; or it is not.
+                self._loop.call_later(LOOP_ENDS_SECONDS, body.raised, error)
+                raise
             body.raised(error)
         else:
             body.returned(result)

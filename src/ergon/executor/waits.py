@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ergon.core.codec import encode
@@ -34,7 +35,8 @@ def describe_waits(machine: FlowMachine, bodies: list[dict[str, Any]]) -> str:
                 | ({"flow_id": str(op.request.flow_id)} if op.kind == OperationKind.CHILD else {})
             )
     waits += [
-        {"kind": "timer", "name": timer.name, "op": timer.op, "due": timer.when()}
+        {"kind": "timer", "name": timer.name, "op": timer.op}
+        | ({"due": timer.when()} if timer.when() < math.inf else {})
         for timer in machine.loop.armed()
     ]
     if len(waits) > WAITS_MAX:

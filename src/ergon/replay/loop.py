@@ -17,7 +17,7 @@ from heapq import heapify, heappop, heappush
 from typing import Any, Final, NoReturn, TypeVar
 from zlib import crc32
 
-from ergon.errors import NotAllowedInFlow
+from ergon.errors import NotAllowedInFlow, UsageError
 from ergon.replay.operations import waiting_place
 from ergon.replay.tasks import FlowFuture, FlowTask, Scope
 
@@ -253,6 +253,8 @@ class FlowLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
     ) -> FlowTimer:
         """Arm a durable timer. Writes nothing until it fires, and nothing at all when it is cancelled first."""
+        if when != when:  # noqa: PLR0124 - only NaN is not itself; in the heap it would hide every other timer
+            raise UsageError("a timer of NaN seconds: give a number")
         if when <= self.now:
             timer = FlowTimer("", when, callback, args, self, context)
             self._ready.append(timer.ready())
