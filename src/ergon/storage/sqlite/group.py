@@ -14,11 +14,12 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 from uuid import uuid4
 
 from ergon.core.commit import Commit, Hint
-from ergon.errors import ErgonError, StoreError
+from ergon.errors import ErgonError, LogBusy, LogDamaged, LogTooNew, StoreError
 from ergon.storage.clock import Clock
 from ergon.storage.failpoints import Failpoint
 from ergon.storage.sqlite import intake, journal
@@ -61,6 +62,8 @@ class GroupCommit:
         self._batch = 0
         self._marked = False
         self._changes_before = 0
+        self._needs_reopening = False
+        self._answer: tuple[Errors | None, Hint | None] | None = None
 
     def close(self) -> None:
         """Close the connection. What was written stays."""
@@ -80,7 +83,13 @@ class GroupCommit:
         return result
 
     def _apply(self, batch: Sequence[Entry]) -> tuple[Errors | None, Hint | None]:
+        try:
+            if self._needs_reopening:
+                self._reopen()
+        except (sqlite3.Error, ErgonError, OSError) as error:
+            return [self._not_reopened(error, "nothing was written") for _ in batch], None
         for attempt in range(1, _ATTEMPTS_MAX + 1):
+            self._answer = None
             try:
                 return self._attempt(batch)
             except sqlite3.Error as error:
@@ -90,11 +99,12 @@ class GroupCommit:
                 break
             try:
                 self._reopen()
-                if self._has_landed(batch):
-                    return None, Hint(elsewhere=True)
-            except sqlite3.Error as error:
-                failure = error
-                break
+                if self._answer is not None and self._has_landed(batch, self._answer[0]):
+                    errors, hint = self._answer
+                    return errors, replace(hint or Hint(), elsewhere=True)
+            except (sqlite3.Error, ErgonError, OSError) as error:
+                self._needs_reopening = True
+                return self._unknown(batch, error), None
             if attempt == _ATTEMPTS_MAX:
                 break
         return [translate(failure, self._where) for _ in batch], None
@@ -103,8 +113,9 @@ class GroupCommit:
         try:
             tx = self._begin()
             self._apply_together(tx, batch)
+            self._answer = None, tx.hint()
             self.connection.execute("COMMIT")
-            return None, tx.hint()
+            return self._answer
         except (ErgonError, _Uneven, *_DATA_ERRORS):
             self._roll_back()
         except sqlite3.Error as error:
@@ -114,8 +125,9 @@ class GroupCommit:
         tx = self._begin()
         errors = [self._apply_alone(tx, what) for what, _ in batch]
         self._mark()
+        self._answer = errors, tx.hint()  # COMMIT may report an error and land all the same
         self.connection.execute("COMMIT")
-        return errors, tx.hint()
+        return self._answer
 
     def _begin(self) -> Transaction:
         self._turnstile.begin(self.connection)
@@ -180,12 +192,14 @@ class GroupCommit:
             self.connection.execute(_MARK, (self._writer_id, self._batch, self._clock.wall()))
             self._marked = True
 
-    def _has_landed(self, batch: Sequence[Entry]) -> bool:
+    def _has_landed(self, batch: Sequence[Entry], errors: Errors | None) -> bool:
         row = self.connection.execute(
             "SELECT batch FROM landed WHERE writer = ?", (self._writer_id,)
         ).fetchone()
         if row is not None and row[0] == self._batch:
             return True
+        if errors is not None:
+            return False  # applied part by part: the first event may have been there before
         first = batch[0][0]
         return isinstance(first, Commit) and journal.landed(self.connection, first)
 
@@ -196,9 +210,32 @@ class GroupCommit:
                 self.connection.execute("ROLLBACK")
 
     def _reopen(self) -> None:
+        self._needs_reopening = True
         with contextlib.suppress(sqlite3.Error):
             self.connection.close()
         self.connection = self._connect()
+        self._needs_reopening = False
+
+    def _unknown(self, batch: Sequence[Entry], error: Exception) -> Errors:
+        """Answer a batch that may have landed while nobody can look.
+
+        Repeating a commit or a new flow changes nothing if it landed, so these are told to come again.
+        """
+        return [
+            self._not_reopened(error, "repeat this write, it is kept once")
+            if isinstance(what, Commit | Create)
+            else StoreError(f"{self._not_reopened(error, 'whether this was written is unknown')}")
+            for what, _ in batch
+        ]
+
+    def _not_reopened(self, error: Exception, outcome: str) -> StoreError:
+        if isinstance(error, LogDamaged | LogTooNew):
+            return error
+        said = translate(error, self._where) if isinstance(error, sqlite3.Error) else error
+        return LogBusy(
+            f"log {self._where}: could not be opened again after an I/O error, {outcome}; "
+            f"the next write tries again: {said}"
+        )
 
 
 def _is_misuse(error: sqlite3.Error) -> bool:

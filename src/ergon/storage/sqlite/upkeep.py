@@ -45,9 +45,9 @@ class Upkeep:
     def use(self, connection: sqlite3.Connection) -> None:
         """Go on with a reopened connection."""
         if connection is not self._connection:
-            self._connection = connection
             self._changes_seen = connection.total_changes
-            self._version = self._data_version()
+            self._version = int(connection.execute("PRAGMA data_version").fetchone()[0])
+            self._connection = connection
 
     def after_batch(self) -> bool:
         """Checkpoint when it is due; tell whether another process wrote since the last look."""

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from ergon.core.commit import Hint
+from ergon.errors import LogClosed
 from ergon.storage.sqlite.group import Errors, GroupCommit
 from ergon.storage.sqlite.upkeep import Upkeep
 from ergon.storage.sqlite.writes import Done, Entry, What
 
 BATCH_MAX: Final = 4096
 _STOP_WAIT_SECONDS: Final = 0.1
+_CLOSED_LOOK_SECONDS: Final = 1.0
 Call = Callable[[], None]
 
 
@@ -41,6 +44,8 @@ class Writer:
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._idle = False
         self._stopping = False
+        self._ended = False
+        self._name = name
         self._opened: asyncio.Future[GroupCommit] = loop.create_future()
         self._closed: asyncio.Future[None] = loop.create_future()
         self.thread = threading.Thread(target=self._run, name=f"ergon-writer-{name}", daemon=True)
@@ -52,6 +57,9 @@ class Writer:
 
     def submit(self, what: What, done: Done) -> None:
         """Put something into the next batch. `done` is called on the event loop."""
+        if self._ended:
+            self._loop.call_soon(done, self._refusal())
+            return
         self._pending.append((what, done))
         if self._idle:
             self._idle = False
@@ -59,6 +67,9 @@ class Writer:
 
     def call(self, function: Call) -> None:
         """Run a function on the thread between two batches."""
+        if self._ended:
+            function()  # finds the connection closed, and says so to whoever waits
+            return
         self._calls.append(function)
         self._wake.put(None)
 
@@ -85,9 +96,15 @@ class Writer:
         try:
             while self._wait(upkeep):
                 self._write(group, upkeep)
+        except BaseException as error:  # noqa: BLE001 - a defect of ours must not leave callers waiting
+            self._tell(self._loop.call_exception_handler, {"message": self._died(), "exception": error})
         finally:
-            upkeep.truncate(_STOP_WAIT_SECONDS)
-            group.close()
+            with contextlib.suppress(sqlite3.Error):
+                upkeep.truncate(_STOP_WAIT_SECONDS)
+            with contextlib.suppress(sqlite3.Error):
+                group.close()
+            self._ended = True
+            self._tell(self._refuse_rest)
             self._tell(_set_result, self._closed, None)
 
     def _wait(self, upkeep: Upkeep) -> bool:
@@ -100,7 +117,10 @@ class Writer:
                 break
             if self._stopping:
                 return False
-            changed, look_again_seconds = upkeep.when_idle()
+            try:
+                changed, look_again_seconds = upkeep.when_idle()
+            except sqlite3.Error:  # the connection waits to be reopened by the next write
+                changed, look_again_seconds = False, _CLOSED_LOOK_SECONDS
             if changed:
                 self._tell(self._on_hint, Hint(elsewhere=True))
             try:
@@ -118,8 +138,12 @@ class Writer:
         except BaseException as error:  # noqa: BLE001 - a defect of ours must answer to those who wait
             errors, hint = [error] * len(batch), None
         self._tell(self._deliver, batch, errors, hint)
-        upkeep.use(group.connection)
-        if upkeep.after_batch():
+        try:
+            upkeep.use(group.connection)
+            changed = upkeep.after_batch()
+        except sqlite3.Error:
+            changed = False  # whatever it is, the next write will meet it and answer to somebody
+        if changed:
             self._tell(self._on_hint, Hint(elsewhere=True))
         while self._calls:
             self._calls.pop(0)()
@@ -128,7 +152,21 @@ class Writer:
         with contextlib.suppress(RuntimeError):  # the loop was closed under us: nobody is left to hear it
             self._loop.call_soon_threadsafe(function, *arguments)
 
+    def _died(self) -> str:
+        return f"the thread that writes to log {self._name} ended; connect to the log anew"
+
     # -- on the event loop -----------------------------------------------------------------------------------
+
+    def _refusal(self) -> LogClosed:
+        return LogClosed(self._died())
+
+    def _refuse_rest(self) -> None:
+        """Answer what nobody will write any more. Runs after `_ended` is set, so nothing is added behind it."""
+        rest, self._pending = self._pending, []
+        if rest:
+            self._deliver(rest, [self._refusal() for _ in rest], None)
+        while self._calls:
+            self._calls.pop(0)()
 
     def _deliver(self, batch: Sequence[Entry], errors: Errors | None, hint: Hint | None) -> None:
         entries = iter(batch)
