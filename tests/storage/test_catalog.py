@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from ergon.core.commit import Commit, FlowFilter, Settled
+from ergon.core.commit import Commit, FlowFilter, Hint, Settled
 from ergon.core.status import TaskStatus
 from ergon.errors import LogClosed
 from tests.storage.kit import (
@@ -133,7 +134,7 @@ async def test_arrivals_brings_each_message_for_the_workers_flows_past_the_curso
 
 async def test_listeners_hear_what_changed(log):
     await register(log)
-    heard = []
+    heard: list[Hint] = []
     stop = log.subscribe(heard.append)
 
     await log.create(new_flow("f1"))
@@ -154,7 +155,7 @@ async def test_listeners_hear_what_changed(log):
 
 
 async def test_a_listener_that_raises_does_not_disturb_the_others(log, caplog):
-    heard = []
+    heard: list[Hint] = []
     log.subscribe(lambda hint: 1 / 0)
     log.subscribe(heard.append)
 
@@ -181,7 +182,7 @@ async def test_a_closed_log_answers_with_log_closed(log):
 async def test_closing_finishes_what_was_submitted(log):
     await register(log)
     lease = await claimed_flow(log)
-    answers = []
+    answers: list[Any] = []
     for n in range(1, 101):
         log.submit(Commit("f1", lease, (event(n),)), answers.append)
 

@@ -166,8 +166,9 @@ class StepBody:
         return await self._call_elsewhere(step)
 
     async def _call_in_time(self, step: Step[Any, Any], seconds: float) -> Any:
+        limit = asyncio.timeout(seconds)
         try:
-            async with asyncio.timeout(seconds) as limit:
+            async with limit:
                 if step.is_async:
                     return await step.function(*self._request.args, **self._request.kwargs)
                 return await self._call_elsewhere(step)
@@ -186,7 +187,7 @@ class StepBody:
             return await host.loop.run_in_executor(host.processes(), call_by_name, *call)
         context = copy_context()
         return await host.loop.run_in_executor(
-            host.threads(), context.run, _call_on_thread, step.function, request.args, request.kwargs
+            host.threads(), lambda: context.run(_call_on_thread, step.function, request.args, request.kwargs)
         )
 
     def _failed(self, error: Exception) -> None:

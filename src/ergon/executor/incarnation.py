@@ -135,7 +135,7 @@ class Incarnation:
         """What the flows do, for whoever asks. Renewing must not depend on it."""
         try:
             return self._doing() if self._doing is not None else None
-        except Exception:  # noqa: BLE001 - a description that fails costs a sentence, not the lease
+        except Exception:
             logger.exception("worker %s could not say what its flows do", self._name)
             return None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import types
 from collections import deque
-from collections.abc import Coroutine, Generator
+from collections.abc import Awaitable, Coroutine, Generator
 from contextvars import Context, copy_context
 from typing import Any, Final, Protocol
 
@@ -29,12 +29,15 @@ class Body(Protocol):
 
     def begin(self) -> Coroutine[Any, Any, Any]:
         """What to run."""
+        ...
 
     def returned(self, result: Any) -> None:
         """It returned."""
+        ...
 
     def raised(self, error: BaseException) -> None:
         """It raised; what this raises goes on to the host's loop."""
+        ...
 
 
 class BodyRunner:
@@ -91,7 +94,7 @@ class BodyRunner:
                 self._schedule()
         await self._stay_with(task, body, rest)
 
-    async def _stay_with(self, task: asyncio.Task[Any], body: Body, rest: Coroutine[Any, Any, Any]) -> None:
+    async def _stay_with(self, task: asyncio.Task[Any], body: Body, rest: Awaitable[Any]) -> None:
         """`body` waits for something: this task is its own from now on."""
         body.task = task
         if body.dropped:

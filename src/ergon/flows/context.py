@@ -24,26 +24,33 @@ class StepContext(Protocol):
     @property
     def flow_id(self) -> str:
         """The flow this step belongs to."""
+        ...
 
     @property
     def idempotency_key(self) -> str:
         """The same for every attempt of this step, different for every other step call."""
+        ...
 
     @property
     def attempt(self) -> int:
         """Which attempt this is, from 1."""
+        ...
 
     def now(self) -> float:
         """The log's clock."""
+        ...
 
     async def wait_timer(self, seconds: float, name: str) -> None:
         """A durable timer, recorded under the step."""
+        ...
 
     async def wait_signal(self, name: str) -> str:
         """The next value of a signal as JSON, recorded under the step."""
+        ...
 
     def start_child(self, request: Any) -> tuple[str, Callable[[], Coroutine[Any, Any, Any]]]:
         """Start a child flow, recorded under the step; its flow id, and how to wait for its outcome."""
+        ...
 
 
 step_context: Final[ContextVar[StepContext | None]] = ContextVar("ergon_step", default=None)

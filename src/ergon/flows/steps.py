@@ -98,12 +98,12 @@ class StepCall(Coroutine[Any, Any, Any]):
             return next(self.__await__())
         return self._iterator.send(value)
 
-    def throw(self, *error: Any) -> Any:
+    def throw(self, error: Any, value: Any = None, trace: Any = None) -> Any:
         """As of a coroutine."""
         if self._iterator is None:
             self._iterator = _ENDED
-            raise error[1] if len(error) > 1 and error[1] is not None else error[0]
-        return self._iterator.throw(*error)
+            raise value if value is not None else error
+        return self._iterator.throw(error if value is None else value)
 
     def close(self) -> None:
         """As of a coroutine."""

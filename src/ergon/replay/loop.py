@@ -311,7 +311,8 @@ class FlowLoop(asyncio.AbstractEventLoop):
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self.tasks.pop(hash(task), None)
 
-    get_debug = staticmethod(bool)  # always False, asked for each future: no frame for it
+    # Always False; asked for each future, so it gets no frame of its own.
+    get_debug = staticmethod(bool)  # pyright: ignore[reportAssignmentType]
 
     def set_debug(self, enabled: bool) -> None:  # noqa: FBT001
         """Ignored: asyncio's debug mode reads the wall clock."""

@@ -51,7 +51,7 @@ class FlowFuture(asyncio.Future[T]):
     Only few ever are, and how many futures asyncio makes for itself differs between versions of Python.
     """
 
-    _loop: FlowLoop
+    _loop: FlowLoop  # pyright: ignore[reportIncompatibleMethodOverride]
     _number = 0
 
     def __hash__(self) -> int:

@@ -16,9 +16,11 @@ class Clock(Protocol):
 
     def wall(self) -> float:
         """Seconds since 1970-01-01 UTC."""
+        ...
 
     def boot(self) -> float:
         """Seconds since this machine started, the same in each of its processes."""
+        ...
 
 
 class SystemClock:

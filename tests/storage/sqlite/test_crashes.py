@@ -7,6 +7,8 @@ import random
 import signal
 import sqlite3
 import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -27,9 +29,7 @@ async def test_nothing_acknowledged_is_lost_when_writers_are_killed_again_and_ag
     while time.monotonic() < end:
         name = dice.choice(sorted(children))
         before = acked[name].stat().st_size if acked[name].exists() else 0
-        await until(
-            lambda name=name, before=before: acked[name].exists() and acked[name].stat().st_size > before
-        )
+        await until(partial(_has_grown, acked[name], before))
         time.sleep(dice.random() * 0.05)
         finish(children[name])
         children[name] = start("append", file, name, acked[name])
@@ -122,7 +122,9 @@ async def test_a_failpoint_kills_right_before_or_right_after_the_chosen_write(fi
     assert out.split() == ["1", "2", "3"]
     async with SqliteExecutionLog(file) as log:
         assert len(await log.history("f1")) == landed
-        assert (await log.find("f1")).status is TaskStatus.RUNNING
+        record = await log.find("f1")
+        assert record is not None
+        assert record.status is TaskStatus.RUNNING
 
 
 async def test_a_failpoint_trace_tells_how_many_writes_there_are(file, tmp_path):
@@ -186,3 +188,7 @@ class FlakyConnection:
 
     def __getattr__(self, name):
         return getattr(self._real, name)
+
+
+def _has_grown(path: Path, before: int) -> bool:
+    return path.exists() and path.stat().st_size > before

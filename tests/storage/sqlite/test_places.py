@@ -153,7 +153,7 @@ async def test_less_durability_than_required_is_refused(file):
     assert "D3 is required" in await refused(file, synchronous="NORMAL", require="D3")
     assert "D4 is required" in await refused(file, require="D4")
     with pytest.raises(LogRefused, match="unknown"):
-        SqliteExecutionLog(file, synchronous="SOMETIMES")
+        SqliteExecutionLog(file, synchronous="SOMETIMES")  # type: ignore[arg-type]
     async with SqliteExecutionLog(file, require="D3"):
         pass
 

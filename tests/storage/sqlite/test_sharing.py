@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ergon.core.commit import Commit
+from ergon.core.commit import Commit, Hint
 from ergon.errors import LogBusy
 from ergon.storage.sqlite import SqliteExecutionLog
 from tests.storage.kit import claim, claimed_flow, commit, event, new_flow, register, until
@@ -90,7 +90,7 @@ def _data_version(connection):
 
 async def test_two_logs_in_one_process_see_each_other(file):
     async with SqliteExecutionLog(file) as one, SqliteExecutionLog(file) as two:
-        heard = []
+        heard: list[Hint] = []
         two.subscribe(heard.append)
 
         await one.create(new_flow("f1"))

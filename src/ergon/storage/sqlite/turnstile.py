@@ -24,7 +24,7 @@ from ergon.storage.sqlite.errors import is_busy
 try:
     import fcntl
 except ImportError:  # pragma: no cover - Windows: poll without a queue
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # then `_file` stays None
 
 _POLL_SECONDS: Final = 0.0002
 _STUCK_SECONDS: Final = 0.25
@@ -88,7 +88,7 @@ class Turnstile:
                 self._leave()
 
     def _enter(self, give_up_at: float) -> bool:
-        if self._file is None:
+        if self._file is None or fcntl is None:
             return False
         until = min(time.monotonic() + _STUCK_SECONDS, give_up_at)
         while True:
@@ -102,5 +102,5 @@ class Turnstile:
     def _leave(self) -> None:
         if self._flag is not None:
             self._flag[0] = 0
-        if self._file is not None:
+        if self._file is not None and fcntl is not None:
             fcntl.flock(self._file, fcntl.LOCK_UN)
