@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from ergon import Scheduler
 from ergon.core.commit import Commit, Lease
 from ergon.core.status import TaskStatus
 from ergon.errors import FlowNotFound, IllegalMove, LeaseLost
@@ -220,6 +221,70 @@ async def test_a_failed_flow_can_be_retried_and_a_completed_one_cannot(log):
         await log.move("failed", TaskStatus.COMPLETED)
     with pytest.raises(FlowNotFound):
         await log.move("nobody", TaskStatus.PAUSED)
+
+
+@pytest.mark.parametrize("status", [TaskStatus.RUNNING, TaskStatus.SUSPENDED, TaskStatus.PENDING])
+async def test_nobody_can_resume_or_retry_a_flow_that_is_not_held_back_and_its_owner_keeps_it(log, status):
+    await register(log)
+    lease = await claimed_flow(log)
+    if status is not TaskStatus.RUNNING:
+        await settle(log, "f1", lease, status, wake_at=log.now() + 99)
+
+    with pytest.raises(IllegalMove, match=status.value):
+        await log.move("f1", TaskStatus.PENDING)
+
+    assert await status_of(log, "f1") is status
+    if status is TaskStatus.RUNNING:
+        await commit(log, Commit("f1", lease, (event(1),)))
+
+
+async def test_resume_is_for_paused_flows_and_retry_for_failed_ones(log):
+    await register(log)
+    await log.create(new_flow("paused"))
+    await log.move("paused", TaskStatus.PAUSED)
+    running = await claimed_flow(log, "running")
+    await settle(log, "failed", await claimed_flow(log, "failed"), TaskStatus.FAILED, output='"boom"')
+    scheduler = Scheduler(log)
+
+    with pytest.raises(IllegalMove, match=r"is failed; only a paused or parked .* `retry`"):
+        await scheduler.handle("failed").resume()
+    with pytest.raises(IllegalMove, match=r"is paused; only a failed .* `resume`"):
+        await scheduler.handle("paused").retry()
+    for act in (scheduler.handle("running").resume, scheduler.handle("running").retry):
+        with pytest.raises(IllegalMove, match="is running"):
+            await act()
+    await commit(log, Commit("running", running, (event(1),)))
+
+    await scheduler.handle("failed").retry()
+    await scheduler.handle("paused").resume()
+    assert [await status_of(log, id) for id in ("failed", "paused")] == [TaskStatus.PENDING] * 2
+
+
+async def test_a_flow_paused_before_its_start_time_still_starts_at_that_time(log, clock):
+    await register(log)
+    await log.create(new_flow("f1", delay_seconds=3600.0))
+    starts_at = (await log.find("f1")).wake_at
+    await log.move("f1", TaskStatus.PAUSED)
+    clock.advance(60)
+
+    resumed = await log.move("f1", TaskStatus.PENDING)
+
+    assert (resumed.status, resumed.wake_at) == (TaskStatus.PENDING, starts_at)
+    assert await claim(log) == []
+    clock.advance(3600)
+    assert len(await claim(log)) == 1
+
+
+async def test_a_flow_whose_start_time_passed_while_it_was_paused_starts_when_resumed(log, clock):
+    await register(log)
+    await log.create(new_flow("f1", delay_seconds=60.0))
+    await log.move("f1", TaskStatus.PAUSED)
+    clock.advance(61)
+    assert await claim(log) == []
+
+    await log.move("f1", TaskStatus.PENDING)
+
+    assert len(await claim(log)) == 1
 
 
 async def test_deleting_removes_an_ended_flow_with_all_that_belongs_to_it(log):

@@ -47,7 +47,22 @@ LEGAL: Final[dict[TaskStatus, frozenset[TaskStatus]]] = {
     _S.CANCELLED: frozenset(),
 }
 
+HELD: Final = frozenset({_S.PAUSED, _S.PARKED})
+"""Waiting for a person to `resume` them."""
+
+OPERATORS: Final[dict[TaskStatus, frozenset[TaskStatus]]] = {
+    _S.PENDING: HELD | {_S.FAILED},  # never from RUNNING: that would take the flow from a worker in mid-step
+    _S.PAUSED: frozenset({_S.PENDING, _S.RUNNING, _S.SUSPENDED}),
+    _S.CANCELLED: frozenset(set(_S) - TERMINAL),
+}
+"""What a person may ask for, and of which flows: narrower than `LEGAL`, which also holds what workers do."""
+
 
 def is_legal(current: TaskStatus, target: TaskStatus) -> bool:
     """Tell whether a flow may go from `current` to `target`."""
     return target in LEGAL[current]
+
+
+def may_move(current: TaskStatus, target: TaskStatus) -> bool:
+    """Tell whether a person may make a flow `target` that is `current`."""
+    return current in OPERATORS.get(target, ())

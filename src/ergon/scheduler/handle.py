@@ -9,8 +9,8 @@ from ergon.core.codec import Decoder, encode
 from ergon.core.commit import FlowRecord, Message, MessageKind
 from ergon.core.failure import rebuild
 from ergon.core.names import check_name
-from ergon.core.status import TaskStatus
-from ergon.errors import FlowCancelled, FlowError, FlowNotFound, FlowParked, NotInFlow
+from ergon.core.status import HELD, TaskStatus
+from ergon.errors import FlowCancelled, FlowError, FlowNotFound, FlowParked, IllegalMove, NotInFlow
 from ergon.flows.context import current_machine
 from ergon.scheduler.watching import watcher_of
 from ergon.scheduler.why import why
@@ -102,8 +102,18 @@ class FlowHandle(Generic[R]):
 
     async def resume(self) -> None:
         """Let a paused or parked flow go on. Raises `FlowNotFound`, `IllegalMove`."""
+        status = await self.status()
+        if status not in HELD:
+            advice = "; `retry` tries it again" if status is TaskStatus.FAILED else ""
+            raise IllegalMove(
+                f"flow {self.id!r} is {status}; only a paused or parked flow can be resumed{advice}"
+            )
         await self._log.move(self.id, TaskStatus.PENDING)
 
     async def retry(self) -> None:
         """Try a failed flow again; what it completed is kept. Raises `FlowNotFound`, `IllegalMove`."""
+        status = await self.status()
+        if status is not TaskStatus.FAILED:
+            advice = "; `resume` lets it go on" if status in HELD else ""
+            raise IllegalMove(f"flow {self.id!r} is {status}; only a failed flow can be tried again{advice}")
         await self._log.move(self.id, TaskStatus.PENDING)

@@ -104,10 +104,12 @@ class ExecutionLog(ABC):
     ) -> FlowRecord:
         """An operator's act on a flow: PAUSED, PENDING (resume, retry) or CANCELLED (kill).
 
-        Takes the flow from its owner at once: the owner's next commit gets `LeaseLost`. Resuming sets
-        `claims_stalled` back to 0; retrying a failed flow adds a FLOW_RETRIED event whose payload is the failure,
-        so that its next attempt reuses what it completed. Killing cancels the children that close with their
-        parent, and tells the parent. Returns the flow as it is afterwards. Raises `FlowNotFound`, `IllegalMove`.
+        PENDING is only for flows that are paused, parked or failed. Pausing and killing take the flow from its
+        owner at once: the owner's next commit gets `LeaseLost`. A flow paused before it started keeps its start
+        time. Resuming sets `claims_stalled` back to 0; retrying a failed flow adds a FLOW_RETRIED event whose
+        payload is the failure, so that its next attempt reuses what it completed. Killing cancels the children
+        that close with their parent, and tells the parent. Returns the flow as it is afterwards.
+        Raises `FlowNotFound`, `IllegalMove`.
         """
 
     @abstractmethod

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from ergon.core.commit import FlowRecord, Message, NewFlow
 from ergon.core.history import EventKind
-from ergon.core.status import TERMINAL, TaskStatus, is_legal
+from ergon.core.status import TERMINAL, TaskStatus, may_move
 from ergon.errors import FlowNotFound, IllegalMove, LeaseLost
 from ergon.storage.sqlite import ended, inbox, rows
 from ergon.storage.sqlite.statements import Bulk, statements
@@ -14,7 +14,7 @@ from ergon.storage.sqlite.transaction import Transaction
 
 _SQL: Final = statements("intake.sql")
 _INSERT: Final = Bulk(_SQL["insert"], 19)
-_MOVES: Final = frozenset({TaskStatus.PAUSED, TaskStatus.PENDING, TaskStatus.CANCELLED})
+_REPEATABLE: Final = frozenset({TaskStatus.PAUSED, TaskStatus.CANCELLED})
 
 
 def insert(tx: Transaction, flows: list[NewFlow]) -> int:
@@ -73,26 +73,28 @@ def send_alone(tx: Transaction, message: Message) -> None:
 
 
 def move(tx: Transaction, flow_id: str, target: TaskStatus, reason: str, output: str | None) -> FlowRecord:
-    """Do an operator's act. Asking for what already is changes nothing."""
+    """Do an operator's act. Pausing or killing what already is paused or killed changes nothing."""
     flow = find(tx, flow_id)
     if flow is None:
         raise FlowNotFound(flow_id)
-    if flow.status is target and target in _MOVES:
+    if flow.status is target and target in _REPEATABLE:
         return flow
-    if target not in _MOVES or not is_legal(flow.status, target):
+    if not may_move(flow.status, target):
         raise IllegalMove(f"flow {flow_id!r} is {flow.status}; it cannot be made {target}")
     if flow.status is TaskStatus.FAILED:
         tx.run(_SQL["note_retry"], flow=flow_id, kind=EventKind.FLOW_RETRIED, now=tx.now)
     tx.run(_SQL["move"], flow=flow_id, status=target.value, reason=reason, output=output, now=tx.now)
-    if target is TaskStatus.PENDING:
-        tx.ready = True
-    else:
+    if target is not TaskStatus.PENDING:
         tx.settled.add(flow_id)
     if target is TaskStatus.CANCELLED:
         tx.ended.append(flow_id)
         ended.tell_relatives(tx)
     moved = find(tx, flow_id)
     assert moved is not None
+    if moved.wake_at is not None:
+        tx.wakes(moved.wake_at)
+    elif target is TaskStatus.PENDING:
+        tx.ready = True
     return moved
 
 

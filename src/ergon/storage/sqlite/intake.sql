@@ -15,10 +15,15 @@ ON CONFLICT (id) DO NOTHING;
 SELECT '[' || row || ']' FROM flow_rows WHERE id = :flow;
 
 -- name: move
+-- A flow paused before it ever started keeps its start time in ready_at, and gets it back when resumed.
 UPDATE flows
-SET status = :status, owner = NULL, reason = :reason, output = :output, wake_at = NULL,
+SET status = :status, owner = NULL, reason = :reason, output = :output,
+    wake_at = CASE WHEN :status = 'pending' AND status = 'paused' AND started_at IS NULL AND ready_at > :now
+                   THEN ready_at END,
     ended_at = CASE WHEN :status = 'cancelled' THEN :now END,
-    ready_at = CASE WHEN :status = 'pending' THEN :now END,
+    ready_at = CASE WHEN :status = 'paused' AND started_at IS NULL THEN coalesce(wake_at, ready_at)
+                    WHEN :status = 'pending' AND status = 'paused' AND started_at IS NULL AND ready_at > :now THEN NULL
+                    WHEN :status = 'pending' THEN :now END,
     claims_stalled = CASE WHEN :status = 'pending' THEN 0 ELSE claims_stalled END,
     claimed_seq = NULL,
     deadline_at = CASE WHEN status = 'failed' THEN NULL ELSE deadline_at END  -- a retry gets its whole time again
