@@ -29,7 +29,7 @@ from ergon import (
     step,
     wait_signal,
 )
-from tests.stories.helpers import start, until, until_status, worker
+from tests.stories.helpers import soon, start, until, until_status, worker
 
 ran: list[str] = []
 
@@ -326,3 +326,50 @@ def test_one_log_object_serves_two_runs_of_asyncio(path: Path) -> None:
 async def close(log: SqliteExecutionLog) -> None:
     await log.connect()
     await log.close()
+
+
+async def test_a_flow_that_runs_here_can_be_cancelled(either_log: ExecutionLog) -> None:
+    began = asyncio.Event()
+
+    @step
+    async def endless() -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    @flow
+    async def job() -> None:
+        await endless()
+
+    running = asyncio.create_task(Executor(job.bind(), either_log, "f").run())
+    await began.wait()
+    await Scheduler(either_log).handle("f").cancel("enough")
+
+    with pytest.raises(FlowCancelled, match="enough"):
+        await soon(running)
+
+
+async def test_a_signal_reaches_a_flow_while_it_runs_here(path: Path) -> None:
+    """From another log on the file, as from another process."""
+    began, seen = asyncio.Event(), asyncio.Event()
+
+    @step
+    async def slow() -> None:
+        began.set()
+        await soon(seen.wait())
+
+    async def listen() -> str:
+        answer = await wait_signal("answer", str)
+        seen.set()
+        return answer
+
+    @flow
+    async def job() -> str:
+        answer, _ = await asyncio.gather(listen(), slow())
+        return answer
+
+    async with SqliteExecutionLog(path) as log, SqliteExecutionLog(path) as elsewhere:
+        running = asyncio.create_task(Executor(job.bind(), log, "f").run())
+        await began.wait()
+        await Scheduler(elsewhere).handle("f").signal("answer", "yes")
+
+        assert await soon(running) == Completed("yes")

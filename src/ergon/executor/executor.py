@@ -8,12 +8,14 @@ again, or let a worker go on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Final, Generic, TypeVar, overload
 
 from ergon.core.codec import encode
-from ergon.core.commit import ClaimedFlow, ClaimRequest, FlowRecord, Lease, NewFlow, Settled
+from ergon.core.commit import ClaimedFlow, ClaimRequest, FlowRecord, Hint, Lease, NewFlow, Settled
 from ergon.core.failure import rebuild
 from ergon.core.names import check_name
 from ergon.core.status import TaskStatus
@@ -23,7 +25,9 @@ from ergon.errors import (
     FlowParked,
     IllegalMove,
     LeaseLost,
+    LogClosed,
     NotInFlow,
+    StoreError,
     UsageError,
 )
 from ergon.executor.host import Host
@@ -36,11 +40,15 @@ from ergon.flows.flow import BoundFlow, FlowCall
 from ergon.flows.types import MARK, flow_call_of, flows_of
 from ergon.storage.log import ExecutionLog
 
+logger = logging.getLogger("ergon.executor")
+
 T = TypeVar("T")
 R = TypeVar("R")
 
 LEASE_SECONDS: Final = 10.0
 BODY_GRACE_SECONDS: Final = 0.02
+POLL_SECONDS: Final = 1.0
+"""How often to look for messages when no hint comes."""
 
 
 class Executor(Generic[T]):
@@ -140,6 +148,7 @@ class Executor(Generic[T]):
 
         run = FlowRun(claimed, call.flow, host, on_end=on_end, on_idle=_leave)
         incarnation.attach(run)
+        listening = asyncio.create_task(self._listen(run, incarnation), name="ergon-inbox")
         try:
             run.start()
             settled = await ended
@@ -148,12 +157,40 @@ class Executor(Generic[T]):
             await asyncio.wait({ended}, timeout=LEASE_SECONDS)
             raise
         finally:
+            listening.cancel()
             host.close()
         if settled is None:
             raise LeaseLost(
                 f"flow {self.flow_id!r} was taken over while it ran here; this run wrote nothing more"
             )
         return self._outcome(settled.status, settled.output, settled.reason, call)
+
+    async def _listen(self, run: FlowRun, incarnation: Incarnation) -> None:
+        """Hand the flow the signals, cancellations and outcomes of children that come while it runs here."""
+        something = asyncio.Event()
+
+        def on_hint(hint: Hint) -> None:
+            if hint.elsewhere or self.flow_id in hint.inbox:
+                something.set()
+
+        unsubscribe = self._log.subscribe(on_hint)
+        cursor = 0
+        try:
+            while True:
+                something.clear()
+                try:
+                    cursor, messages = await self._log.arrivals(incarnation.id, cursor)
+                except LogClosed:
+                    return
+                except StoreError as error:
+                    logger.warning("flow %s: could not fetch messages (%s)", self.flow_id, error)
+                else:
+                    run.receive([message for message in messages if message.flow_id == self.flow_id])
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await something.wait()
+        finally:
+            unsubscribe()
 
     def _recorded(self, record: FlowRecord, call: FlowCall[R]) -> Outcome[R]:
         return self._outcome(record.status, record.output, record.reason, call)
