@@ -13,7 +13,9 @@ from typing import Final
 
 from ergon.core.commit import ClaimedFlow, ClaimRequest, Lease, Received
 from ergon.core.status import TaskStatus
+from ergon.errors import LogDamaged
 from ergon.storage.sqlite import leases, rows
+from ergon.storage.sqlite.errors import is_unreadable
 from ergon.storage.sqlite.statements import statements
 from ergon.storage.sqlite.transaction import Transaction, as_json
 
@@ -32,11 +34,37 @@ def take(tx: Transaction, request: ClaimRequest) -> list[str]:
     return [str(flow_id) for flow_id in json.loads(owned)]
 
 
-def load(connection: sqlite3.Connection, worker: str, flow_ids: list[str]) -> list[ClaimedFlow]:
-    """Read flows just taken, with their histories and unread messages.
+def load(
+    connection: sqlite3.Connection, worker: str, flow_ids: list[str]
+) -> tuple[list[ClaimedFlow], list[str]]:
+    """Read flows just taken, with their histories and unread messages; and tell which cannot be read.
 
-    One that an operator took away meanwhile is left out.
+    One that an operator took away meanwhile is left out. One damaged row keeps only its own flow from running.
     """
+    try:
+        return _load(connection, worker, flow_ids), []
+    except (sqlite3.Error, LogDamaged, UnicodeError) as error:
+        if not is_unreadable(error):
+            raise
+    flows: list[ClaimedFlow] = []
+    unreadable: list[str] = []
+    for flow_id in flow_ids:
+        try:
+            flows += _load(connection, worker, [flow_id])
+        except (sqlite3.Error, LogDamaged, UnicodeError) as error:
+            if not is_unreadable(error):
+                raise
+            unreadable.append(flow_id)
+    return flows, unreadable
+
+
+def park_unreadable(tx: Transaction, worker: str, flow_ids: list[str]) -> None:
+    """Park flows just taken that cannot be read, so that nobody claims them again and again."""
+    tx.run(_SQL["park_unreadable"], worker=worker, flows=as_json(flow_ids))
+    tx.settled.update(flow_ids)
+
+
+def _load(connection: sqlite3.Connection, worker: str, flow_ids: list[str]) -> list[ClaimedFlow]:
     flows = {"flows": as_json(flow_ids)}
     records = rows.flow_records(_text(connection, "load_flows", flows))
     events = rows.events_by_flow(_text(connection, "load_events", flows))

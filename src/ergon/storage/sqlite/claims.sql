@@ -80,6 +80,12 @@ SELECT json_group_array(f.id) FILTER (WHERE f.status = 'running'),
        json_group_array(f.id) FILTER (WHERE f.status = 'parked')
 FROM json_each(:nums) AS j CROSS JOIN flows AS f ON f.num = j.value;
 
+-- name: park_unreadable
+UPDATE flows
+SET status = 'parked', owner = NULL, claims_stalled = 0, claimed_seq = NULL,
+    reason = 'a row of this flow, of its history or of its messages cannot be read; mend the row, then resume it'
+WHERE owner = :worker AND id IN (SELECT value FROM json_each(:flows));
+
 -- name: load_flows
 SELECT '[' || group_concat(row) || ']'
 FROM (SELECT r.row FROM json_each(:flows) AS j CROSS JOIN flow_rows AS r ON r.id = j.value ORDER BY j.key);

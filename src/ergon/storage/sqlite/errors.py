@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from typing import Final
 
@@ -17,6 +18,7 @@ from ergon.errors import (
 
 _BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_INTERRUPT}
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+_UNREADABLE: Final = {sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CORRUPT}
 _PLACE: Final = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_READONLY,
@@ -30,6 +32,8 @@ _NO_ROOM: Final = {
     sqlite3.SQLITE_IOERR_TRUNCATE,
     sqlite3.SQLITE_IOERR_SHMSIZE,
 }
+_QUOTED: Final = re.compile(r" with text '.*", re.DOTALL)
+"""How Python's sqlite3 quotes a text it cannot decode: a row's content, which must not reach a message."""
 
 
 def primary_code(error: sqlite3.Error) -> int:
@@ -47,6 +51,17 @@ def is_constraint(error: sqlite3.Error) -> bool:
     return primary_code(error) in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH)
 
 
+def is_unreadable(error: Exception) -> bool:
+    """Tell whether what a row holds, not the file or the moment, is why it could not be read."""
+    if not isinstance(error, sqlite3.Error):
+        return isinstance(error, LogDamaged | UnicodeError)
+    if isinstance(error, sqlite3.OperationalError) and not hasattr(error, "sqlite_errorcode"):
+        return True  # Python's own: a text that is not UTF-8
+    if primary_code(error) == sqlite3.SQLITE_ERROR:
+        return "JSON" in str(error)  # a value JSON cannot hold; any other error of this code is a statement's
+    return primary_code(error) in _UNREADABLE
+
+
 def leaves_outcome_unknown(error: sqlite3.Error) -> bool:
     """Tell whether the transaction may have reached the disk although it failed.
 
@@ -59,7 +74,8 @@ def leaves_outcome_unknown(error: sqlite3.Error) -> bool:
 def translate(error: sqlite3.Error, where: str) -> StoreError | EncodingError:
     """Return what to raise instead of `error`, about the log at `where`."""
     code = int(getattr(error, "sqlite_errorcode", 0))
-    primary, said = code & 0xFF, f"{error} ({getattr(error, 'sqlite_errorname', 'no code')})"
+    words = _QUOTED.sub("", str(error))
+    primary, said = code & 0xFF, f"{words} ({getattr(error, 'sqlite_errorname', 'no code')})"
     if primary in _BUSY:
         return LogBusy(f"log {where}: another process kept it locked, nothing was written: {said}")
     if primary == sqlite3.SQLITE_FULL or code in _NO_ROOM:
@@ -73,5 +89,5 @@ def translate(error: sqlite3.Error, where: str) -> StoreError | EncodingError:
     if primary == sqlite3.SQLITE_TOOBIG:
         return EncodingError(f"a value is larger than this SQLite can keep: {said}")
     if isinstance(error, sqlite3.ProgrammingError) and not code:
-        return LogClosed(f"log {where}: {error}")
+        return LogClosed(f"log {where}: {words}")
     return StoreError(f"log {where}: {said}")

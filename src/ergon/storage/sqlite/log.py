@@ -160,7 +160,12 @@ class SqliteExecutionLog(ExecutionLog):
             flow_ids = await asyncio.shield(write.future)
             if not flow_ids:
                 return []
-            return await self._session.read(lambda reading: claims.load(reading, request.worker, flow_ids))
+            flows, unreadable = await self._session.read(
+                lambda reading: claims.load(reading, request.worker, flow_ids)
+            )
+            if unreadable:
+                await self._write("park", lambda tx: claims.park_unreadable(tx, request.worker, unreadable))
+            return flows
         except BaseException:
             # Cancelled, or the reading failed: whoever asked will never know what it owns. Give it back.
             write.future.add_done_callback(functools.partial(self._give_back, request.worker))
