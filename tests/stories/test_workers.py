@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from ergon import (
     ExecutionLog,
     FlowFilter,
     FlowParked,
+    ScheduleOptions,
     Scheduler,
     SqliteExecutionLog,
     TaskStatus,
@@ -24,6 +26,7 @@ from ergon import (
     step,
     wait_signal,
 )
+from ergon.core.commit import ClaimedFlow, ClaimRequest
 from tests.stories.conftest import SettableClock
 from tests.stories.helpers import QUICK, lines, process_with_worker, start, until, until_status, worker
 from tests.stories.programs import FLOWS, deadly, delivery
@@ -175,6 +178,67 @@ async def test_two_workers_share_flows_and_run_each_once(log: ExecutionLog) -> N
             await handle.result(20)
 
     assert sorted(ran) == sorted(str(number) for number in range(100))
+
+
+async def looks_made(log: ExecutionLog, monkeypatch: pytest.MonkeyPatch, seconds: float) -> int:
+    """How often workers ask the log for flows in this time."""
+    looks = 0
+    claim = log.claim
+
+    async def counted(request: ClaimRequest) -> list[ClaimedFlow]:
+        nonlocal looks
+        looks += 1
+        return await claim(request)
+
+    next_wake = log.next_wake
+
+    async def counted_wake(names: Sequence[str]) -> float | None:
+        nonlocal looks
+        looks += 1
+        return await next_wake(names)
+
+    monkeypatch.setattr(log, "claim", counted)
+    monkeypatch.setattr(log, "next_wake", counted_wake)
+    await asyncio.sleep(seconds)
+    return looks
+
+
+async def test_a_full_worker_rests_although_a_flow_is_due(
+    log: ExecutionLog, clock: SettableClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = asyncio.Event()
+
+    @step
+    async def slow() -> None:
+        ran.append("slow")
+        await release.wait()
+
+    @flow
+    async def slow_job() -> None:
+        await slow()
+
+    async with worker(log, slow_job, capacity=1):
+        handles = [await start(log, slow_job.bind(), "running")]
+        await until(lambda: ran)
+        handles.append(await start(log, slow_job.bind(), "due", delay=60.0))
+        clock.pass_time(120)
+        looks = await looks_made(log, monkeypatch, 0.5)
+        release.set()
+        for handle in handles:
+            await handle.result(10)
+
+    assert looks < 30
+
+
+async def test_a_worker_rests_although_a_flow_on_another_queue_is_due(
+    log: ExecutionLog, clock: SettableClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with worker(log, job):
+        await start(log, job.bind("a"), delay=60.0, options=ScheduleOptions(queue="elsewhere"))
+        clock.pass_time(120)
+        looks = await looks_made(log, monkeypatch, 0.5)
+
+    assert looks < 60
 
 
 # -- crashes -------------------------------------------------------------------------------------------------

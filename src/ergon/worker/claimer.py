@@ -12,6 +12,9 @@ from ergon.worker.residents import Residents
 CLAIM_BATCH_MAX: Final = 256
 """Flows taken by one claim: enough to fill a group commit, few enough that other workers get their share."""
 
+OVERDUE_SECONDS: Final = 0.05
+"""How often to look while a flow is due that this worker may not take; one that it may take can stand behind it."""
+
 
 class Claimer:
     """Claims for one incarnation."""
@@ -37,7 +40,11 @@ class Claimer:
 
     def on_hint(self, hint: Hint) -> None:
         """Look sooner."""
-        earlier = hint.wake_at is not None and (self._wake_at is None or hint.wake_at < self._wake_at)
+        earlier = (
+            not self._is_full
+            and hint.wake_at is not None
+            and (self._wake_at is None or hint.wake_at < self._wake_at)
+        )
         if hint.ready or hint.elsewhere or earlier:
             self._something.set()
 
@@ -77,10 +84,16 @@ class Claimer:
         return room
 
     async def _wait(self) -> None:
-        self._wake_at = await self._log.next_wake(self._request.names) if self._enable_timers else None
+        # A full worker has no use for a flow that is due: it looks again when one leaves.
+        looks = self._enable_timers and not self._is_full
+        wake_before = self._wake_at
+        self._wake_at = await self._log.next_wake(self._request.names) if looks else None
         timeout = self._poll_seconds
         if self._wake_at is not None:
-            timeout = min(timeout, max(self._wake_at - self._log.now(), 0.0))
+            left = self._wake_at - self._log.now()
+            # Due at the last look already, and still there: it is for another queue or version.
+            least = OVERDUE_SECONDS if self._wake_at == wake_before else 0.0
+            timeout = min(timeout, max(left, least))
         try:
             async with asyncio.timeout(timeout):
                 await self._something.wait()
