@@ -27,6 +27,7 @@ async def test_a_log_that_could_not_be_reopened_is_reopened_by_the_next_write(fi
         await register(log)
         lease = await claimed_flow(log)
         group = log._session._group
+        assert group is not None
         connect, group._connect = group._connect, cannot_open
         FlakyConnection(group, landed=landed)
 
@@ -44,13 +45,14 @@ async def test_a_log_that_could_not_be_reopened_is_reopened_by_the_next_write(fi
 async def test_when_the_writing_thread_dies_everything_pending_and_later_is_refused(file):
     log = await SqliteExecutionLog(file).connect()
     told = []
-    log._session._loop.set_exception_handler(lambda _loop, context: told.append(context["message"]))
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["message"]))
     writer = log._session._writer
+    assert writer is not None
 
     def die(*_):
         raise MemoryError("a defect")
 
-    writer._write = die
+    writer._write = die  # type: ignore[method-assign]
     with pytest.raises(LogClosed):
         await asyncio.wait_for(log.create(new_flow("f1")), 5)
     with pytest.raises(LogClosed):

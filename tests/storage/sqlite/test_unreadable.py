@@ -41,6 +41,7 @@ async def test_a_flow_that_cannot_be_read_is_parked_and_the_others_of_its_claim_
 
         assert sorted(one.flow.id for one in claimed) == ["good1", "good2"]
         parked = await log.find("bad")
+        assert parked is not None
         assert (parked.status, parked.owner) == (TaskStatus.PARKED, None)
         assert "cannot be read" in parked.reason
         assert "secret" not in parked.reason

@@ -88,6 +88,7 @@ class GroupCommit:
                 self._reopen()
         except (sqlite3.Error, ErgonError, OSError) as error:
             return [self._not_reopened(error, "nothing was written") for _ in batch], None
+        failure: sqlite3.Error | None = None
         for attempt in range(1, _ATTEMPTS_MAX + 1):
             self._answer = None
             try:
@@ -99,15 +100,24 @@ class GroupCommit:
                 break
             try:
                 self._reopen()
-                if self._answer is not None and self._has_landed(batch, self._answer[0]):
-                    errors, hint = self._answer
-                    return errors, replace(hint or Hint(), elsewhere=True)
+                landed = self._answer_if_landed(batch)
+                if landed is not None:
+                    return landed
             except (sqlite3.Error, ErgonError, OSError) as error:
                 self._needs_reopening = True
                 return self._unknown(batch, error), None
             if attempt == _ATTEMPTS_MAX:
                 break
+        assert failure is not None, "the loop ends by a failure"
         return [translate(failure, self._where) for _ in batch], None
+
+    def _answer_if_landed(self, batch: Sequence[Entry]) -> tuple[Errors | None, Hint | None] | None:
+        """What the batch would have been told, when its COMMIT landed though it reported an error."""
+        answer = self._answer
+        if answer is None or not self._has_landed(batch, answer[0]):
+            return None
+        errors, hint = answer
+        return errors, replace(hint or Hint(), elsewhere=True)
 
     def _attempt(self, batch: Sequence[Entry]) -> tuple[Errors | None, Hint | None]:
         try:
