@@ -26,7 +26,7 @@ from ergon import (
     step,
     wait_signal,
 )
-from ergon.core.commit import ClaimedFlow, ClaimRequest
+from ergon.core.commit import ClaimedFlow, ClaimRequest, Received
 from tests.stories.conftest import SettableClock
 from tests.stories.helpers import QUICK, lines, process_with_worker, start, until, until_status, worker
 from tests.stories.programs import FLOWS, deadly, delivery
@@ -239,6 +239,54 @@ async def test_a_worker_rests_although_a_flow_on_another_queue_is_due(
         looks = await looks_made(log, monkeypatch, 0.5)
 
     assert looks < 60
+
+
+async def test_a_worker_fetches_messages_one_fetch_at_a_time(
+    log: ExecutionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The poll and a hint may want them at the same moment; two with one cursor would hand all out twice."""
+    under_way = most = 0
+    arrivals = log.arrivals
+
+    async def slow_arrivals(worker_id: str, after: int) -> tuple[int, list[Received]]:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.02)
+        try:
+            return await arrivals(worker_id, after)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(log, "arrivals", slow_arrivals)
+    async with worker(log, two_steps, poll_seconds=0.01):
+        handles = [await start(log, two_steps.bind(str(number)), f"f-{number}") for number in range(10)]
+        for handle in handles:
+            await handle.signal("go")
+            await asyncio.sleep(0.005)
+        for handle in handles:
+            await handle.result(10)
+
+    assert most == 1
+
+
+async def test_messages_that_came_before_their_flow_are_kept_once_and_not_for_ever(
+    log: ExecutionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def the_same_again(_worker_id: str, _after: int) -> tuple[int, list[Received]]:
+        return 1, [Received(1, "elsewhere", "signal", "go", "null", 0.0)]
+
+    monkeypatch.setattr(log, "arrivals", the_same_again)
+    async with worker(log, job) as working:
+        residents = working._residents
+        assert residents is not None
+        await residents.fetch()
+        await residents.fetch()
+        assert [len(messages) for _, messages in residents._early.values()] == [1]
+
+        monkeypatch.setattr("ergon.worker.residents.EARLY_SECONDS", -1.0)
+        await residents.sweep()
+        assert not residents._early
 
 
 # -- crashes -------------------------------------------------------------------------------------------------

@@ -21,6 +21,9 @@ STEP_WAIT_EVICT_SECONDS: Final = 60.0
 
 UNCLAIMED_MESSAGES_MAX: Final = 10_000
 
+EARLY_SECONDS: Final = 30.0
+"""A message that came before its flow is kept this long; a claim takes far less, and reads the messages itself."""
+
 _CHUNK: Final = 500
 
 
@@ -48,7 +51,7 @@ class Residents:
         self._fetch_again = False
         self._changed_elsewhere = False
         self._seen: dict[str, tuple[object, bool]] = {}
-        self._early: dict[str, list[Received]] = {}
+        self._early: dict[str, tuple[float, list[Received]]] = {}
         self._emptied: asyncio.Event = asyncio.Event()
         self._on_room: Callable[[], None] = lambda: None
 
@@ -66,18 +69,19 @@ class Residents:
     def adopt(self, claimed: ClaimedFlow) -> None:
         """Take a claimed flow in and start it."""
         run = FlowRun(claimed, self._registry[claimed.flow.name], self._host, on_end=self._ended)
+        early = self._early.pop(run.flow_id, None)
         stale = self.runs.get(run.flow_id)
         if stale is not None:
             stale.abort("the flow was claimed again")
         self.runs[run.flow_id] = run
         run.start()
-        early = self._early.pop(run.flow_id, None)
         if early:
-            self._host.loop.call_soon(run.receive, early)
+            self._host.loop.call_soon(run.receive, early[1])
 
     def _ended(self, run: FlowRun, _settled: Settled | None) -> None:
         if self.runs.get(run.flow_id) is run:
             del self.runs[run.flow_id]
+            self._early.pop(run.flow_id, None)
             self._on_room()
         if not self.runs:
             self._emptied.set()
@@ -91,10 +95,8 @@ class Residents:
         elif not hint.settled.isdisjoint(self.runs):
             ended = [self.runs[flow_id] for flow_id in hint.settled & self.runs.keys()]
             self._changed_elsewhere |= any(run.outbox.settled is None for run in ended)
-        if hint.elsewhere or not hint.inbox.isdisjoint(self.runs):
+        if hint.elsewhere or hint.inbox:  # perhaps for a flow that is being claimed right now
             self.fetch_soon()
-        elif hint.inbox:
-            self.fetch_soon()  # perhaps for a flow that is being claimed right now
 
     def fetch_soon(self) -> None:
         """Fetch messages, or once more when a fetch is under way."""
@@ -102,21 +104,24 @@ class Residents:
             self._fetch_again = True
             return
         if self._owner:
-            self._fetching = self._host.loop.create_task(self._fetch_now(), name="ergon-inbox")
-
-    async def _fetch_now(self) -> None:
-        try:
-            await self.fetch()
-        except LogClosed:
-            pass
-        except StoreError as error:
-            logger.warning("could not fetch messages (%s); the next poll will", error)
+            self._fetching = self._host.loop.create_task(self._fetch(self._owner), name="ergon-inbox")
+            self._fetching.add_done_callback(_tell_failure)
 
     async def fetch(self) -> None:
-        """Hand every new message to its flow."""
+        """Hand every new message to its flow. Whoever calls, one fetch runs at a time."""
+        self.fetch_soon()
+        if (fetching := self._fetching) is not None:
+            await asyncio.wait({fetching})
+            if not fetching.cancelled() and isinstance(error := fetching.exception(), LogClosed):
+                raise error
+
+    async def _fetch(self, owner: str) -> None:
         while True:
             self._fetch_again = False
-            self._cursor, messages = await self._log.arrivals(self._owner, self._cursor)
+            cursor, messages = await self._log.arrivals(owner, self._cursor)
+            if owner != self._owner:
+                return
+            self._cursor = cursor
             by_flow: dict[str, list[Received]] = {}
             for message in messages:
                 by_flow.setdefault(message.flow_id, []).append(message)
@@ -125,10 +130,21 @@ class Residents:
                 if run is not None:
                     run.receive(batch)
                 elif len(self._early) < UNCLAIMED_MESSAGES_MAX:
-                    # Ours in the log, but the claim has not come back yet.
-                    self._early.setdefault(flow_id, []).extend(batch)
+                    self._keep_early(flow_id, batch)
             if not self._fetch_again:
                 return
+
+    def _keep_early(self, flow_id: str, batch: list[Received]) -> None:
+        """The flow is ours in the log, but the claim has not come back yet; or it was let go just now."""
+        _, held = self._early.get(flow_id, (0.0, []))
+        newest = held[-1].id if held else 0
+        held += [message for message in batch if message.id > newest]
+        self._early[flow_id] = (self._host.loop.time(), held)
+
+    def _forget_early(self) -> None:
+        oldest = self._host.loop.time() - EARLY_SECONDS
+        for flow_id in [flow_id for flow_id, (kept_at, _) in self._early.items() if kept_at < oldest]:
+            del self._early[flow_id]
 
     async def drop_ended(self) -> None:
         """Forget flows that somebody has killed: their running steps are cancelled."""
@@ -147,6 +163,7 @@ class Residents:
     async def sweep(self) -> None:
         """Evict flows that have only waited for a while and will go on doing so."""
         self.evict(self._evict_after)
+        self._forget_early()
 
     def evict(self, idle_seconds: float, count: int | None = None) -> int:
         """Let go up to `count` flows that have waited this long; the longest-waiting first."""
@@ -198,6 +215,7 @@ class Residents:
         """The lease is lost, or the worker ends: forget every flow."""
         if self._fetching is not None:
             self._fetching.cancel()
+            self._fetching = None
         for run in list(self.runs.values()):
             run.abort(why)
 
@@ -212,3 +230,12 @@ class Residents:
                 told[run.flow_id] = run.waits()
             self._seen[run.flow_id] = (moves, moves_seen == moves)
         return told
+
+
+def _tell_failure(fetching: asyncio.Task[None]) -> None:
+    if fetching.cancelled() or (error := fetching.exception()) is None or isinstance(error, LogClosed):
+        return
+    if isinstance(error, StoreError):
+        logger.warning("could not fetch messages (%s); the next poll will", error)
+    else:
+        logger.error("could not fetch messages; the next poll will", exc_info=error)
