@@ -6,8 +6,9 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ from ergon import (
     ExecutionLog,
     FlowFilter,
     FlowParked,
+    LeaseLost,
+    LogBusy,
     ScheduleOptions,
     Scheduler,
     SqliteExecutionLog,
@@ -26,7 +29,7 @@ from ergon import (
     step,
     wait_signal,
 )
-from ergon.core.commit import ClaimedFlow, ClaimRequest, Received
+from ergon.core.commit import ClaimedFlow, ClaimRequest, Hint, Received
 from tests.stories.conftest import SettableClock
 from tests.stories.helpers import QUICK, lines, process_with_worker, start, until, until_status, worker
 from tests.stories.programs import FLOWS, deadly, delivery
@@ -136,6 +139,73 @@ async def test_a_worker_refuses_to_start_without_flows_or_twice(log: ExecutionLo
             await working.register(two_steps)
     with pytest.raises(UsageError, match="capacity"):
         WorkerOptions(capacity=0)
+
+
+async def test_a_start_that_failed_can_be_repeated(
+    log: ExecutionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listeners = 0
+    subscribe = log.subscribe
+
+    def counted(listener: Callable[[Hint], None]) -> Callable[[], None]:
+        nonlocal listeners
+        listeners += 1
+        unsubscribe = subscribe(listener)
+
+        def stop() -> None:
+            nonlocal listeners
+            listeners -= 1
+            unsubscribe()
+
+        return stop
+
+    async def refuse(*_args: object, **_options: object) -> None:
+        raise LogBusy("somebody else writes")
+
+    monkeypatch.setattr(log, "subscribe", counted)
+    working = worker(log, job)
+    with monkeypatch.context() as while_busy:
+        while_busy.setattr(log, "register", refuse)
+        with pytest.raises(LogBusy):
+            await working.start()
+    assert listeners == 0
+    async with working:
+        assert await (await start(log, job.bind("a"))).result(10) == "a"
+    assert listeners == 0
+
+
+async def test_a_lease_lost_again_while_the_worker_starts_again_leaves_one_incarnation(
+    log: ExecutionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two restarts at once would claim twice."""
+    working = worker(log, job, lease_seconds=0.2)
+    async with working:
+        renew, reap, lost = log.renew, log.reap, set[str]()
+        first = working._incarnation
+        assert first is not None
+
+        async def refused_twice(worker_id: str, **options: Any) -> None:
+            if len(lost) < 2:
+                lost.add(worker_id)
+                raise LeaseLost("declared dead")
+            await renew(worker_id, **options)
+
+        async def slow_reap() -> Any:
+            if lost:
+                await asyncio.sleep(0.1 if len(lost) > 1 else 0.3)
+            return await reap()
+
+        monkeypatch.setattr(log, "renew", refused_twice)
+        monkeypatch.setattr(log, "reap", slow_reap)
+        await until(lambda: len(lost) == 2)
+        await until(lambda: working._incarnation is not None and working._incarnation.id not in lost)
+        assert await (await start(log, job.bind("a"))).result(10) == "a"
+        claimers = [
+            task
+            for task in asyncio.all_tasks()
+            if "every" in repr(task.get_coro()) and task.get_coro().cr_frame.f_locals["name"] == "claimer"  # type: ignore[union-attr]
+        ]
+        assert len(claimers) == 1
 
 
 # -- capacity ------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from ergon.core.commit import ClaimRequest, Hint
 from ergon.core.names import check_name
-from ergon.errors import LogClosed, StoreError, UsageError
+from ergon.errors import LeaseLost, LogClosed, StoreError, UsageError
 from ergon.executor.host import Host
 from ergon.executor.incarnation import Incarnation
 from ergon.storage.log import ExecutionLog
@@ -97,18 +97,19 @@ class Worker:
         self._tasks: list[asyncio.Task[None]] = []
         self._unsubscribe: Any = None
         self._restart: asyncio.Task[None] | None = None
+        self._starting = False
         self._stopping = False
 
     async def register(self, *flows: Any) -> None:
         """Add flows or `@flow_type` classes. Raises `DuplicateRegistration`, and `UsageError` once started."""
-        if self._incarnation is not None:
+        if self._incarnation is not None or self._starting:
             raise UsageError(f"worker {self.name!r} has started; register its flows before")
         for flow in flows:
             self.registry.add(flow)
 
     async def start(self) -> WorkerHandle:
         """Begin to execute flows. Raises `UsageError` when nothing is registered."""
-        if self._incarnation is not None:
+        if self._incarnation is not None or self._starting:
             raise UsageError(f"worker {self.name!r} has started already")
         if not self.registry.names:
             raise UsageError(
@@ -123,14 +124,23 @@ class Worker:
             evict_after_seconds=self.options.evict_after_seconds,
         )
         self._unsubscribe = self._log.subscribe(self._on_hint)
-        await self._begin()
+        self._starting = True
+        try:
+            await self._begin()
+        except BaseException:
+            self._unsubscribe()
+            self._host.close()
+            self._host = self._residents = None
+            raise
+        finally:
+            self._starting = False
         return WorkerHandle(self)
 
     async def _begin(self) -> None:
         """A new incarnation: register, free what dead workers held, then claim."""
         assert self._residents is not None
         options = self.options
-        self._incarnation = incarnation = Incarnation(
+        incarnation = Incarnation(
             self._log,
             self.name,
             self.registry.names,
@@ -141,6 +151,16 @@ class Worker:
             doing=self._residents.doing,
         )
         await incarnation.register()
+        try:
+            with contextlib.suppress(StoreError):  # the reaper says so, and tries again
+                await self._log.reap()
+        except BaseException:
+            await incarnation.retire()
+            raise
+        if incarnation.lost:
+            raise LeaseLost(f"worker {self.name!r} lost its lease while it started")
+        # From here on without an await: all of the new incarnation is in place, or nothing.
+        self._incarnation = incarnation
         request = ClaimRequest(
             worker=incarnation.id,
             names=self.registry.names,
@@ -156,8 +176,6 @@ class Worker:
             enable_timers=self._enable_timers,
         )
         self._residents.belong_to(incarnation.id, claimer.look)
-        with contextlib.suppress(StoreError):  # the reaper says so, and tries again
-            await self._log.reap()
         self._tasks = [
             asyncio.create_task(every(0.0, claimer.tick, name="claimer")),
             asyncio.create_task(every(options.reap_seconds, self._reap, name="reaper")),
@@ -188,11 +206,12 @@ class Worker:
 
     def _lost(self) -> None:
         """The log declared this incarnation dead: drop everything, come back as a new one."""
-        assert self._residents is not None
+        if self._residents is None or self._incarnation is None or not self._incarnation.lost:
+            return  # while it started: `_begin` notices
         for task in self._tasks:
             task.cancel()
         self._residents.abort_all("its worker's lease was lost")
-        if not self._stopping:
+        if not self._stopping and (self._restart is None or self._restart.done()):
             self._restart = asyncio.create_task(self._begin_again())
 
     async def _begin_again(self) -> None:
@@ -215,9 +234,10 @@ class Worker:
         assert self._residents is not None
         assert self._host is not None
         self._host.draining = True  # from here on no new step starts
-        for task in (*self._tasks, *([self._restart] if self._restart else [])):
+        tasks = [*self._tasks, *([self._restart] if self._restart else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         fetching = asyncio.create_task(every(self.options.poll_seconds, self._residents.fetch, name="inbox"))
         try:
             interrupted = await self._residents.drain(
