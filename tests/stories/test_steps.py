@@ -7,7 +7,9 @@ import json
 import os
 import threading
 import time
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from ergon import (
     ArgumentsMismatch,
     ExecutionLog,
     NotInFlow,
+    StepInterrupted,
     UsageError,
     flow,
     flow_type,
@@ -162,6 +165,60 @@ async def test_an_error_in_a_process_step_keeps_its_class(log: ExecutionLog) -> 
     async with worker(log, divide_elsewhere):
         with pytest.raises(ZeroDivisionError):
             await (await start(log, divide_elsewhere.bind(0))).result(30)
+
+
+def note(marks: str) -> int:
+    """Leave a mark; how many there are now."""
+    with Path(marks).open("a") as file:
+        file.write("x")
+    return Path(marks).stat().st_size
+
+
+@step(process=True)
+def dies(marks: str, times: int) -> str:
+    if note(marks) <= times:
+        os._exit(1)
+    return "alive"
+
+
+@step(process=True, at_most_once=True)
+def dies_at_most_once(marks: str) -> None:
+    note(marks)
+    os._exit(1)
+
+
+@flow
+async def dying(marks: str, times: int) -> str:
+    return await dies(marks, times)
+
+
+@flow
+async def dying_at_most_once(marks: str) -> None:
+    await dies_at_most_once(marks)
+
+
+async def test_a_process_step_whose_process_dies_is_run_again(log: ExecutionLog, tmp_path: Path) -> None:
+    async with worker(log, dying):
+        assert await (await start(log, dying.bind(str(tmp_path / "marks"), 2))).result(30) == "alive"
+
+    assert (tmp_path / "marks").read_text() == "xxx"
+
+
+async def test_a_process_step_that_always_dies_fails_and_harms_no_other(
+    log: ExecutionLog, tmp_path: Path
+) -> None:
+    async with worker(log, dying, dying_at_most_once, compute):
+        poison = await start(log, dying.bind(str(tmp_path / "marks"), 1_000), "poison")
+        beside = await start(log, compute.bind(1), "beside")
+        with pytest.raises(BrokenExecutor, match="died 4 times"):
+            await poison.result(30)
+        assert (await beside.result(30))[1] == 2
+        once = await start(log, dying_at_most_once.bind(str(tmp_path / "once")), "once")
+        with pytest.raises(StepInterrupted, match="died"):
+            await once.result(30)
+        assert (await (await start(log, compute.bind(2), "after")).result(30))[1] == 4
+
+    assert (tmp_path / "once").read_text() == "x"
 
 
 def test_an_async_function_cannot_be_a_process_step() -> None:

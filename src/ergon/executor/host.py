@@ -8,10 +8,14 @@ import random
 from collections.abc import Callable
 from concurrent.futures import Executor as Pool
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ergon.executor.runner import BodyRunner
+from ergon.flows.context import step_context
 from ergon.storage.log import ExecutionLog
+
+if TYPE_CHECKING:
+    from ergon.executor.body import StepBody
 
 logger = logging.getLogger("ergon.executor")
 
@@ -46,12 +50,11 @@ class Host:
         return self._threads
 
     def processes(self) -> Pool:
-        """The pool that `process=True` steps run on. Spawned, not forked: an open log must not cross a fork."""
+        """The pool that `process=True` steps run on."""
         if self._processes is None:
-            from concurrent.futures import ProcessPoolExecutor  # slow to import, and few programs need it
-            from multiprocessing import get_context
+            from ergon.executor.processes import ProcessSteps  # few programs need it
 
-            self._processes = ProcessPoolExecutor(mp_context=get_context("spawn"))
+            self._processes = ProcessSteps(may_start=self.wait_may_start, at_most_once=_in_at_most_once_step)
         return self._processes
 
     async def sleep_until(self, at: float) -> None:
@@ -78,3 +81,8 @@ class Host:
             context.get("message", "error in a callback"),
             exc_info=context.get("exception"),
         )
+
+
+def _in_at_most_once_step() -> bool:
+    body = cast("StepBody | None", step_context.get())
+    return body is not None and body.op.request.step.options.at_most_once

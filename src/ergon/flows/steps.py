@@ -296,6 +296,8 @@ def step(
     verify: for at-most-once steps: called with the same arguments after an interruption; returns
         `Happened(result=...)` or `DID_NOT_HAPPEN` (then the body is run again).
     process: run a plain module-level `def` in a process pool; its arguments and result are pickled on the way.
+        When the process dies the body is run again, in a process of its own and with the same idempotency key, up to
+        3 times; with `at_most_once` the flow sees `StepInterrupted` instead.
     depends_on, inputs: for `dag(self)`: names of the steps that must end first, and which of their results become
         which argument (`{"parameter": "step"}`).
     """

@@ -1,0 +1,108 @@
+"""Where `process=True` steps run: one pool for all of them, and a process of its own for a call whose process died.
+
+A process that dies (out of memory, a crash in C code) takes every call of its pool with it, and nobody can say whose
+fault it was. The pool is replaced, and each of these calls is run again by itself: the one that kills its process
+again and again fails then, the others do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Future
+from concurrent.futures import Executor as Pool
+from typing import Any, Final
+
+from ergon.errors import StepInterrupted
+
+RUN_AGAIN_MAX: Final = 3
+"""How often a call is run again because its process died."""
+
+
+class ProcessSteps(Pool):
+    """A pool of processes that outlives the death of its processes."""
+
+    def __init__(
+        self, *, may_start: Callable[[], Any], at_most_once: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`may_start` is awaited before a call is run again; `at_most_once` says whether the caller forbids that."""
+        self._loop = asyncio.get_running_loop()
+        self._may_start = may_start
+        self._at_most_once = at_most_once
+        self._pool: Pool | None = None
+        self._lanes = asyncio.Semaphore(os.cpu_count() or 1)
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run a function in one of the processes. Called on the event loop."""
+        if kwargs:
+            raise TypeError("pass positional arguments only")
+        answer: Future[Any] = Future()
+        call = self._loop.create_task(self._answer(answer, function, args), name="ergon-process-step")
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        answer.add_done_callback(lambda _: call.cancel() if answer.cancelled() else None)
+        return answer
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Let the processes go; what they still run is not waited for."""
+        for call in self._calls:
+            call.cancel()
+        self._drop(self._pool)
+
+    async def _answer(self, answer: Future[Any], function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        try:
+            result = await self._call(function, args)
+        except asyncio.CancelledError:
+            answer.cancel()
+            raise
+        except BaseException as error:  # noqa: BLE001 - passed on to whoever waits
+            if answer.set_running_or_notify_cancel():
+                answer.set_exception(error)
+        else:
+            if answer.set_running_or_notify_cancel():
+                answer.set_result(result)
+
+    async def _call(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        if self._pool is None:
+            self._pool = _new_pool(None)
+        pool = self._pool
+        try:
+            return await self._loop.run_in_executor(pool, function, *args)
+        except BrokenExecutor as error:
+            self._drop(pool)
+            died = error
+        if self._at_most_once():
+            raise StepInterrupted(
+                "the process of the step, or another of its pool, died after it started; whether its effect happened "
+                "is unknown, and at_most_once forbids a second try"
+            ) from died
+        for _ in range(RUN_AGAIN_MAX):
+            async with self._lanes:
+                await self._may_start()
+                alone = _new_pool(1)
+                try:
+                    return await self._loop.run_in_executor(alone, function, *args)
+                except BrokenExecutor as error:
+                    died = error
+                finally:
+                    alone.shutdown(wait=False, cancel_futures=True)
+        raise type(died)(
+            f"the process of the step died {RUN_AGAIN_MAX + 1} times, the last {RUN_AGAIN_MAX} alone in it: "
+            "it ran out of memory, called os._exit, or crashed in C code"
+        ) from died
+
+    def _drop(self, pool: Pool | None) -> None:
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+            if self._pool is pool:
+                self._pool = None
+
+
+def _new_pool(processes: int | None) -> Pool:
+    from concurrent.futures import ProcessPoolExecutor  # slow to import, and few programs need it
+    from multiprocessing import get_context
+
+    # Spawned, not forked: an open log must not cross a fork.
+    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
