@@ -157,6 +157,12 @@ async def test_a_verify_callback_that_answers_something_else_fails_the_step(
     assert lines(marks).count("transfer") == 1
 
 
+def test_an_at_most_once_step_is_never_retried_not_even_with_verify() -> None:
+    """An attempt that raised may have had its effect, and nobody asks `verify` between two attempts."""
+    with pytest.raises(UsageError, match="may have had its effect"):
+        step(at_most_once=True, verify=lambda: DID_NOT_HAPPEN, retry=RetryPolicy.STANDARD)
+
+
 def test_options_that_contradict_each_other_are_refused_where_they_are_written() -> None:
     with pytest.raises(UsageError, match="second start"):
         step(at_most_once=True, retry=RetryPolicy.STANDARD)

@@ -290,7 +290,8 @@ def step(
     change its arguments or the fields of `self` (`StepMutatedArguments`): a replay would not see that. Return values.
 
     name: the name in the log; default: the function's qualified name. Renaming a step changes the flow's code.
-    retry: when and how often a failed attempt is repeated; default: never.
+    retry: when and how often a failed attempt is repeated; default: never. Not with at_most_once: an attempt that
+        raised may have had its effect.
     timeout: seconds that one attempt may take before it is cancelled and fails with `StepTimeout`.
     at_most_once: never start the body twice; when a crash hits it, the flow sees `StepInterrupted`.
     verify: for at-most-once steps: called with the same arguments after an interruption; returns
@@ -305,9 +306,10 @@ def step(
         depends_on = (depends_on,)
     if timeout is not None and not timeout > 0:
         raise UsageError(f"timeout={timeout!r}: give seconds greater than 0, or None for no limit")
-    if at_most_once and verify is None and retry.attempts_max > 1:
+    if at_most_once and retry.attempts_max > 1:
         raise UsageError(
-            "at_most_once=True excludes retry=...: a second attempt is a second start. Add verify=..."
+            "at_most_once=True excludes retry=...: an attempt that raised may have had its effect, and a second attempt "
+            "is a second start. Catch the error in the flow and decide there"
         )
     if verify is not None and not at_most_once:
         raise UsageError("verify=... goes with at_most_once=True")
