@@ -50,6 +50,9 @@ class Children:
         self._inbox = inbox
         self._on_created = on_created
         self._asking: set[asyncio.Task[None]] = set()
+        self._creating: set[str] = set()
+        self._unwanted: set[str] = set()
+        """Children that were to be cancelled while they were being created."""
 
     @property
     def busy(self) -> bool:
@@ -75,6 +78,8 @@ class Children:
 
     def cancel(self, flow_id: str) -> None:
         """The parent stopped waiting for a child: it is asked to cancel, or never created."""
+        if flow_id in self._creating:
+            self._unwanted.add(flow_id)  # this message may come before the child is there: it is sent again then
         if not self._outbox.forget_child(flow_id):
             reason = encode("its parent stopped waiting")
             self._outbox.tell(Message(flow_id, MessageKind.CANCEL, "", reason, "parent"))
@@ -113,6 +118,19 @@ class Children:
             wait.arrived.set_exception(_taken(child))
 
     async def _create(self, child: NewFlow) -> FlowRecord | None:
+        self._creating.add(child.id)
+        try:
+            existing = await self._create_at_last(child)
+        finally:
+            self._creating.discard(child.id)
+        if child.id in self._unwanted:
+            self._unwanted.discard(child.id)
+            if (existing is None or not _is_another(existing, child)) and not self._outbox.is_sealed:
+                self.cancel(child.id)
+                self._outbox.flush()
+        return existing
+
+    async def _create_at_last(self, child: NewFlow) -> FlowRecord | None:
         while True:
             try:
                 return await self._host.log.create(child)

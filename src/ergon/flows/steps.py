@@ -308,7 +308,7 @@ def step(
         raise UsageError(f"timeout={timeout!r}: give seconds greater than 0, or None for no limit")
     if at_most_once and retry.attempts_max > 1:
         raise UsageError(
-            "at_most_once=True excludes retry=...: an attempt that raised may have had its effect, and a second attempt "
+            "at_most_once=True excludes retry=...: an attempt that raised may have had its effect, and a further try "
             "is a second start. Catch the error in the flow and decide there"
         )
     if verify is not None and not at_most_once:
