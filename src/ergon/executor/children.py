@@ -79,7 +79,8 @@ class Children:
     def cancel(self, flow_id: str) -> None:
         """The parent stopped waiting for a child: it is asked to cancel, or never created."""
         if flow_id in self._creating:
-            self._unwanted.add(flow_id)  # this message may come before the child is there: it is sent again then
+            # The message below may come before the child is there: it is sent again then.
+            self._unwanted.add(flow_id)
         if not self._outbox.forget_child(flow_id):
             reason = encode("its parent stopped waiting")
             self._outbox.tell(Message(flow_id, MessageKind.CANCEL, "", reason, "parent"))
