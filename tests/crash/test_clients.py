@@ -16,10 +16,10 @@ def test_a_client_killed_at_a_call_repeats_it_and_nothing_happens_twice(point: s
     """Killed before, the call did nothing. Killed after, it was done and nobody heard: the key tells the repeat."""
     worker = town.start("shared-signal", "worker", "worker")
     killed = town.start("shared-signal", "client", "client", failpoint=point)
-    assert killed.wait(10) == -9, town
+    assert killed.wait(30) == -9, town
     again = town.start("shared-signal", "client", "again")
 
-    assert again.wait(10) == 0, town
+    assert again.wait(30) == 0, town
 
     town.drain(worker)
     rows = town.now()

@@ -76,7 +76,7 @@ class Town:
         for worker in workers:
             worker.send(signal.SIGTERM)
         for worker in workers:
-            assert worker.wait(10) == 0, f"it did not drain\n{self}\n{worker.errors()}"
+            assert worker.wait(30) == 0, f"it did not drain\n{self}\n{worker.errors()}"
 
     def verdict(self, *scenarios: str) -> None:
         labels = {id: found for name in scenarios for id, found in SHARED[name].labels.items()}
@@ -140,7 +140,7 @@ def test_an_owner_frozen_in_a_step_body_is_overtaken_and_its_result_refused(town
     """The effect happens twice, which nobody can prevent; both have the same key, and one result is kept."""
     owner = town.start("shared-body", "worker", "owner")
     client = town.start("shared-body", "client", "client")
-    assert owner.wait_stopped(10), town
+    assert owner.wait_stopped(30), town
 
     take_over(town, owner, "shared-body")
 
@@ -157,7 +157,7 @@ def test_an_owner_that_wakes_up_while_the_other_runs_the_same_step_is_refused(to
     """Here no event of the other's stands in the way yet: only the fence does."""
     owner = town.start("shared-race", "worker", "owner")
     client = town.start("shared-race", "client", "client")
-    assert owner.wait_stopped(10), town
+    assert owner.wait_stopped(30), town
     other = town.start("shared-race", "worker", "other")
     town.until("the other begins the step", lambda: len(begins(town, "b-body-slow")) == 2)
 
@@ -191,7 +191,7 @@ def test_an_owner_frozen_at_a_write_is_overtaken_and_the_write_refused(
     """Frozen before a commit, its step is open and runs again. Frozen after it, nothing runs again."""
     owner = town.start("shared", "worker", "owner", freeze=point)
     client = town.start("shared", "client", "client")
-    assert owner.wait_stopped(10), town
+    assert owner.wait_stopped(30), town
 
     take_over(town, owner, "shared")
 
@@ -205,7 +205,7 @@ def test_an_owner_frozen_at_a_heartbeat_cannot_come_back_to_life(point: str, tow
     """A renewal that arrives after the lease was taken must not give it back."""
     owner = town.start("shared-idle", "worker", "owner", freeze=point)
     client = town.start("shared-idle", "client", "client")
-    assert owner.wait_stopped(10), town
+    assert owner.wait_stopped(30), town
 
     take_over(town, owner, "shared-idle", helper="shared-signal")
 
@@ -238,7 +238,7 @@ def test_an_owner_frozen_with_the_write_lock_delays_all_and_harms_none(town: Tow
     """
     owner = town.start("shared", "worker", "owner", freeze="inside")
     client = town.start("shared", "client", "client")
-    assert owner.wait_stopped(10), town
+    assert owner.wait_stopped(30), town
     assert not can_write(town.log)
     other = town.start("shared", "worker", "other")
     time.sleep(1.2)  # more than two leases
@@ -258,12 +258,12 @@ def test_a_worker_frozen_with_nobody_to_take_over_goes_on_where_it_stood(town: T
     """As a laptop that slept: it must not declare itself dead and run its open steps again."""
     worker = town.start("shared-body", "worker", "worker", options={"reap_seconds": 0.002})
     client = town.start("shared-body", "client", "client")
-    assert worker.wait_stopped(10), town
+    assert worker.wait_stopped(30), town
     time.sleep(1.0)  # two leases
 
     worker.send(signal.SIGCONT)
 
-    assert client.wait(10) == 0, town
+    assert client.wait(30) == 0, town
     town.drain(worker)
     assert {label: len(begins(town, label)) for label in ("a", "b-body", "c")} == {
         "a": 1,
