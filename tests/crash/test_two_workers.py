@@ -176,7 +176,7 @@ def test_an_owner_that_wakes_up_while_the_other_runs_the_same_step_is_refused(to
 @pytest.mark.parametrize(
     "point,repeated",
     [
-        ("claim:2:post", ""),  # it owns the flow and does not know
+        ("claim:1:post", ""),  # it owns the flow and does not know
         ("commit:1:pre", "a"),
         ("commit:1:post", ""),
         ("commit:2:pre", "b"),
@@ -188,9 +188,13 @@ def test_an_owner_that_wakes_up_while_the_other_runs_the_same_step_is_refused(to
 def test_an_owner_frozen_at_a_write_is_overtaken_and_the_write_refused(
     point: str, repeated: str, town: Town
 ) -> None:
-    """Frozen before a commit, its step is open and runs again. Frozen after it, nothing runs again."""
-    owner = town.start("shared", "worker", "owner", freeze=point)
+    """Frozen before a commit, its step is open and runs again. Frozen after it, nothing runs again.
+
+    The flow is there before its owner is, so that the owner's first claim is the one that takes it.
+    """
     client = town.start("shared", "client", "client")
+    town.until("the flow is there", lambda: "f" in town.now().flows)
+    owner = town.start("shared", "worker", "owner", freeze=point)
     assert owner.wait_stopped(30), town
 
     take_over(town, owner, "shared")

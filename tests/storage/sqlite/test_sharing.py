@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import statistics
 import time
 
@@ -10,7 +11,8 @@ import pytest
 
 from ergon.core.commit import Commit, Hint
 from ergon.errors import LogBusy
-from ergon.storage.sqlite import SqliteExecutionLog
+from ergon.storage.sqlite import SqliteExecutionLog, migrations
+from ergon.storage.sqlite.turnstile import Turnstile
 from tests.storage.kit import claim, claimed_flow, commit, event, new_flow, register, until
 from tests.storage.sqlite.children import finish, hear, say, start
 
@@ -107,6 +109,23 @@ async def test_many_open_a_new_file_at_once(file):
     assert len({log.generation for log in logs}) == 1
     for log in logs:
         await log.close()
+
+
+async def test_a_file_that_another_process_makes_a_log_while_we_look_at_it_is_not_taken_for_a_strangers(file):
+    """Half of the look before the other's first commit, half after it: neither a new file nor a log."""
+    looking, other = (sqlite3.connect(file, isolation_level=None) for _ in range(2))
+    other.execute("PRAGMA journal_mode=WAL")
+
+    def interfere(statement: str) -> None:
+        if "user_version" in statement and migrations.inspect(other, "") == 0:
+            migrations.migrate(other, Turnstile(None, patience_seconds=1.0), "", 0.0)
+
+    looking.set_trace_callback(interfere)
+
+    assert migrations.inspect(looking, str(file)) == 0, "as it was when the look began"
+    assert migrations.inspect(looking, str(file)) == migrations.migrations()[-1][0]
+    looking.close()
+    other.close()
 
 
 async def test_a_stopped_process_in_the_turnstile_does_not_stop_the_others(file):

@@ -31,18 +31,18 @@ def migrations() -> tuple[tuple[int, str], ...]:
 
 
 def inspect(connection: sqlite3.Connection, where: str) -> int:
-    """Return the file's schema version; 0 when it is new. Changes nothing."""
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if application != APPLICATION_ID:
-        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-        if application or version or tables:
-            raise LogRefused(f"log {where} is another program's database; give Ergon a file of its own")
-        return 0
-    newest = migrations()[-1][0]
-    if version > newest:
-        _check_compatible(connection, where, version, newest)
-    return version
+    """Return the file's schema version; 0 when it is new. Changes nothing.
+
+    All of it is read from one snapshot: between two statements another process may make the file a log.
+    """
+    if connection.in_transaction:
+        return _inspect_snapshot(connection, where)
+    connection.execute("BEGIN")
+    try:
+        return _inspect_snapshot(connection, where)
+    finally:
+        if connection.in_transaction:  # an error may have ended it
+            connection.execute("ROLLBACK")
 
 
 def migrate(connection: sqlite3.Connection, turnstile: Turnstile, where: str, now: float) -> None:
@@ -85,6 +85,20 @@ def split(script: str) -> Iterator[str]:
         if ";" in line and sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+
+
+def _inspect_snapshot(connection: sqlite3.Connection, where: str) -> int:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if application != APPLICATION_ID:
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if application or version or tables:
+            raise LogRefused(f"log {where} is another program's database; give Ergon a file of its own")
+        return 0
+    newest = migrations()[-1][0]
+    if version > newest:
+        _check_compatible(connection, where, version, newest)
+    return version
 
 
 def _apply(connection: sqlite3.Connection, number: int, text: str, now: float) -> None:
