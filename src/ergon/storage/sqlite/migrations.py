@@ -35,13 +35,13 @@ def inspect(connection: sqlite3.Connection, where: str) -> int:
 
     All of it is read from one snapshot: between two statements another process may make the file a log.
     """
-    if connection.in_transaction:
-        return _inspect_snapshot(connection, where)
-    connection.execute("BEGIN")
+    ours = not connection.in_transaction
+    if ours:
+        connection.execute("BEGIN")
     try:
         return _inspect_snapshot(connection, where)
     finally:
-        if connection.in_transaction:  # an error may have ended it
+        if ours and connection.in_transaction:  # an error may have ended it
             connection.execute("ROLLBACK")
 
 

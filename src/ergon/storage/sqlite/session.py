@@ -17,6 +17,7 @@ from ergon.storage.sqlite import durability, forks, migrations, place
 from ergon.storage.sqlite.connection import Settings, open_reader, open_writer
 from ergon.storage.sqlite.errors import translate
 from ergon.storage.sqlite.group import GroupCommit
+from ergon.storage.sqlite.lookout import Lookout
 from ergon.storage.sqlite.reader import Reader
 from ergon.storage.sqlite.turnstile import Turnstile
 from ergon.storage.sqlite.upkeep import Upkeep
@@ -74,7 +75,13 @@ class Session:
             self._writer = self._reader = self._group = None
 
     async def _start(self, loop: asyncio.AbstractEventLoop, path: Path | None, require: str | None) -> None:
-        writer = Writer(self._open_group, loop=loop, on_hint=self._on_hint, name=self._settings.where)
+        writer = Writer(
+            self._open_group,
+            loop=loop,
+            on_hint=self._on_hint,
+            lookout=Lookout(path),
+            name=self._settings.where,
+        )
         try:
             self._group = group = await writer.start()
         except sqlite3.Error as error:

@@ -1,4 +1,4 @@
-"""What the writer does beside writing: keep the WAL short, and notice other processes' commits.
+"""What the writer does beside writing: keep the WAL short.
 
 Checkpoints happen here and nowhere else, and only as FULL or TRUNCATE: these hold the write lock throughout, which
 keeps clear of the WAL-reset bug (see `connection.py`). They wait for readers no longer than half a second, because
@@ -20,8 +20,6 @@ _WAL_BYTES_MAX: Final = 4 * WAL_PAGES_MAX * 4096
 """A longer file is cut when the log is idle."""
 _WAIT_SECONDS: Final = 0.5
 _IDLE_SECONDS: Final = 10.0
-_LOOK_SECONDS: Final = 0.005
-_LOOK_IDLE_SECONDS: Final = 0.015
 _SIZE_EVERY_SECONDS: Final = 0.05
 
 
@@ -37,46 +35,30 @@ class Upkeep:
         self._size_due_at = 0.0
         self._busy_until = 0.0
         self._is_tidy = False
-        self._looks = self._touched = 0
-        self._version = self._data_version() if path is not None else 0
-        now = time.monotonic()
-        self._wrote_at = self._changed_at = self._looked_at = now
+        self._wrote_at = time.monotonic()
 
     def use(self, connection: sqlite3.Connection) -> None:
         """Go on with a reopened connection."""
         if connection is not self._connection:
             self._changes_seen = connection.total_changes
-            self._version = int(connection.execute("PRAGMA data_version").fetchone()[0])
             self._connection = connection
 
-    def after_batch(self) -> bool:
-        """Checkpoint when it is due; tell whether another process wrote since the last look."""
+    def after_batch(self) -> None:
+        """Checkpoint when it is due."""
         if self._wal is None:
-            return False
+            return
         now = time.monotonic()
         self._wrote_at = now
         self._is_tidy = False
         changes = self._connection.total_changes - self._changes_seen
         if (changes >= self._changes_max or self._has_grown(now)) and now >= self._busy_until:
             self._checkpoint_full(max(changes, 1))
-        return now - self._looked_at >= _LOOK_SECONDS and self._look(now)
 
-    def when_idle(self) -> tuple[bool, float | None]:
-        """Tell whether another process wrote, and in how many seconds to look again (None: never)."""
-        if self._wal is None:
-            return False, None
-        now = time.monotonic()
-        recent = now - max(self._changed_at, self._wrote_at) < 1.0
-        every = _LOOK_SECONDS if recent else _LOOK_IDLE_SECONDS
-        wait = self._looked_at + every - now
-        if wait > 0.0005:
-            return False, wait  # between two lone commits there is no time to waste on looking
-        changed = (recent or self._is_touched()) and self._look(now)
-        self._looked_at = now
-        if not self._is_tidy and now - self._wrote_at > _IDLE_SECONDS:
+    def when_idle(self) -> None:
+        """Bring everything into the database file when nobody wrote for a while."""
+        if not self._is_tidy and self._wal is not None and time.monotonic() - self._wrote_at > _IDLE_SECONDS:
             self._is_tidy = True
             self._tidy()
-        return changed, every
 
     def truncate(self, wait_seconds: float) -> None:
         """Bring everything into the database file and empty the WAL, if no reader is in the way."""
@@ -93,38 +75,6 @@ class Upkeep:
             self.truncate(_WAIT_SECONDS)
         else:
             self._checkpoint_full(max(self._connection.total_changes - self._changes_seen, 1))
-
-    def _is_touched(self) -> bool:
-        """Tell whether the WAL file may have changed.
-
-        A tenth of the cost of asking SQLite, which is asked anyway at every eighth look: file times are coarse.
-        """
-        self._looks += 1
-        try:
-            touched = self._wal.stat().st_mtime_ns if self._wal is not None else 0
-        except OSError:
-            return True
-        before, self._touched = self._touched, touched
-        if touched != before:
-            # It may be a transaction that has not landed yet: look often for a while.
-            self._changed_at = time.monotonic()
-            return True
-        return self._looks % 8 == 0
-
-    def _look(self, now: float) -> bool:
-        self._looked_at = now
-        try:
-            version = self._data_version()
-        except sqlite3.Error:
-            return False  # whatever it is, the next write will meet it and answer to somebody
-        if version == self._version:
-            return False
-        self._version, self._changed_at = version, now
-        return True
-
-    def _data_version(self) -> int:
-        """Return a number that changes with other connections' commits, never with our own."""
-        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     def _has_grown(self, now: float) -> bool:
         """Tell whether the WAL file is longer than it should be: large values fill it with few changes."""

@@ -12,18 +12,17 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from ergon.core.commit import Hint
 from ergon.errors import LogClosed
 from ergon.storage.sqlite.group import Errors, GroupCommit
+from ergon.storage.sqlite.lookout import Lookout
 from ergon.storage.sqlite.upkeep import Upkeep
 from ergon.storage.sqlite.writes import Done, Entry, What
 
 BATCH_MAX: Final = 4096
 _STOP_WAIT_SECONDS: Final = 0.1
-_CLOSED_LOOK_SECONDS: Final = 1.0
 Call = Callable[[], None]
 
 
@@ -36,12 +35,13 @@ class Writer:
         *,
         loop: asyncio.AbstractEventLoop,
         on_hint: Callable[[Hint], None],
+        lookout: Lookout,
         name: str,
     ) -> None:
         self._open_group, self._loop, self._on_hint = open_group, loop, on_hint
         self._pending: list[Entry] = []
         self._calls: list[Call] = []
-        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._lookout = lookout
         self._idle = False
         self._stopping = False
         self._ended = False
@@ -63,7 +63,7 @@ class Writer:
         self._pending.append((what, done))
         if self._idle:
             self._idle = False
-            self._wake.put(None)
+            self._lookout.ring()
 
     def call(self, function: Call) -> None:
         """Run a function on the thread between two batches."""
@@ -71,24 +71,25 @@ class Writer:
             function()  # finds the connection closed, and says so to whoever waits
             return
         self._calls.append(function)
-        self._wake.put(None)
+        self._lookout.ring()
 
     async def stop(self) -> None:
         """Write what was submitted, then close the connection and end the thread."""
         self._stopping = True
-        self._wake.put(None)
+        self._lookout.ring()
         await self._closed
 
     def abandon(self) -> None:
         """Let the thread write what was submitted and end; its event loop is gone."""
         self._stopping = True
-        self._wake.put(None)
+        self._lookout.ring()
 
     # -- on the thread ---------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
             group, upkeep = self._open_group()
+            self._lookout.attend(group.connection)
         except BaseException as error:  # noqa: BLE001 - whoever awaits `start` gets it
             self._tell(_set_exception, self._opened, error)
             return
@@ -99,6 +100,7 @@ class Writer:
         except BaseException as error:  # noqa: BLE001 - a defect of ours must not leave callers waiting
             self._tell(self._loop.call_exception_handler, {"message": self._died(), "exception": error})
         finally:
+            self._lookout.close()
             with contextlib.suppress(sqlite3.Error):
                 upkeep.truncate(_STOP_WAIT_SECONDS)
             with contextlib.suppress(sqlite3.Error):
@@ -117,16 +119,10 @@ class Writer:
                 break
             if self._stopping:
                 return False
-            try:
-                changed, look_again_seconds = upkeep.when_idle()
-            except sqlite3.Error:  # the connection waits to be reopened by the next write
-                changed, look_again_seconds = False, _CLOSED_LOOK_SECONDS
-            if changed:
+            with contextlib.suppress(sqlite3.Error):  # the connection waits to be reopened by the next write
+                upkeep.when_idle()
+            if self._lookout.rest():
                 self._tell(self._on_hint, Hint(elsewhere=True))
-            try:
-                self._wake.get(timeout=look_again_seconds)
-            except Empty:
-                continue
         self._idle = False
         return True
 
@@ -140,7 +136,9 @@ class Writer:
         self._tell(self._deliver, batch, errors, hint)
         try:
             upkeep.use(group.connection)
-            changed = upkeep.after_batch()
+            self._lookout.attend(group.connection)
+            upkeep.after_batch()
+            changed = self._lookout.after_batch()
         except sqlite3.Error:
             changed = False  # whatever it is, the next write will meet it and answer to somebody
         if changed:
