@@ -77,3 +77,10 @@ def test_a_watch_tells_writing_from_waking_and_ends_when_closed(tmp_path):
 
 def test_a_file_that_is_not_there_cannot_be_watched(tmp_path):
     assert watch_file(tmp_path / "nothing") is None
+
+
+async def test_a_log_in_memory_never_looks_for_others(monkeypatch):
+    monkeypatch.setattr(lookout, "_LOOK_BUSY_SECONDS", 0.0)
+    async with SqliteExecutionLog(":memory:") as log:
+        for number in range(3):
+            await asyncio.wait_for(log.create(new_flow(f"f{number}")), 5)
