@@ -59,6 +59,8 @@ class Lookout:
 
     def after_batch(self) -> bool:
         """Note our own commit; tell whether another process committed since the last look."""
+        if self._wal is None:
+            return False
         now = self._changed_at = time.monotonic()
         self._is_ours = True
         if self._wal is None:
