@@ -28,7 +28,7 @@ async def test_what_is_not_there_is_none_or_empty(log):
     assert await log.find("nobody") is None
     assert await log.history("nobody") == []
     assert await log.inbox("nobody") == []
-    assert await log.settled(["nobody"]) == []
+    assert await log.settled(["nobody"]) == ([], ["nobody"])
     assert await log.list(FlowFilter()) == ([], None)
     assert await log.count(FlowFilter()) == {}
     assert await log.workers() == []
@@ -107,10 +107,11 @@ async def test_settled_names_those_that_ended_or_are_parked(log):
     ]:
         await settle(log, id, await claimed_flow(log, id), status, reason="why" if id == "parked" else "")
 
-    found = await log.settled(["asleep", "parked", "done", "nobody"])
+    found, absent = await log.settled(["asleep", "parked", "done", "nobody"])
 
     assert [(one.id, one.status) for one in found] == [("parked", "parked"), ("done", "completed")]
     assert found[0].reason == "why"
+    assert absent == ["nobody"]
 
 
 async def test_arrivals_brings_each_message_for_the_workers_flows_past_the_cursor(log):

@@ -12,6 +12,7 @@ from ergon import (
     FlowCancelled,
     FlowFilter,
     FlowIdConflict,
+    FlowNotFound,
     IllegalMove,
     InvalidName,
     NotInFlow,
@@ -485,4 +486,19 @@ async def test_an_ended_flow_can_be_deleted_and_a_running_one_not(log: Execution
 
     assert await scheduler.delete("f")
     assert not await scheduler.delete("f")
+
+
+async def test_whoever_waits_for_a_flow_that_another_deletes_hears_that_it_is_gone(log: ExecutionLog) -> None:
+    scheduler = Scheduler(log)
+    handle = await scheduler.schedule(job.bind(), id="f")
+    waiting = asyncio.create_task(handle.result())
+    await asyncio.sleep(0)
+
+    await handle.kill()
+    assert await scheduler.delete("f")
+
+    with pytest.raises((FlowNotFound, FlowCancelled)):  # whichever was seen first, never waiting in vain
+        await asyncio.wait_for(waiting, 30)
+    with pytest.raises(FlowNotFound):
+        await handle.result()
     assert await log.find("f") is None

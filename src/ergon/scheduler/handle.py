@@ -44,7 +44,6 @@ class FlowHandle(Generic[R]):
             raise NotInFlow(
                 "a handle cannot be awaited inside a flow, where waiting is recorded: use invoke(child)."
             )
-        await self.record()  # an id that nobody started would be waited for in vain
         async with asyncio.timeout(timeout):
             return await watcher_of(self._log).settled(self.id)
 

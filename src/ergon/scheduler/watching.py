@@ -8,7 +8,7 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from ergon.core.commit import FlowRecord, Hint
-from ergon.errors import StoreError
+from ergon.errors import FlowNotFound, StoreError
 from ergon.storage.log import ExecutionLog
 
 POLL_SECONDS: Final = 1.0
@@ -29,7 +29,7 @@ class Watcher:
         self._task: asyncio.Task[None] | None = None
 
     async def settled(self, flow_id: str) -> FlowRecord:
-        """The record of the flow once it has ended or is parked."""
+        """The record of the flow once it has ended or is parked. Raises `FlowNotFound`, also once it is deleted."""
         future: asyncio.Future[FlowRecord] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(flow_id, []).append(future)
         self._due.add(flow_id)
@@ -68,8 +68,11 @@ class Watcher:
                 self._look.clear()
                 due, self._due = sorted(self._due & self._waiting.keys()), set()
                 for start in range(0, len(due), _CHUNK):
-                    for record in await log.settled(due[start : start + _CHUNK]):
+                    records, absent = await log.settled(due[start : start + _CHUNK])
+                    for record in records:
                         self._tell(record)
+                    for flow_id in absent:
+                        self._fail(flow_id)
         except StoreError as error:
             for future in (future for futures in self._waiting.values() for future in futures):
                 if not future.done():
@@ -81,6 +84,11 @@ class Watcher:
         for future in self._waiting.pop(record.id, ()):
             if not future.done():
                 future.set_result(record)
+
+    def _fail(self, flow_id: str) -> None:
+        for future in self._waiting.pop(flow_id, ()):
+            if not future.done():
+                future.set_exception(FlowNotFound(flow_id))
 
 
 _watchers: WeakKeyDictionary[ExecutionLog, Watcher] = WeakKeyDictionary()

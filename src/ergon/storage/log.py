@@ -179,8 +179,8 @@ class ExecutionLog(ABC):
         """
 
     @abstractmethod
-    async def settled(self, flow_ids: Sequence[str]) -> list[FlowRecord]:
-        """Those of `flow_ids` that have ended or are parked."""
+    async def settled(self, flow_ids: Sequence[str]) -> tuple[list[FlowRecord], list[str]]:
+        """Those of `flow_ids` that have ended or are parked; and those that no flow has."""
 
     @abstractmethod
     async def count(self, where: FlowFilter) -> dict[TaskStatus, int]:

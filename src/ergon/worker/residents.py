@@ -153,7 +153,8 @@ class Residents:
         self._changed_elsewhere = False
         here = list(self.runs)
         for start in range(0, len(here), _CHUNK):
-            for record in await self._log.settled(here[start : start + _CHUNK]):
+            records, _ = await self._log.settled(here[start : start + _CHUNK])
+            for record in records:
                 run = self.runs.get(record.id)
                 if run is not None and run.outbox.settled is None and run.record.epoch == record.epoch:
                     run.abort(f"the flow is {record.status}")

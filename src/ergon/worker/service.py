@@ -15,11 +15,12 @@ AFTER_ERROR_SECONDS: Final = 0.5
 
 
 async def every(seconds: float, tick: Callable[[], Awaitable[object]], *, name: str) -> None:
-    """Call `tick` now and then each `seconds`, until cancelled or the log is closed.
+    """Call `tick` each `seconds`, first after so many, until cancelled or the log is closed.
 
     A tick that fails is logged and tried again next time: no service of a worker ends by an error.
     """
     while True:
+        await asyncio.sleep(seconds)
         try:
             await tick()
         except (LogClosed, LeaseLost):
@@ -30,4 +31,3 @@ async def every(seconds: float, tick: Callable[[], Awaitable[object]], *, name: 
         except Exception:
             logger.exception("%s failed; trying again in %g s", name, max(seconds, AFTER_ERROR_SECONDS))
             await asyncio.sleep(AFTER_ERROR_SECONDS)
-        await asyncio.sleep(seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final
@@ -47,9 +48,11 @@ def arrivals(connection: sqlite3.Connection, worker_id: str, after: int) -> tupl
     return cursor, rows.messages(_text(connection, "arrivals", worker=worker_id, after=after))
 
 
-def settled(connection: sqlite3.Connection, flow_ids: Sequence[str]) -> list[FlowRecord]:
-    """Those of the flows that ended or are parked."""
-    return rows.flow_records(_text(connection, "settled", flows=as_json(flow_ids)))
+def settled(connection: sqlite3.Connection, flow_ids: Sequence[str]) -> tuple[list[FlowRecord], list[str]]:
+    """Those of the flows that ended or are parked, and the ids that belong to none."""
+    flows = as_json(flow_ids)
+    records = rows.flow_records(_text(connection, "settled", flows=flows))
+    return records, json.loads(str(_text(connection, "absent", flows=flows)))
 
 
 def workers(connection: sqlite3.Connection) -> list[WorkerRecord]:

@@ -27,6 +27,10 @@ SELECT '[' || group_concat(row) || ']'
 FROM (SELECT r.row FROM json_each(:flows) AS j CROSS JOIN flow_rows AS r ON r.id = j.value
       WHERE r.status IN ('completed', 'failed', 'cancelled', 'parked') ORDER BY j.key);
 
+-- name: absent
+SELECT json_group_array(j.value) FROM json_each(:flows) AS j
+WHERE NOT EXISTS (SELECT 1 FROM flows AS f WHERE f.id = j.value);
+
 -- name: workers
 SELECT '[' || group_concat(row) || ']' FROM (SELECT row FROM worker_rows ORDER BY num DESC);
 

@@ -185,7 +185,7 @@ class SqliteExecutionLog(ExecutionLog):
     async def arrivals(self, worker_id: str, after: int) -> tuple[int, list[Received]]:
         return await self._session.read(lambda reading: catalog.arrivals(reading, worker_id, after))
 
-    async def settled(self, flow_ids: Sequence[str]) -> list[FlowRecord]:
+    async def settled(self, flow_ids: Sequence[str]) -> tuple[list[FlowRecord], list[str]]:
         return await self._session.read(lambda reading: catalog.settled(reading, flow_ids))
 
     async def count(self, where: FlowFilter) -> dict[TaskStatus, int]:

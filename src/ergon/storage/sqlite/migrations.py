@@ -26,7 +26,7 @@ APPLICATION_ID: Final = 0x4572676E
 def migrations() -> tuple[tuple[int, str], ...]:
     """Return every migration as its number and text, in order."""
     folder = Path(__file__).with_name("schema")
-    files = sorted(folder.glob("[0-9][0-9][0-9][0-9]_*.sql"))
+    files = sorted(file for file in folder.iterdir() if file.name[:4].isdecimal())
     return tuple((int(file.name[:4]), file.read_text(encoding="utf-8")) for file in files)
 
 

@@ -65,6 +65,8 @@ class Reader:
         self._jobs.put(None)
 
     def _run(self) -> None:
+        with contextlib.suppress(Exception):  # the first read tries again, and tells
+            self.connection = self._connect()
         while True:
             job = self._jobs.get()
             if job is None:

@@ -96,11 +96,7 @@ class Session:
         self._state = "open"
         self._watch_forks()
         try:
-            graded = await self.on_writer(lambda writing: durability.measure(writing, self._settings))
-            durability.check_required(graded, require, self._settings.where)
-            self.generation = await self.on_writer(
-                lambda writing: migrations.generation(writing, self._settings.where)
-            )
+            await self.on_writer(lambda writing: self._read_back(writing, require))
         except BaseException:
             self._state = "closed"
             await self._reader.stop()
@@ -183,6 +179,11 @@ class Session:
             in_memory=path is None,
         )
         return group, Upkeep(group.connection, path)
+
+    def _read_back(self, writing: sqlite3.Connection, require: str | None) -> None:
+        graded = durability.measure(writing, self._settings)
+        durability.check_required(graded, require, self._settings.where)
+        self.generation = migrations.generation(writing, self._settings.where)
 
     def _open_reader(self, path: Path) -> sqlite3.Connection:
         connection = open_reader(path, self._settings)
