@@ -28,7 +28,7 @@
         ├── LeaseLost               another worker owns the flow now; nothing was written
         ├── LogBusy                 the log could not be written to within the time allowed
         ├── LogFull                 no room on the disk; nothing acknowledged was lost
-        ├── LogDamaged              the file is not a healthy database
+        ├── LogDamaged              the file, or the rows of one flow, are not what Ergon wrote
         ├── LogTooNew               written by a newer version of Ergon
         ├── LogRefused              a place or setting that cannot be safe
         └── LogClosed               the log was closed, or never connected
@@ -190,7 +190,15 @@ class LogFull(StoreError):
 
 
 class LogDamaged(StoreError):
-    """The file is not a healthy Ergon database. Restore a backup."""
+    """The log holds what Ergon did not write. Restore a backup.
+
+    `flow_id` names the flow when only rows of one flow are damaged: the others go on, and it goes on once they are
+    mended. None: the file is not a healthy Ergon database.
+    """
+
+    def __init__(self, message: str, *, flow_id: str | None = None) -> None:
+        self.flow_id = flow_id
+        super().__init__(message)
 
 
 class LogTooNew(StoreError):

@@ -8,7 +8,7 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from ergon.core.commit import FlowRecord, Hint
-from ergon.errors import FlowNotFound, StoreError
+from ergon.errors import FlowNotFound, LogDamaged, StoreError
 from ergon.storage.log import ExecutionLog
 
 POLL_SECONDS: Final = 1.0
@@ -68,11 +68,7 @@ class Watcher:
                 self._look.clear()
                 due, self._due = sorted(self._due & self._waiting.keys()), set()
                 for start in range(0, len(due), _CHUNK):
-                    records, absent = await log.settled(due[start : start + _CHUNK])
-                    for record in records:
-                        self._tell(record)
-                    for flow_id in absent:
-                        self._fail(flow_id)
+                    await self._look_at(log, due[start : start + _CHUNK])
         except StoreError as error:
             for future in (future for futures in self._waiting.values() for future in futures):
                 if not future.done():
@@ -80,15 +76,30 @@ class Watcher:
         finally:
             unsubscribe()
 
+    async def _look_at(self, log: ExecutionLog, flow_ids: list[str]) -> None:
+        while True:
+            try:
+                records, absent = await log.settled(flow_ids)
+                break
+            except LogDamaged as error:
+                if error.flow_id not in flow_ids:
+                    raise
+                self._fail(error.flow_id, error)
+                flow_ids = [flow_id for flow_id in flow_ids if flow_id != error.flow_id]
+        for record in records:
+            self._tell(record)
+        for flow_id in absent:
+            self._fail(flow_id, FlowNotFound(flow_id))
+
     def _tell(self, record: FlowRecord) -> None:
         for future in self._waiting.pop(record.id, ()):
             if not future.done():
                 future.set_result(record)
 
-    def _fail(self, flow_id: str) -> None:
+    def _fail(self, flow_id: str, error: StoreError) -> None:
         for future in self._waiting.pop(flow_id, ()):
             if not future.done():
-                future.set_exception(FlowNotFound(flow_id))
+                future.set_exception(error)
 
 
 _watchers: WeakKeyDictionary[ExecutionLog, Watcher] = WeakKeyDictionary()

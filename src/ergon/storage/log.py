@@ -152,7 +152,8 @@ class ExecutionLog(ABC):
         """Take ownership of flows that are ready, by priority and then by how long they have been ready.
 
         Flows whose start or wake time has come are ready. Each comes with its history and unread inbox.
-        A flow without code for it is never touched and never stands in another's way.
+        A flow without code for it is never touched and never stands in another's way. Nor does a damaged one: it is
+        parked, or passed over when not even that can be written.
         Raises `LeaseLost` when the worker was declared dead.
         """
 
@@ -160,7 +161,7 @@ class ExecutionLog(ABC):
 
     @abstractmethod
     async def find(self, flow_id: str) -> FlowRecord | None:
-        """One flow, or None."""
+        """One flow, or None. Raises `LogDamaged` with its `flow_id` when the flow is damaged; so do the next two."""
 
     @abstractmethod
     async def history(self, flow_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
@@ -180,7 +181,10 @@ class ExecutionLog(ABC):
 
     @abstractmethod
     async def settled(self, flow_ids: Sequence[str]) -> tuple[list[FlowRecord], list[str]]:
-        """Those of `flow_ids` that have ended or are parked; and those that no flow has."""
+        """Those of `flow_ids` that have ended or are parked; and those that no flow has.
+
+        Raises `LogDamaged` with the `flow_id` of the first among them that is damaged.
+        """
 
     @abstractmethod
     async def count(self, where: FlowFilter) -> dict[TaskStatus, int]:
@@ -199,7 +203,10 @@ class ExecutionLog(ABC):
     async def list(
         self, where: FlowFilter, *, limit: int = 100, after: str | None = None
     ) -> tuple[list[FlowRecord], str | None]:
-        """Flows, newest first, and the key of the next page (None: no more). `after` is such a key."""
+        """Flows, newest first, and the key of the next page (None: no more). `after` is such a key.
+
+        Damaged flows are left out, and the logger `ergon.storage` names them.
+        """
 
     # -- hints: look sooner ----------------------------------------------------------------------------
 

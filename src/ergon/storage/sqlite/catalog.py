@@ -1,38 +1,46 @@
-"""What anyone may read. Each function is one short read transaction."""
+"""What anyone may read. Each function is one short read transaction.
+
+A damaged row is met with `damage.py`: only whoever asks for its flow gets an error.
+"""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, TypeVar
 
 from ergon.core.commit import FlowFilter, FlowRecord, Received, WorkerRecord
 from ergon.core.history import Event
 from ergon.core.status import TaskStatus
 from ergon.errors import UsageError
-from ergon.storage.sqlite import rows
+from ergon.storage.sqlite import damage, rows
+from ergon.storage.sqlite.errors import is_unreadable
 from ergon.storage.sqlite.statements import statements
 from ergon.storage.sqlite.transaction import as_json
 
+T = TypeVar("T")
 _SQL: Final = statements("catalog.sql")
 
 
 def find(connection: sqlite3.Connection, flow_id: str) -> FlowRecord | None:
     """One flow, or None."""
-    text = _text(connection, "find", flow=flow_id)
-    return rows.flow_records(text)[0] if text else None
+    with damage.of(flow_id):
+        text = _text(connection, "find", flow=flow_id)
+        return rows.flow_records(text)[0] if text else None
 
 
 def history(connection: sqlite3.Connection, flow_id: str, after: int, limit: int | None) -> list[Event]:
     """A flow's events after one, in order."""
-    text = _text(connection, "history", flow=flow_id, after=after, limit=-1 if limit is None else limit)
-    return rows.events_by_flow(text).get(flow_id, [])
+    with damage.of(flow_id):
+        text = _text(connection, "history", flow=flow_id, after=after, limit=-1 if limit is None else limit)
+        return rows.events_by_flow(text).get(flow_id, [])
 
 
 def unread(connection: sqlite3.Connection, flow_id: str) -> list[Received]:
     """A flow's messages that no event accounts for, oldest first."""
-    return rows.messages(_text(connection, "inbox", flow=flow_id))
+    with damage.of(flow_id):
+        return rows.messages(_text(connection, "inbox", flow=flow_id))
 
 
 def arrivals(connection: sqlite3.Connection, worker_id: str, after: int) -> tuple[int, list[Received]]:
@@ -41,17 +49,29 @@ def arrivals(connection: sqlite3.Connection, worker_id: str, after: int) -> tupl
     The cursor is read first: what lands between the two reads is returned now and again next time.
     """
     cursor = max(after, int(connection.execute(_SQL["cursor"]).fetchone()[0]))
-    if after <= 0:
-        return cursor, rows.messages(_text(connection, "arrivals_from_start", worker=worker_id))
-    if cursor == after:
+    if cursor == after > 0:
         return cursor, []
-    return cursor, rows.messages(_text(connection, "arrivals", worker=worker_id, after=after))
+    statement = "arrivals" if after > 0 else "arrivals_from_start"
+    try:
+        return cursor, rows.messages(_text(connection, statement, worker=worker_id, after=after))
+    except damage.UNREADABLE as error:
+        if not is_unreadable(error):
+            raise
+    return cursor, _sound_arrivals(connection, f"{statement}_ids", worker_id, after)
 
 
 def settled(connection: sqlite3.Connection, flow_ids: Sequence[str]) -> tuple[list[FlowRecord], list[str]]:
     """Those of the flows that ended or are parked, and the ids that belong to none."""
     flows = as_json(flow_ids)
-    records = rows.flow_records(_text(connection, "settled", flows=flows))
+    try:
+        records = rows.flow_records(_text(connection, "settled", flows=flows))
+    except damage.UNREADABLE as error:
+        if not is_unreadable(error):
+            raise
+        records = []
+        for flow_id in flow_ids:
+            with damage.of(flow_id):
+                records += rows.flow_records(_text(connection, "settled", flows=as_json([flow_id])))
     return records, json.loads(str(_text(connection, "absent", flows=flows)))
 
 
@@ -63,7 +83,7 @@ def workers(connection: sqlite3.Connection) -> list[WorkerRecord]:
 def next_wake(connection: sqlite3.Connection, names: Sequence[str]) -> float | None:
     """When the next flow of these names becomes ready by time."""
     at = connection.execute(_SQL["next_wake"], {"names": as_json(names)}).fetchone()[0]
-    return None if at is None else float(at)
+    return float(at) if isinstance(at, float | int) else None  # a time that is none makes nothing ready
 
 
 def page(
@@ -74,19 +94,25 @@ def page(
     Each status asked for is read by itself, newest first, and the pages are merged: so a rare status among many
     flows costs no more than a common one.
     """
-    found: list[tuple[int, str]] = []
-    before = _position(after) if after is not None else 1 << 62
-    for status in dict.fromkeys(where.statuses) or (None,):
-        condition, values = _conditions(where, status)
-        values |= {"before": before, "limit": limit + 1}
-        sql = (
-            "SELECT '[' || group_concat(json_array(num, row)) || ']' FROM (SELECT num, row FROM flow_rows "  # noqa: S608 - from fixed parts
-            f"WHERE num < :before AND {condition} ORDER BY num DESC LIMIT :limit)"
+    window = {"before": _position(after) if after is not None else 1 << 62, "limit": limit + 1}
+    try:
+        found = _page(connection, where, "num, row", rows.numbered, **window)
+        found.sort(reverse=True)
+        flows = rows.flow_records("[" + ",".join(row for _, row in found[:limit]) + "]")
+        return flows, _next_key([num for num, _ in found], limit)
+    except damage.UNREADABLE as error:
+        if not is_unreadable(error):
+            raise
+    nums = _page(connection, where, "num", rows.numbers, **window)
+    nums.sort(reverse=True)
+    flows, damaged = damage.one_by_one(
+        nums[:limit], lambda num: rows.flow_records(_text(connection, "find_number", num=num))
+    )
+    for num in damaged:
+        damage.tell(
+            f"flow {damage.name_of(connection, num)!r} is damaged and left out of a list; find says more"
         )
-        found += rows.numbered(connection.execute(sql, values).fetchone()[0])
-    found.sort(reverse=True)
-    more = str(found[limit - 1][0]) if len(found) > limit > 0 else None
-    return rows.flow_records("[" + ",".join(row for _, row in found[:limit]) + "]"), more
+    return flows, _next_key(nums, limit)
 
 
 def count(connection: sqlite3.Connection, where: FlowFilter) -> dict[TaskStatus, int]:
@@ -95,12 +121,54 @@ def count(connection: sqlite3.Connection, where: FlowFilter) -> dict[TaskStatus,
     if where.statuses:
         condition += " AND status IN (SELECT value FROM json_each(:statuses))"
         values["statuses"] = as_json([status.value for status in where.statuses])
+    values["known"] = _KNOWN
     sql = (
-        "SELECT json_group_array(json_array(status, flows)) FROM "  # noqa: S608 - from fixed parts
+        "SELECT json_group_array(json_array("  # noqa: S608 - from fixed parts
+        "CASE WHEN status IN (SELECT value FROM json_each(:known)) THEN status END, flows)) FROM "
         f"(SELECT status, count(*) AS flows FROM flows WHERE {condition} GROUP BY status)"
     )
-    return rows.counts(connection.execute(sql, values).fetchone()[0])
+    found, impossible = rows.counts(connection.execute(sql, values).fetchone()[0])
+    if impossible:
+        damage.tell(f"{impossible} damaged flows have a status that does not exist; they are not counted")
+    return found
 
+
+def _sound_arrivals(
+    connection: sqlite3.Connection, statement: str, worker_id: str, after: int
+) -> list[Received]:
+    """The messages that can be read. A flow with another is parked when it is claimed again."""
+    ids = rows.numbers(_text(connection, statement, worker=worker_id, after=after) or "[]")
+    found, damaged = damage.one_by_one(ids, lambda id: rows.messages(_text(connection, "message", id=id)))
+    for id in damaged:
+        damage.tell(f"message {id} of an inbox is damaged and not handed to its flow")
+    return found
+
+
+def _page(
+    connection: sqlite3.Connection,
+    where: FlowFilter,
+    columns: Literal["num", "num, row"],
+    read: Callable[[str | None], list[T]],
+    **window: int,
+) -> list[T]:
+    """The newest rows of each status, unsorted."""
+    found: list[T] = []
+    shown = "num" if columns == "num" else "json_array(num, row)"
+    for status in dict.fromkeys(where.statuses) or (None,):
+        condition, values = _conditions(where, status)
+        sql = (
+            f"SELECT '[' || group_concat({shown}) || ']' FROM (SELECT {columns} FROM flow_rows "  # noqa: S608 - from fixed parts
+            f"WHERE num < :before AND {condition} ORDER BY num DESC LIMIT :limit)"
+        )
+        found += read(connection.execute(sql, values | window).fetchone()[0])
+    return found
+
+
+def _next_key(nums: list[int], limit: int) -> str | None:
+    return str(nums[limit - 1]) if len(nums) > limit > 0 else None
+
+
+_KNOWN: Final = as_json(status.value for status in TaskStatus)
 
 # The only place where a statement is put together: from these fixed parts, never from data.
 _PARTS: Final = {

@@ -1,6 +1,9 @@
 -- name: find
 SELECT '[' || row || ']' FROM flow_rows WHERE id = :flow;
 
+-- name: find_number
+SELECT '[' || row || ']' FROM flow_rows WHERE num = :num;
+
 -- name: history
 SELECT '[' || group_concat(row) || ']'
 FROM (SELECT row FROM event_rows WHERE flow_id = :flow AND seq > :after ORDER BY seq LIMIT :limit);
@@ -21,6 +24,19 @@ FROM (SELECT r.row FROM flows AS f CROSS JOIN inbox_rows AS r ON r.flow_id = f.i
 SELECT '[' || group_concat(row) || ']'
 FROM (SELECT r.row FROM inbox_rows AS r CROSS JOIN flows AS f ON f.id = r.flow_id
       WHERE r.id > :after AND +r.consumed_seq IS NULL AND f.owner = :worker ORDER BY r.id);
+
+-- name: arrivals_from_start_ids
+SELECT json_group_array(id)
+FROM (SELECT r.id FROM flows AS f CROSS JOIN inbox AS r ON r.flow_id = f.id
+      WHERE f.owner = :worker AND r.consumed_seq IS NULL ORDER BY r.id);
+
+-- name: arrivals_ids
+SELECT json_group_array(id)
+FROM (SELECT r.id FROM inbox AS r CROSS JOIN flows AS f ON f.id = r.flow_id
+      WHERE r.id > :after AND +r.consumed_seq IS NULL AND f.owner = :worker ORDER BY r.id);
+
+-- name: message
+SELECT '[' || row || ']' FROM inbox_rows WHERE id = :id;
 
 -- name: settled
 SELECT '[' || group_concat(row) || ']'

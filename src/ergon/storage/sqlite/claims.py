@@ -13,8 +13,7 @@ from typing import Final
 
 from ergon.core.commit import ClaimedFlow, ClaimRequest, Lease, Received
 from ergon.core.status import TaskStatus
-from ergon.errors import LogDamaged
-from ergon.storage.sqlite import leases, rows
+from ergon.storage.sqlite import damage, leases, rows
 from ergon.storage.sqlite.errors import is_unreadable
 from ergon.storage.sqlite.statements import statements
 from ergon.storage.sqlite.transaction import Transaction, as_json
@@ -22,50 +21,52 @@ from ergon.storage.sqlite.transaction import Transaction, as_json
 _SQL: Final = statements("claims.sql")
 
 
-def take(tx: Transaction, request: ClaimRequest) -> list[str]:
-    """Make ready flows the worker's own; return their ids, best first."""
+def take(tx: Transaction, request: ClaimRequest) -> list[int]:
+    """Make ready flows the worker's own; return their numbers, best first."""
     leases.check_alive(tx, request.worker)
-    nums = _choose(tx, request)
-    if nums == "[]":
-        return []
-    tx.run(_SQL["own"], nums=nums, now=tx.now, worker=request.worker, stalled_max=request.claims_stalled_max)
-    owned, parked = tx.one(_SQL["owned"], nums=nums)
-    tx.settled.update(json.loads(parked))
-    return [str(flow_id) for flow_id in json.loads(owned)]
+    while True:
+        nums = _choose(tx, request)
+        if not nums:
+            return []
+
+        def own(these: str) -> int:
+            return tx.run(
+                _SQL["own"],
+                nums=these,
+                now=tx.now,
+                worker=request.worker,
+                stalled_max=request.claims_stalled_max,
+            )
+
+        if damage.write_sound(tx, nums, own) or request.flow_id is not None or not tx.damaged:
+            break
+        # Every one chosen is damaged: choose again, without them.
+    owned, parked = tx.one(_SQL["owned"], nums=as_json(nums))
+    tx.settled.update(damage.readable(flow_id) for flow_id in json.loads(parked))
+    return rows.numbers(owned)
 
 
-def load(
-    connection: sqlite3.Connection, worker: str, flow_ids: list[str]
-) -> tuple[list[ClaimedFlow], list[str]]:
+def load(connection: sqlite3.Connection, worker: str, nums: list[int]) -> tuple[list[ClaimedFlow], list[int]]:
     """Read flows just taken, with their histories and unread messages; and tell which cannot be read.
 
     One that an operator took away meanwhile is left out. One damaged row keeps only its own flow from running.
     """
     try:
-        return _load(connection, worker, flow_ids), []
-    except (sqlite3.Error, LogDamaged, UnicodeError) as error:
+        return _load(connection, worker, nums), []
+    except damage.UNREADABLE as error:
         if not is_unreadable(error):
             raise
-    flows: list[ClaimedFlow] = []
-    unreadable: list[str] = []
-    for flow_id in flow_ids:
-        try:
-            flows += _load(connection, worker, [flow_id])
-        except (sqlite3.Error, LogDamaged, UnicodeError) as error:
-            if not is_unreadable(error):
-                raise
-            unreadable.append(flow_id)
-    return flows, unreadable
+    return damage.one_by_one(nums, lambda num: _load(connection, worker, [num]))
 
 
-def park_unreadable(tx: Transaction, worker: str, flow_ids: list[str]) -> None:
+def park_unreadable(tx: Transaction, worker: str, nums: list[int]) -> None:
     """Park flows just taken that cannot be read, so that nobody claims them again and again."""
-    tx.run(_SQL["park_unreadable"], worker=worker, flows=as_json(flow_ids))
-    tx.settled.update(flow_ids)
+    tx.run(_SQL["park_unreadable"], worker=worker, nums=as_json(nums))
+    tx.settled.update(damage.name_of(tx.connection, num) for num in nums)
 
 
-def _load(connection: sqlite3.Connection, worker: str, flow_ids: list[str]) -> list[ClaimedFlow]:
-    flows = {"flows": as_json(flow_ids)}
+def _load(connection: sqlite3.Connection, worker: str, nums: list[int]) -> list[ClaimedFlow]:
+    flows = {"nums": as_json(nums)}
     records = rows.flow_records(_text(connection, "load_flows", flows))
     events = rows.events_by_flow(_text(connection, "load_events", flows))
     unread: dict[str, list[Received]] = {}
@@ -78,22 +79,31 @@ def _load(connection: sqlite3.Connection, worker: str, flow_ids: list[str]) -> l
     ]
 
 
-def _choose(tx: Transaction, request: ClaimRequest) -> str:
+def _choose(tx: Transaction, request: ClaimRequest) -> list[int]:
     names = as_json(request.names)
     if request.flow_id is not None:
         tx.run(_SQL["promote_one"], flow=request.flow_id, now=tx.now)
-        return str(tx.one(_SQL["take_one"], flow=request.flow_id, names=names)[0])
+        return rows.numbers(tx.one(_SQL["take_one"], flow=request.flow_id, names=names)[0])
     if request.limit <= 0:
-        return "[]"
+        return []
     if request.due:
-        tx.run(_SQL["promote"], names=names, now=tx.now)
-    queues = as_json(request.queues)
+        _promote(tx, names)
+    values = {"queues": as_json(request.queues), "names": names, "limit": request.limit}
     if request.versions is None:
-        row = tx.one(_SQL["take_any"], queues=queues, names=names, limit=request.limit)
+        row = tx.one(_SQL["take_any"], **values, damaged=damage.passed_over(tx))
     else:
         versions = as_json([None, *request.versions])
-        row = tx.one(_SQL["take"], queues=queues, names=names, versions=versions, limit=request.limit)
-    return str(row[0])
+        row = tx.one(_SQL["take"], **values, versions=versions, damaged=damage.passed_over(tx))
+    return rows.numbers(row[0])
+
+
+def _promote(tx: Transaction, names: str) -> None:
+    values = {"names": names, "now": tx.now, "damaged": damage.passed_over(tx)}
+    try:
+        tx.run(_SQL["promote"], **values)
+    except sqlite3.IntegrityError:
+        due = rows.numbers(tx.one(_SQL["due"], **values)[0])
+        damage.write_sound(tx, due, lambda nums: tx.run(_SQL["promote_these"], nums=nums, now=tx.now))
 
 
 def _text(connection: sqlite3.Connection, statement: str, values: dict[str, str]) -> str | None:

@@ -1,10 +1,21 @@
 -- name: promote
 -- Flows whose time has come become ready. Only names the claimer runs; each flow is touched once, so the cost
--- follows what fell due. Bounded: what is left is due at the next claim.
+-- follows what fell due. Bounded: what is left is due at the next claim. :damaged, here and below: rows that
+-- cannot be written, so that they never stand in the way of others.
 UPDATE flows SET status = 'pending', ready_at = wake_at, wake_at = NULL
 WHERE num IN (SELECT f.num FROM json_each(:names) AS n CROSS JOIN flows AS f
-              WHERE f.name = n.value AND f.wake_at <= :now
+              WHERE f.name = n.value AND f.wake_at <= :now AND f.num NOT IN (SELECT value FROM json_each(:damaged))
               LIMIT 1000);
+
+-- name: due
+SELECT json_group_array(num) FROM (
+    SELECT f.num FROM json_each(:names) AS n CROSS JOIN flows AS f
+    WHERE f.name = n.value AND f.wake_at <= :now AND f.num NOT IN (SELECT value FROM json_each(:damaged))
+    LIMIT 1000);
+
+-- name: promote_these
+UPDATE flows SET status = 'pending', ready_at = wake_at, wake_at = NULL
+WHERE num IN (SELECT value FROM json_each(:nums)) AND wake_at <= :now;
 
 -- name: promote_one
 UPDATE flows SET status = 'pending', ready_at = wake_at, wake_at = NULL
@@ -20,6 +31,7 @@ SELECT json_group_array(num) FROM (
     WHERE f.num IN (SELECT i.num FROM flows AS i
                     WHERE i.queue = q.value AND i.name = n.value AND i.version IS v.value
                       AND i.status = 'pending' AND i.wake_at IS NULL
+                      AND i.num NOT IN (SELECT value FROM json_each(:damaged))
                     ORDER BY i.priority DESC, i.ready_at
                     LIMIT :limit)
     ORDER BY f.priority DESC, f.ready_at, f.num
@@ -44,6 +56,7 @@ SELECT json_group_array(num) FROM (
       AND f.num IN (SELECT i.num FROM flows AS i
                     WHERE i.queue = k.queue AND i.name = k.name AND i.version IS k.version
                       AND i.status = 'pending' AND i.wake_at IS NULL
+                      AND i.num NOT IN (SELECT value FROM json_each(:damaged))
                     ORDER BY i.priority DESC, i.ready_at
                     LIMIT :limit)
     ORDER BY f.priority DESC, f.ready_at, f.num
@@ -76,26 +89,30 @@ FROM (SELECT num, seq, CASE WHEN claimed_seq = seq THEN claims_stalled + 1 ELSE 
 WHERE flows.num = c.num;
 
 -- name: owned
-SELECT json_group_array(f.id) FILTER (WHERE f.status = 'running'),
-       json_group_array(f.id) FILTER (WHERE f.status = 'parked')
+-- By number: an id may be damaged. Ids are asked for in hexadecimal, which always is text.
+SELECT json_group_array(f.num) FILTER (WHERE f.status = 'running'),
+       json_group_array(hex(f.id)) FILTER (WHERE f.status = 'parked')
 FROM json_each(:nums) AS j CROSS JOIN flows AS f ON f.num = j.value;
 
 -- name: park_unreadable
 UPDATE flows
 SET status = 'parked', owner = NULL, claims_stalled = 0, claimed_seq = NULL,
     reason = 'a row of this flow, of its history or of its messages cannot be read; mend the row, then resume it'
-WHERE owner = :worker AND id IN (SELECT value FROM json_each(:flows));
+WHERE owner = :worker AND num IN (SELECT value FROM json_each(:nums));
 
 -- name: load_flows
 SELECT '[' || group_concat(row) || ']'
-FROM (SELECT r.row FROM json_each(:flows) AS j CROSS JOIN flow_rows AS r ON r.id = j.value ORDER BY j.key);
+FROM (SELECT r.row FROM json_each(:nums) AS j CROSS JOIN flow_rows AS r ON r.num = j.value ORDER BY j.key);
 
 -- name: load_events
 SELECT '[' || group_concat(row) || ']'
-FROM (SELECT r.row FROM json_each(:flows) AS j CROSS JOIN event_rows AS r ON r.flow_id = j.value
-      ORDER BY r.flow_num, r.seq);
+FROM (SELECT r.row FROM json_each(:nums) AS j CROSS JOIN event_rows AS r ON r.num = j.value
+      ORDER BY r.num, r.seq);
 
 -- name: load_inbox
+-- The subquery keeps to index inbox_unread: joined, flows would lead to every message a flow ever had.
 SELECT '[' || group_concat(row) || ']'
-FROM (SELECT r.row FROM json_each(:flows) AS j CROSS JOIN inbox_rows AS r ON r.flow_id = j.value
+FROM (SELECT r.row
+      FROM json_each(:nums) AS j CROSS JOIN inbox_rows AS r
+      ON r.flow_id = (SELECT f.id FROM flows AS f WHERE f.num = j.value)
       WHERE r.consumed_seq IS NULL ORDER BY r.id);

@@ -62,6 +62,18 @@ def is_unreadable(error: Exception) -> bool:
     return primary_code(error) in _UNREADABLE
 
 
+def is_of_one_part(error: sqlite3.Error) -> bool:
+    """Tell whether one part of a batch is the reason: its data, or a damaged row that it met."""
+    if is_constraint(error):
+        return True
+    return is_unreadable(error) and primary_code(error) != sqlite3.SQLITE_CORRUPT
+
+
+def without_content(error: Exception) -> str:
+    """What an error says, less what it quotes of a row."""
+    return _QUOTED.sub("", str(error))
+
+
 def leaves_outcome_unknown(error: sqlite3.Error) -> bool:
     """Tell whether the transaction may have reached the disk although it failed.
 
@@ -74,7 +86,7 @@ def leaves_outcome_unknown(error: sqlite3.Error) -> bool:
 def translate(error: sqlite3.Error, where: str) -> StoreError | EncodingError:
     """Return what to raise instead of `error`, about the log at `where`."""
     code = int(getattr(error, "sqlite_errorcode", 0))
-    words = _QUOTED.sub("", str(error))
+    words = without_content(error)
     primary, said = code & 0xFF, f"{words} ({getattr(error, 'sqlite_errorname', 'no code')})"
     if primary in _BUSY:
         return LogBusy(f"log {where}: another process kept it locked, nothing was written: {said}")
@@ -90,4 +102,6 @@ def translate(error: sqlite3.Error, where: str) -> StoreError | EncodingError:
         return EncodingError(f"a value is larger than this SQLite can keep: {said}")
     if isinstance(error, sqlite3.ProgrammingError) and not code:
         return LogClosed(f"log {where}: {words}")
+    if is_unreadable(error):
+        return LogDamaged(f"log {where}: a row cannot be read; restore a backup, or mend the row: {said}")
     return StoreError(f"log {where}: {said}")

@@ -23,7 +23,7 @@ from ergon.errors import ErgonError, LogBusy, LogDamaged, LogTooNew, StoreError
 from ergon.storage.clock import Clock
 from ergon.storage.failpoints import Failpoint
 from ergon.storage.sqlite import intake, journal
-from ergon.storage.sqlite.errors import is_constraint, leaves_outcome_unknown, translate
+from ergon.storage.sqlite.errors import is_of_one_part, leaves_outcome_unknown, translate
 from ergon.storage.sqlite.transaction import Transaction
 from ergon.storage.sqlite.turnstile import Turnstile
 from ergon.storage.sqlite.writes import Create, Entry, Send, Write
@@ -64,6 +64,7 @@ class GroupCommit:
         self._changes_before = 0
         self._needs_reopening = False
         self._answer: tuple[Errors | None, Hint | None] | None = None
+        self._damaged: dict[int, float] = {}
 
     def close(self) -> None:
         """Close the connection. What was written stays."""
@@ -129,7 +130,7 @@ class GroupCommit:
         except (ErgonError, _Uneven, *_DATA_ERRORS):
             self._roll_back()
         except sqlite3.Error as error:
-            if not is_constraint(error) and not _is_misuse(error):
+            if not is_of_one_part(error) and not _is_misuse(error):
                 raise
             self._roll_back()
         tx = self._begin()
@@ -142,7 +143,7 @@ class GroupCommit:
     def _begin(self) -> Transaction:
         self._turnstile.begin(self.connection)
         self._changes_before = self.connection.total_changes
-        return Transaction(self.connection, self._clock.wall(), self._clock.boot())
+        return Transaction(self.connection, self._clock.wall(), self._clock.boot(), self._damaged)
 
     def _apply_together(self, tx: Transaction, batch: Sequence[Entry]) -> None:
         commits: list[Commit] = []
@@ -179,7 +180,7 @@ class GroupCommit:
             else:
                 journal.apply_alone(tx, what)
         except sqlite3.Error as error:
-            if not is_constraint(error) and not _is_misuse(error):
+            if not is_of_one_part(error) and not _is_misuse(error):
                 raise
             failure: BaseException = translate(error, self._where)
         except (ErgonError, *_DATA_ERRORS) as error:

@@ -8,7 +8,7 @@ from ergon.core.commit import FlowRecord, Message, NewFlow
 from ergon.core.history import EventKind
 from ergon.core.status import TERMINAL, TaskStatus, may_move
 from ergon.errors import FlowNotFound, IllegalMove, LeaseLost
-from ergon.storage.sqlite import ended, inbox, rows
+from ergon.storage.sqlite import damage, ended, inbox, rows
 from ergon.storage.sqlite.statements import Bulk, statements
 from ergon.storage.sqlite.transaction import Transaction
 
@@ -37,9 +37,10 @@ def create_alone(tx: Transaction, flow: NewFlow) -> FlowRecord | None:
 
 
 def find(tx: Transaction, flow_id: str) -> FlowRecord | None:
-    """Read one flow inside the transaction."""
-    row = tx.one(_SQL["find"], flow=flow_id)
-    return rows.flow_records(row[0])[0] if row is not None else None
+    """Read one flow inside the transaction. Raises `LogDamaged`."""
+    with damage.of(flow_id):
+        row = tx.one(_SQL["find"], flow=flow_id)
+        return rows.flow_records(row[0])[0] if row is not None else None
 
 
 def is_taken(tx: Transaction, child: NewFlow) -> bool:

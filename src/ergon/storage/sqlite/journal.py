@@ -12,7 +12,7 @@ from typing import Any, Final
 from ergon.core.commit import Commit, Message, NewFlow
 from ergon.core.status import TERMINAL, TaskStatus
 from ergon.errors import FlowIdConflict, IllegalMove, LeaseLost
-from ergon.storage.sqlite import ended, inbox, intake
+from ergon.storage.sqlite import damage, ended, inbox, intake
 from ergon.storage.sqlite.statements import Bulk, statements
 from ergon.storage.sqlite.transaction import Transaction
 
@@ -60,7 +60,10 @@ def apply_alone(tx: Transaction, commit: Commit) -> None:
 def landed(connection: sqlite3.Connection, commit: Commit) -> bool:
     """Tell by its events whether this very commit was written before; False when it has none."""
     for event in commit.events:
-        row = connection.execute(_SQL["find_event"], {"flow": commit.flow_id, "seq": event.seq}).fetchone()
+        with damage.of(commit.flow_id):
+            row = connection.execute(
+                _SQL["find_event"], {"flow": commit.flow_id, "seq": event.seq}
+            ).fetchone()
         if row is None or tuple(row) != tuple(event[1:]):
             return False
     return bool(commit.events)
@@ -104,7 +107,8 @@ def _start_children(tx: Transaction, children: list[NewFlow]) -> bool:
 
 
 def _owns(tx: Transaction, commit: Commit) -> bool:
-    row = tx.one(_SQL["find_owner"], flow=commit.flow_id)
+    with damage.of(commit.flow_id):
+        row = tx.one(_SQL["find_owner"], flow=commit.flow_id)
     return row is not None and tuple(row[1:]) == tuple(commit.lease)
 
 
@@ -141,7 +145,8 @@ def _settle(tx: Transaction, commits: list[Commit]) -> bool:
 def _refusal(tx: Transaction, commit: Commit) -> Exception:
     """Say why a commit was not written."""
     flow_id, lease = commit.flow_id, commit.lease
-    row = tx.one(_SQL["find_owner"], flow=flow_id)
+    with damage.of(flow_id):
+        row = tx.one(_SQL["find_owner"], flow=flow_id)
     if row is None:
         return LeaseLost(f"flow {flow_id!r} is not in the log any more; this run of it is void")
     status, owner, epoch = row

@@ -9,7 +9,7 @@ from typing import Any, Final
 from ergon.core.commit import WorkerRecord
 from ergon.errors import LeaseLost
 from ergon.storage import process
-from ergon.storage.sqlite import rows
+from ergon.storage.sqlite import damage, rows
 from ergon.storage.sqlite.statements import Bulk, statements
 from ergon.storage.sqlite.transaction import Transaction, as_json
 
@@ -52,7 +52,10 @@ def renew(tx: Transaction, worker_id: str, lease_seconds: float, doing: dict[str
         values: list[Any] = []
         for flow_id, reason in doing.items():
             values += (flow_id, worker_id, reason)
-        _DOING.run(tx.connection, values)
+        try:
+            _DOING.run(tx.connection, values)
+        except sqlite3.IntegrityError as error:  # a lease must not be lost because one flow's row is damaged
+            damage.tell(f"what the flows of worker {worker_id!r} do cannot be told: {error}")
     return expires_at
 
 
@@ -70,9 +73,9 @@ def retire(tx: Transaction, worker_id: str) -> int:
     return _release(tx, workers, willingly=True)
 
 
-def give_back(tx: Transaction, worker_id: str, flow_ids: list[str]) -> None:
+def give_back(tx: Transaction, worker_id: str, nums: list[int]) -> None:
     """Let go of flows just claimed that nobody will run."""
-    if tx.run(_SQL["give_back"], worker=worker_id, flows=as_json(flow_ids), now=tx.now):
+    if tx.run(_SQL["give_back"], worker=worker_id, nums=as_json(nums), now=tx.now):
         tx.ready = True
 
 
@@ -104,7 +107,12 @@ def suspects(connection: sqlite3.Connection, now: float, boot: float) -> list[st
 
 
 def _release(tx: Transaction, workers: str, *, willingly: bool) -> int:
-    released = tx.run(_SQL["release_flows"], workers=workers, now=tx.now, willingly=willingly)
+    how = {"now": tx.now, "willingly": willingly}
+    try:
+        released = tx.run(_SQL["release_flows"], workers=workers, **how)
+    except sqlite3.IntegrityError:
+        owned = rows.numbers(tx.one(_SQL["owned_by"], workers=workers)[0])
+        released = damage.write_sound(tx, owned, lambda nums: tx.run(_SQL["release_these"], nums=nums, **how))
     if released:
         tx.ready = True
     return released

@@ -48,6 +48,15 @@ SET status = 'pending', owner = NULL, ready_at = :now,
     claimed_seq = CASE WHEN :willingly THEN NULL ELSE claimed_seq END
 WHERE owner IN (SELECT value FROM json_each(:workers));
 
+-- name: owned_by
+SELECT json_group_array(num) FROM flows WHERE owner IN (SELECT value FROM json_each(:workers));
+
+-- name: release_these
+UPDATE flows
+SET status = 'pending', owner = NULL, ready_at = :now,
+    claimed_seq = CASE WHEN :willingly THEN NULL ELSE claimed_seq END
+WHERE num IN (SELECT value FROM json_each(:nums));
+
 -- name: give_back
 UPDATE flows SET status = 'pending', owner = NULL, ready_at = :now, claimed_seq = NULL
-WHERE owner = :worker AND id IN (SELECT value FROM json_each(:flows));
+WHERE owner = :worker AND num IN (SELECT value FROM json_each(:nums));

@@ -157,11 +157,11 @@ class SqliteExecutionLog(ExecutionLog):
         write = Write("claim", lambda tx: claims.take(tx, request), self._session.future())
         self._session.submit(write, write.done)
         try:
-            flow_ids = await asyncio.shield(write.future)
-            if not flow_ids:
+            nums = await asyncio.shield(write.future)
+            if not nums:
                 return []
             flows, unreadable = await self._session.read(
-                lambda reading: claims.load(reading, request.worker, flow_ids)
+                lambda reading: claims.load(reading, request.worker, nums)
             )
             if unreadable:
                 await self._write("park", lambda tx: claims.park_unreadable(tx, request.worker, unreadable))

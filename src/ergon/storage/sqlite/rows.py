@@ -40,7 +40,7 @@ def flow_records(text: str | None) -> list[FlowRecord]:
     try:
         return [_flow(row) for row in _decode(_flows, text)]
     except KeyError as error:
-        raise LogDamaged(f"a stored flow has the unknown status {error}; restore a backup") from error
+        raise LogDamaged(f"a stored flow has the unknown status {error}") from error
 
 
 def events_by_flow(text: str | None) -> dict[str, list[Event]]:
@@ -118,11 +118,12 @@ def _decode(decoder: msgspec.json.Decoder[T], text: str | None) -> T:
     try:
         return decoder.decode(text or "[]")
     except (msgspec.DecodeError, UnicodeError) as error:
-        raise LogDamaged(f"a stored row is not what this log writes; restore a backup: {error}") from error
+        raise LogDamaged(f"a stored row is not what this log writes: {error}") from error
 
 
+_numbers: Final = msgspec.json.Decoder(list[int])
 _numbered: Final = msgspec.json.Decoder(list[tuple[int, str]])
-_counts: Final = msgspec.json.Decoder(list[tuple[str, int]])
+_counts: Final = msgspec.json.Decoder(list[tuple[str | None, int]])
 
 
 def numbered(text: str | None) -> list[tuple[int, str]]:
@@ -130,6 +131,13 @@ def numbered(text: str | None) -> list[tuple[int, str]]:
     return _decode(_numbered, text)
 
 
-def counts(text: str | None) -> dict[TaskStatus, int]:
-    """Read a JSON array of pairs of a status and how many."""
-    return {_STATUS[status]: number for status, number in _decode(_counts, text)}
+def counts(text: str | None) -> tuple[dict[TaskStatus, int], int]:
+    """Read a JSON array of pairs of a status (null: none that exists) and how many; count the latter apart."""
+    found = _decode(_counts, text)
+    impossible = sum(number for status, number in found if status is None)
+    return {_STATUS[status]: number for status, number in found if status is not None}, impossible
+
+
+def numbers(text: str | None) -> list[int]:
+    """Read a JSON array of rows' numbers."""
+    return _decode(_numbers, text)

@@ -13,10 +13,15 @@ from ergon.core.commit import Hint
 class Transaction:
     """Handed to everything that writes. Made anew for each attempt, so that a rolled back one leaves no trace."""
 
-    __slots__ = ("boot", "connection", "ended", "inbox", "now", "ready", "settled", "wake_at")
+    __slots__ = ("boot", "connection", "damaged", "ended", "inbox", "now", "ready", "settled", "wake_at")
 
-    def __init__(self, connection: sqlite3.Connection, now: float, boot: float) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, now: float, boot: float, damaged: dict[int, float]
+    ) -> None:
         self.connection = connection
+        self.damaged = damaged
+        """Rows of `flows` that cannot be written, and until when (by `boot`) claims pass them over: see `damage.py`.
+        It outlives the transaction."""
         self.now = now
         """The log's time, the same for the whole transaction."""
         self.boot = boot

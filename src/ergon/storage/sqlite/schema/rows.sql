@@ -22,7 +22,7 @@ SELECT num, id, status, name, queue, version, parent_id, created_at,
 FROM flows;
 
 CREATE TEMP VIEW event_rows AS
-SELECT f.id AS flow_id, e.flow_num, e.seq,
+SELECT f.id AS flow_id, f.num AS num, e.seq,
        json_array(f.id, e.seq, e.kind, e.op, e.name, e.digest, e.payload, CAST(e.at AS INTEGER),
                   CAST((e.at - CAST(e.at AS INTEGER)) * 4611686018427387904.0 AS INTEGER), e.source, e.attempt) AS row
 FROM flows AS f CROSS JOIN events AS e ON e.flow_num = f.num;

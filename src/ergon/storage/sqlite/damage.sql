@@ -1,0 +1,2 @@
+-- name: name_of
+SELECT hex(id) FROM flows WHERE num = :num;
