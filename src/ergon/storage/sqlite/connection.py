@@ -10,14 +10,15 @@ from __future__ import annotations
 import sqlite3
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
 
-from ergon.errors import LogRefused
+from ergon.errors import LogDamaged, LogRefused
 from ergon.storage.sqlite.errors import is_busy
-from ergon.storage.sqlite.migrations import inspect
+from ergon.storage.sqlite.migrations import generation, inspect
 
 Synchronous = Literal["OFF", "NORMAL", "FULL", "EXTRA"]
 LEVELS: Final = {"OFF": 0, "NORMAL": 1, "FULL": 2, "EXTRA": 3}
@@ -41,20 +42,29 @@ class Settings:
 
 def open_writer(settings: Settings) -> sqlite3.Connection:
     """Open the one connection that writes. Its busy timeout is 0: the turnstile waits."""
-    target = str(settings.path) if settings.path is not None else ":memory:"
-    connection = sqlite3.connect(
-        target, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=512
-    )
-    try:
-        # Look before changing anything: another program's database keeps its journal mode.
-        connection.execute(f"PRAGMA busy_timeout={int(settings.busy_timeout_seconds * 1000):d}")
-        _look(connection, settings.where)
-        connection.execute("PRAGMA busy_timeout=0")
-        _settle(connection, settings)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    return _open(settings, str(settings.path) if settings.path is not None else ":memory:", _look)
+
+
+def reopen_writer(settings: Settings, made_as: str) -> sqlite3.Connection:
+    """Open it again after an I/O error: the file whose generation is `made_as`, never another and never a new one.
+
+    Raises `LogDamaged` when the file was deleted, `LogRefused` when another has taken its place.
+    """
+    assert settings.path is not None, "a log in memory is never reopened"
+    if not settings.path.exists():
+        raise LogDamaged(
+            f"log {settings.where} was deleted while it was open, and no new one is made in its place; restore a "
+            "backup, then start this process again"
+        )
+
+    def check(connection: sqlite3.Connection, where: str) -> None:
+        if not inspect(connection, where) or generation(connection, where) != made_as:
+            raise LogRefused(
+                f"log {where} was replaced by another while it was open; nothing is written to that one. Put the file "
+                "back, or start this process again to go on with the new one"
+            )
+
+    return _open(settings, f"file:{quote(str(settings.path))}?mode=rw", check)
 
 
 def open_reader(path: Path, settings: Settings) -> sqlite3.Connection:
@@ -87,6 +97,29 @@ def _look(connection: sqlite3.Connection, where: str) -> None:
     finally:
         if connection.in_transaction:  # an error may have ended it
             connection.execute("ROLLBACK")
+
+
+def _open(
+    settings: Settings, target: str, look: Callable[[sqlite3.Connection, str], object]
+) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        target,
+        uri=target.startswith("file:"),
+        timeout=0,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=512,
+    )
+    try:
+        # Look before changing anything: another program's database keeps its journal mode.
+        connection.execute(f"PRAGMA busy_timeout={int(settings.busy_timeout_seconds * 1000):d}")
+        look(connection, settings.where)
+        connection.execute("PRAGMA busy_timeout=0")
+        _settle(connection, settings)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _settle(connection: sqlite3.Connection, settings: Settings) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from ergon.core.commit import Commit, Hint
-from ergon.errors import ErgonError, LogBusy, LogDamaged, LogTooNew, StoreError
+from ergon.errors import ErgonError, LogBusy, LogDamaged, LogRefused, LogTooNew, StoreError
 from ergon.storage.clock import Clock
 from ergon.storage.failpoints import Failpoint
 from ergon.storage.sqlite import intake, journal
@@ -240,8 +240,8 @@ class GroupCommit:
         ]
 
     def _not_reopened(self, error: Exception, outcome: str) -> StoreError:
-        if isinstance(error, LogDamaged | LogTooNew):
-            return error
+        if isinstance(error, LogDamaged | LogRefused | LogTooNew):
+            return error  # waiting will not help
         said = translate(error, self._where) if isinstance(error, sqlite3.Error) else error
         return LogBusy(
             f"log {self._where}: could not be opened again after an I/O error, {outcome}; "

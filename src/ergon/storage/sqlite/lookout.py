@@ -63,8 +63,6 @@ class Lookout:
             return False
         now = self._changed_at = time.monotonic()
         self._is_ours = True
-        if self._wal is None:
-            return False
         return now - self._looked_at >= _LOOK_BUSY_SECONDS and self._look(now)
 
     def rest(self) -> bool:

@@ -14,7 +14,7 @@ from ergon.errors import ErgonError, ForkedConnection, LogClosed, StoreError
 from ergon.storage import failpoints
 from ergon.storage.clock import Clock
 from ergon.storage.sqlite import durability, forks, migrations, place
-from ergon.storage.sqlite.connection import Settings, open_reader, open_writer
+from ergon.storage.sqlite.connection import Settings, open_reader, open_writer, reopen_writer
 from ergon.storage.sqlite.errors import translate
 from ergon.storage.sqlite.group import GroupCommit
 from ergon.storage.sqlite.lookout import Lookout
@@ -160,11 +160,15 @@ class Session:
             patience_seconds=self._settings.busy_timeout_seconds,
         )
 
+        made_as = ""
+
         def connect() -> sqlite3.Connection:
-            connection = open_writer(self._settings)
+            nonlocal made_as
+            connection = reopen_writer(self._settings, made_as) if made_as else open_writer(self._settings)
             try:
                 migrations.migrate(connection, turnstile, where, self._clock.wall())
                 migrations.make_row_views(connection)
+                made_as = migrations.generation(connection, where)
             except BaseException:
                 connection.close()
                 raise
