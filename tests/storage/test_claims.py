@@ -227,3 +227,17 @@ async def test_a_claim_nobody_waits_for_any_more_gives_its_flows_back(log):
 
     (claimed,) = await until(lambda: claim(log))
     assert claimed.flow.claims_stalled == 0
+
+
+async def test_a_claim_tells_up_to_which_message_nothing_is_missing(log):
+    await register(log)
+    lease = await claimed_flow(log)
+    await log.send(signal("f1", "first"))
+    (first,) = await log.inbox("f1")
+    await commit(log, Commit("f1", lease, (event(1),), (first.id,)))
+    await settle(log, "f1", lease, TaskStatus.PENDING)
+
+    (again,) = await claim(log)
+
+    assert again.inbox == []
+    assert again.inbox_seen >= first.id

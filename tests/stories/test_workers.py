@@ -31,7 +31,7 @@ from ergon import (
 )
 from ergon.core.commit import ClaimedFlow, ClaimRequest, Hint, Received
 from tests.stories.conftest import SettableClock
-from tests.stories.helpers import QUICK, lines, process_with_worker, start, until, until_status, worker
+from tests.stories.helpers import QUICK, kinds, lines, process_with_worker, start, until, until_status, worker
 from tests.stories.programs import FLOWS, deadly, delivery
 
 ran: list[str] = []
@@ -357,6 +357,75 @@ async def test_messages_that_came_before_their_flow_are_kept_once_and_not_for_ev
         monkeypatch.setattr("ergon.worker.residents.EARLY_SECONDS", -1.0)
         await residents.sweep()
         assert not residents._early
+
+
+async def test_a_message_that_came_while_its_flow_was_claimed_anew_is_not_left_with_the_void_run(
+    log: ExecutionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim had read the inbox; the void run, still in memory, got the message; nobody would fetch it again."""
+    gate = asyncio.Event()
+
+    @step
+    async def slow() -> None:
+        ran.append("slow")
+        await gate.wait()
+
+    @flow
+    async def both() -> str:
+        answer, _ = await asyncio.gather(wait_signal("go", str), slow())
+        return answer
+
+    async with worker(log, both, poll_seconds=60.0) as working:
+        handle = await start(log, both.bind())
+        await until(lambda: ran)
+        claim, residents = log.claim, working._residents
+        assert residents is not None
+
+        async def claim_slowly(request: ClaimRequest) -> list[ClaimedFlow]:
+            claimed = await claim(request)
+            if claimed:
+                assert residents.runs["f"].record.epoch == 1
+                await handle.signal("go", "yes")
+                await residents.fetch()
+            return claimed
+
+        monkeypatch.setattr(log, "claim", claim_slowly)
+        await handle.pause()
+        await handle.resume()
+
+        async def received() -> bool:
+            return "signal_received" in await kinds(log)
+
+        await until(received)
+        gate.set()
+        assert await handle.result(10) == "yes"
+
+
+async def test_a_message_handed_out_late_is_not_taken_twice(log: ExecutionLog, clock: SettableClock) -> None:
+    """The flow had left memory, and its history accounts for the message."""
+
+    @flow
+    async def twice() -> list[str]:
+        first = await wait_signal("go", str)
+        await asyncio.sleep(60)
+        return [first, await wait_signal("go", str)]
+
+    handle = await start(log, twice.bind())
+    await handle.signal("go", "one")
+    (message,) = await log.inbox("f")
+    async with worker(log, twice) as working:
+        assert working._residents is not None
+        await until_status(handle, "suspended")
+        working._residents._keep_early("f", [message])
+        clock.pass_time(120)
+
+        async def fired() -> bool:
+            return "timer_fired" in await kinds(log)
+
+        await until(fired)
+        await until_status(handle, "suspended")
+        await handle.signal("go", "two")
+        assert await handle.result(10) == ["one", "two"]
 
 
 # -- crashes -------------------------------------------------------------------------------------------------

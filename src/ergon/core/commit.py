@@ -146,6 +146,8 @@ class ClaimedFlow:
     events: list[Event]
     inbox: list[Received]
     """Messages not yet accounted for by an event, oldest first."""
+    inbox_seen: int = 0
+    """A message of this flow with this id or a lower one is in `inbox`, or an event in `events` accounts for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,10 +40,12 @@ class Inbox:
         machine: FlowMachine,
         outbox: Outbox,
         answer_wait: Callable[[StepWait, str | None], None],
+        *,
+        seen: int = 0,
     ) -> None:
-        """`answer_wait` records the answer to a step body's wait."""
-        self.seen = max((message.id for message in messages), default=0)
-        """The newest message known here."""
+        """`answer_wait` records the answer to a step body's wait. `seen`: up to here nothing is missing."""
+        self.seen = max((message.id for message in messages), default=seen)
+        """The newest message known here; up to it, every message is in `messages` or accounted for."""
         self.cancel_reason: str | None = None
         """Why the flow was asked to cancel; None when it was not."""
         self.messages = list(messages)

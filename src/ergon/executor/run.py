@@ -92,7 +92,9 @@ class FlowRun:
             on_landed=self._landed,
             on_lost=self.abort,
         )
-        self.inbox = Inbox(claimed.inbox, self.machine, self.outbox, self._answer_wait)
+        self.inbox = Inbox(
+            claimed.inbox, self.machine, self.outbox, self._answer_wait, seen=claimed.inbox_seen
+        )
         self._children = Children(
             record, host, self.machine, self.outbox, self.inbox, on_created=self.may_be_idle
         )

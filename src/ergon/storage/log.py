@@ -151,7 +151,8 @@ class ExecutionLog(ABC):
     async def claim(self, request: ClaimRequest) -> list[ClaimedFlow]:
         """Take ownership of flows that are ready, by priority and then by how long they have been ready.
 
-        Flows whose start or wake time has come are ready. Each comes with its history and unread inbox.
+        Flows whose start or wake time has come are ready. Each comes with its history and unread inbox,
+        both as they were when it was taken, or later.
         A flow without code for it is never touched and never stands in another's way. Nor does a damaged one: it is
         parked, or passed over when not even that can be written.
         Raises `LeaseLost` when the worker was declared dead.

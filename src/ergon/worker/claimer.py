@@ -67,9 +67,10 @@ class Claimer:
                 claims_stalled_max=self._request.claims_stalled_max,
                 due=self._enable_timers,
             )
-            claimed = await self._log.claim(request)
-            for flow in claimed:
-                self._residents.adopt(flow)
+            with self._residents.expecting():
+                claimed = await self._log.claim(request)
+                for flow in claimed:
+                    self._residents.adopt(flow)
             if len(claimed) < request.limit:
                 break
         else:

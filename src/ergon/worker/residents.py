@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 from ergon.core.commit import ClaimedFlow, Hint, Received, Settled
@@ -49,6 +51,7 @@ class Residents:
         self._cursor = 0
         self._fetching: asyncio.Task[None] | None = None
         self._fetch_again = False
+        self._claims = 0
         self._changed_elsewhere = False
         self._seen: dict[str, tuple[object, bool]] = {}
         self._early: dict[str, tuple[float, list[Received]]] = {}
@@ -66,22 +69,33 @@ class Residents:
         """How many more flows fit."""
         return self._capacity - len(self.runs)
 
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Claim and adopt inside: messages that arrive meanwhile reach the flows that the claim brings."""
+        self._claims += 1
+        try:
+            yield
+        finally:
+            self._claims -= 1
+
     def adopt(self, claimed: ClaimedFlow) -> None:
-        """Take a claimed flow in and start it."""
-        run = FlowRun(claimed, self._registry[claimed.flow.name], self._host, on_end=self._ended)
-        early = self._early.pop(run.flow_id, None)
-        stale = self.runs.get(run.flow_id)
+        """Take a claimed flow in and start it, with what came for it while it was being claimed."""
+        flow_id = claimed.flow.id
+        _, early = self._early.pop(flow_id, (0.0, []))
+        if fresh := [message for message in early if message.id > claimed.inbox_seen]:
+            known = {message.id for message in claimed.inbox}
+            fresh = [message for message in fresh if message.id not in known]
+            claimed = replace(claimed, inbox=[*claimed.inbox, *fresh])
+        stale = self.runs.get(flow_id)
         if stale is not None:
             stale.abort("the flow was claimed again")
-        self.runs[run.flow_id] = run
+        run = FlowRun(claimed, self._registry[claimed.flow.name], self._host, on_end=self._ended)
+        self.runs[flow_id] = run
         run.start()
-        if early:
-            self._host.loop.call_soon(run.receive, early[1])
 
     def _ended(self, run: FlowRun, _settled: Settled | None) -> None:
         if self.runs.get(run.flow_id) is run:
             del self.runs[run.flow_id]
-            self._early.pop(run.flow_id, None)
             self._on_room()
         if not self.runs:
             self._emptied.set()
@@ -129,13 +143,14 @@ class Residents:
                 run = self.runs.get(flow_id)
                 if run is not None:
                     run.receive(batch)
-                elif len(self._early) < UNCLAIMED_MESSAGES_MAX:
+                # The flow is ours in the log, but the claim has not come back yet; or it was let go just now. And one
+                # that is here may be claimed at this moment because this run of it is void: then they are for the next.
+                if (run is None or self._claims) and len(self._early) < UNCLAIMED_MESSAGES_MAX:
                     self._keep_early(flow_id, batch)
             if not self._fetch_again:
                 return
 
     def _keep_early(self, flow_id: str, batch: list[Received]) -> None:
-        """The flow is ours in the log, but the claim has not come back yet; or it was let go just now."""
         _, held = self._early.get(flow_id, (0.0, []))
         newest = held[-1].id if held else 0
         held += [message for message in batch if message.id > newest]

@@ -67,13 +67,18 @@ def park_unreadable(tx: Transaction, worker: str, nums: list[int]) -> None:
 
 def _load(connection: sqlite3.Connection, worker: str, nums: list[int]) -> list[ClaimedFlow]:
     flows = {"nums": as_json(nums)}
-    records = rows.flow_records(_text(connection, "load_flows", flows))
-    events = rows.events_by_flow(_text(connection, "load_events", flows))
+    (found,) = connection.execute(_SQL["load_flows"], flows).fetchone()
+    records = rows.flow_records(found)
+    newest, waiting = connection.execute(_SQL["load_inbox"], flows).fetchone()
     unread: dict[str, list[Received]] = {}
-    for message in rows.messages(_text(connection, "load_inbox", flows)):
+    for message in rows.messages(waiting):
         unread.setdefault(message.flow_id, []).append(message)
+    (happened,) = connection.execute(_SQL["load_events"], flows).fetchone()
+    events = rows.events_by_flow(happened)
     return [
-        ClaimedFlow(flow, Lease(worker, flow.epoch), events.get(flow.id, []), unread.get(flow.id, []))
+        ClaimedFlow(
+            flow, Lease(worker, flow.epoch), events.get(flow.id, []), unread.get(flow.id, []), int(newest)
+        )
         for flow in records
         if flow.status is TaskStatus.RUNNING and flow.owner == worker
     ]
@@ -104,8 +109,3 @@ def _promote(tx: Transaction, names: str) -> None:
     except sqlite3.IntegrityError:
         due = rows.numbers(tx.one(_SQL["due"], **values)[0])
         damage.write_sound(tx, due, lambda nums: tx.run(_SQL["promote_these"], nums=nums, now=tx.now))
-
-
-def _text(connection: sqlite3.Connection, statement: str, values: dict[str, str]) -> str | None:
-    row = connection.execute(_SQL[statement], values).fetchone()
-    return None if row is None else row[0]

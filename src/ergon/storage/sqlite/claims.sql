@@ -110,8 +110,9 @@ FROM (SELECT r.row FROM json_each(:nums) AS j CROSS JOIN event_rows AS r ON r.nu
       ORDER BY r.num, r.seq);
 
 -- name: load_inbox
--- The subquery keeps to index inbox_unread: joined, flows would lead to every message a flow ever had.
-SELECT '[' || group_concat(row) || ']'
+-- With the newest id there was, from the same snapshot. The subquery keeps to index inbox_unread: joined, flows would
+-- lead to every message a flow ever had.
+SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'inbox'), 0), '[' || group_concat(row) || ']'
 FROM (SELECT r.row
       FROM json_each(:nums) AS j CROSS JOIN inbox_rows AS r
       ON r.flow_id = (SELECT f.id FROM flows AS f WHERE f.num = j.value)
