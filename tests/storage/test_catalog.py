@@ -226,3 +226,30 @@ async def test_a_page_of_flows_read_while_others_are_written_is_whole(log):
 
     await asyncio.gather(write(), read())
     assert sum((await log.count(FlowFilter())).values()) == 300
+
+
+async def test_an_owner_hears_which_of_its_flows_were_taken_away(log):
+    await register(log)
+    await register(log, "w2")
+    leases = [
+        (flow_id, (await claimed_flow(log, flow_id)).epoch)
+        for flow_id in ("mine", "paused", "killed", "elsewhere", "mine again", 'a "quoted" name', "gone")
+    ]
+    for flow_id in ("paused", "elsewhere", "mine again", 'a "quoted" name'):
+        await log.move(flow_id, TaskStatus.PAUSED)
+    for flow_id in ("killed", "gone"):
+        await log.move(flow_id, TaskStatus.CANCELLED)
+    await log.delete("gone")
+    for flow_id, worker in (("elsewhere", "w2"), ("mine again", "w1")):
+        await log.move(flow_id, TaskStatus.PENDING)
+        await claim_one(log, flow_id, worker)
+
+    assert dict(await log.lost("w1", leases)) == {
+        "paused": "paused",
+        "killed": "cancelled",
+        "elsewhere": "running",
+        "mine again": "running",
+        'a "quoted" name': "paused",
+        "gone": None,
+    }
+    assert await log.lost("w1", []) == []

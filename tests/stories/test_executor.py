@@ -24,6 +24,7 @@ from ergon import (
     SqliteExecutionLog,
     Suspended,
     UsageError,
+    Worker,
     flow,
     flow_type,
     step,
@@ -373,3 +374,52 @@ async def test_a_signal_reaches_a_flow_while_it_runs_here(path: Path) -> None:
         await Scheduler(elsewhere).handle("f").signal("answer", "yes")
 
         assert await soon(running) == Completed("yes")
+
+
+@pytest.mark.parametrize("act", ["pause", "kill"])
+@pytest.mark.parametrize("runs_on", ["worker", "executor"])
+async def test_a_flow_paused_or_killed_from_elsewhere_stops_its_work_soon(
+    path: Path, act: str, runs_on: str
+) -> None:
+    """Its step would never end, so no commit would tell its owner."""
+    stopped = asyncio.Event()
+
+    @step
+    async def endless() -> None:
+        ran.append("began")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    @flow
+    async def job() -> None:
+        await endless()
+
+    async with SqliteExecutionLog(path) as log, SqliteExecutionLog(path) as elsewhere:
+        if runs_on == "worker":
+            working = Worker(log, flows=[job])
+            await working.start()
+            await start(log, job.bind())
+        else:
+            running = asyncio.create_task(Executor(job.bind(), log, "f").run())
+        await until(lambda: ran)
+        handle = Scheduler(elsewhere).handle("f")
+        await (handle.pause("wait") if act == "pause" else handle.kill("enough"))
+
+        await soon(stopped.wait())
+        if runs_on == "worker":
+            await working.shutdown()
+        else:
+            expected = LeaseLost if act == "pause" else FlowCancelled
+            with pytest.raises(expected, match="paused now" if act == "pause" else "enough"):
+                await soon(running)
+        assert await handle.status() == ("paused" if act == "pause" else "cancelled")
+
+
+async def test_a_flow_that_was_killed_says_so_each_time_it_is_run(log: ExecutionLog) -> None:
+    await Executor(Order("o"), log, "f").run(lambda order: order.process())
+    await Scheduler(log).handle("f").kill("enough")
+
+    with pytest.raises(FlowCancelled, match="enough"):
+        await Executor(Order("o"), log, "f").run(lambda order: order.process())

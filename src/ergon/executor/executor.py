@@ -20,6 +20,7 @@ from ergon.core.failure import rebuild
 from ergon.core.names import check_name
 from ergon.core.status import TaskStatus
 from ergon.errors import (
+    FlowCancelled,
     FlowIdConflict,
     FlowNotFound,
     FlowParked,
@@ -78,7 +79,8 @@ class Executor(Generic[T]):
 
         entry: which flow of the object to run, `lambda f: f.process()`; needless when it has only one.
         Returns `Completed(result)` or `Suspended(reason)`; raises the error the flow failed with, `FlowCancelled`,
-        `FlowParked`, and `IllegalMove` while another worker runs it.
+        `FlowParked`, `IllegalMove` while another worker runs it, and `LeaseLost` when it was paused or taken over
+        while it ran here. A flow that is paused or killed from elsewhere stops here within about a second.
         """
         if current_machine() is not None or step_context.get() is not None:
             raise NotInFlow("Executor.run inside a flow or step: use invoke(child) to start a child flow.")
@@ -160,17 +162,15 @@ class Executor(Generic[T]):
             listening.cancel()
             host.close()
         if settled is None:
-            raise LeaseLost(
-                f"flow {self.flow_id!r} was taken over while it ran here; this run wrote nothing more"
-            )
+            return await self._taken_away(call)
         return self._outcome(settled.status, settled.output, settled.reason, call)
 
     async def _listen(self, run: FlowRun, incarnation: Incarnation) -> None:
-        """Hand the flow the signals, cancellations and outcomes of children that come while it runs here."""
+        """Hand the flow what comes for it while it runs here; notice when it is paused or killed."""
         something = asyncio.Event()
 
         def on_hint(hint: Hint) -> None:
-            if hint.elsewhere or self.flow_id in hint.inbox:
+            if hint.elsewhere or self.flow_id in hint.inbox or self.flow_id in hint.settled:
                 something.set()
 
         unsubscribe = self._log.subscribe(on_hint)
@@ -180,17 +180,32 @@ class Executor(Generic[T]):
                 something.clear()
                 try:
                     cursor, messages = await self._log.arrivals(incarnation.id, cursor)
+                    lost = await self._log.lost(incarnation.id, [(self.flow_id, run.record.epoch)])
                 except LogClosed:
                     return
                 except StoreError as error:
                     logger.warning("flow %s: could not fetch messages (%s)", self.flow_id, error)
                 else:
                     run.receive([message for message in messages if message.flow_id == self.flow_id])
+                    for _, status in lost:
+                        run.taken_away(status)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(POLL_SECONDS):
                         await something.wait()
         finally:
             unsubscribe()
+
+    async def _taken_away(self, call: FlowCall[R]) -> Outcome[R]:
+        """The outcome that the flow has without us; raises `LeaseLost` when it has none yet."""
+        record = None
+        with contextlib.suppress(StoreError):
+            record = await self._log.find(self.flow_id)
+        if record is not None and record.status.is_terminal:
+            return self._recorded(record, call)
+        now = f" (it is {record.status} now)" if record is not None else ""
+        raise LeaseLost(
+            f"flow {self.flow_id!r} was taken over while it ran here{now}; this run wrote nothing more"
+        )
 
     def _recorded(self, record: FlowRecord, call: FlowCall[R]) -> Outcome[R]:
         return self._outcome(record.status, record.output, record.reason, call)
@@ -201,7 +216,7 @@ class Executor(Generic[T]):
         if status is TaskStatus.PARKED:
             raise FlowParked(self.flow_id, reason)
         if status.is_terminal:
-            raise rebuild(output if output is not None else "null")
+            raise rebuild(output) if output is not None else FlowCancelled(self.flow_id, reason)
         waits = read_waits(reason)
         return Suspended(waits_sentence(waits), waits)
 

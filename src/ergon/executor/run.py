@@ -164,6 +164,13 @@ class FlowRun:
             logger.warning("flow %s: %s; this run is void and writes nothing more", self.flow_id, why)
             self._end(None)
 
+    def taken_away(self, status: TaskStatus | None) -> None:
+        """The log says that this run owns the flow no more, and where it stands (None: it is gone)."""
+        if self.outbox.settled is None:  # else it may be our own doing, and the commit tells
+            self.abort(
+                "it was taken over" if status is TaskStatus.RUNNING else f"the flow is {status or 'gone'}"
+            )
+
     # -- advance: from what happened to what is committed ------------------------------------------------
 
     def _advance(self) -> None:

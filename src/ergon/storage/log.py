@@ -188,6 +188,15 @@ class ExecutionLog(ABC):
         """
 
     @abstractmethod
+    async def lost(
+        self, worker_id: str, epochs: Sequence[tuple[str, int]]
+    ) -> list[tuple[str, TaskStatus | None]]:
+        """Those of these flows that `worker_id` does not own at this epoch, and where they stand now (None: gone).
+
+        So an owner hears that a flow was paused, killed or deleted while it computes or waits in memory.
+        """
+
+    @abstractmethod
     async def count(self, where: FlowFilter) -> dict[TaskStatus, int]:
         """How many flows there are of each status."""
 

@@ -52,7 +52,6 @@ class Residents:
         self._fetching: asyncio.Task[None] | None = None
         self._fetch_again = False
         self._claims = 0
-        self._changed_elsewhere = False
         self._seen: dict[str, tuple[object, bool]] = {}
         self._early: dict[str, tuple[float, list[Received]]] = {}
         self._emptied: asyncio.Event = asyncio.Event()
@@ -104,11 +103,6 @@ class Residents:
 
     def on_hint(self, hint: Hint) -> None:
         """Fetch messages when one may be for a flow here."""
-        if hint.elsewhere:
-            self._changed_elsewhere = True
-        elif not hint.settled.isdisjoint(self.runs):
-            ended = [self.runs[flow_id] for flow_id in hint.settled & self.runs.keys()]
-            self._changed_elsewhere |= any(run.outbox.settled is None for run in ended)
         if hint.elsewhere or hint.inbox:  # perhaps for a flow that is being claimed right now
             self.fetch_soon()
 
@@ -161,18 +155,20 @@ class Residents:
         for flow_id in [flow_id for flow_id, (kept_at, _) in self._early.items() if kept_at < oldest]:
             del self._early[flow_id]
 
-    async def drop_ended(self) -> None:
-        """Forget flows that somebody has killed: their running steps are cancelled."""
-        if not self._changed_elsewhere:
-            return
-        self._changed_elsewhere = False
-        here = list(self.runs)
+    async def drop_lost(self) -> None:
+        """Forget flows that were paused, killed or taken over: their running steps are cancelled.
+
+        Asked for at each poll and not upon hints: with a busy log those come a hundred times a second.
+        """
+        owner = self._owner
+        here = [(flow_id, run.record.epoch) for flow_id, run in self.runs.items()]
         for start in range(0, len(here), _CHUNK):
-            records, _ = await self._log.settled(here[start : start + _CHUNK])
-            for record in records:
-                run = self.runs.get(record.id)
-                if run is not None and run.outbox.settled is None and run.record.epoch == record.epoch:
-                    run.abort(f"the flow is {record.status}")
+            chunk = here[start : start + _CHUNK]
+            epochs = dict(chunk)
+            for flow_id, status in await self._log.lost(owner, chunk):
+                run = self.runs.get(flow_id)
+                if run is not None and run.record.epoch == epochs[flow_id]:
+                    run.taken_away(status)
 
     # -- leaving memory ----------------------------------------------------------------------------------
 

@@ -183,7 +183,9 @@ class Worker:
                 every(options.evict_after_seconds / 4, self._residents.sweep, name="eviction")
             ),
             asyncio.create_task(every(options.poll_seconds, self._residents.fetch, name="inbox")),
-            asyncio.create_task(every(options.poll_seconds, self._residents.drop_ended, name="killed flows")),
+            asyncio.create_task(
+                every(options.poll_seconds, self._residents.drop_lost, name="flows taken away")
+            ),
         ]
 
     async def _reap(self) -> None:

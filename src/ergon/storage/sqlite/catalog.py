@@ -75,6 +75,13 @@ def settled(connection: sqlite3.Connection, flow_ids: Sequence[str]) -> tuple[li
     return records, json.loads(str(_text(connection, "absent", flows=flows)))
 
 
+def lost(
+    connection: sqlite3.Connection, worker_id: str, epochs: Sequence[tuple[str, int]]
+) -> list[tuple[str, TaskStatus | None]]:
+    """Those of the flows that a worker does not own at this epoch."""
+    return rows.standings(_text(connection, "lost", worker=worker_id, epochs=as_json(epochs), known=_KNOWN))
+
+
 def workers(connection: sqlite3.Connection) -> list[WorkerRecord]:
     """Every incarnation on record, newest first."""
     return rows.worker_records(_text(connection, "workers"))

@@ -43,6 +43,12 @@ SELECT '[' || group_concat(row) || ']'
 FROM (SELECT r.row FROM json_each(:flows) AS j CROSS JOIN flow_rows AS r ON r.id = j.value
       WHERE r.status IN ('completed', 'failed', 'cancelled', 'parked') ORDER BY j.key);
 
+-- name: lost
+SELECT json_group_array(json_array(json_extract(j.value, '$[0]'),
+                                   CASE WHEN f.status IN (SELECT value FROM json_each(:known)) THEN f.status END))
+FROM json_each(:epochs) AS j LEFT JOIN flows AS f ON f.id = json_extract(j.value, '$[0]')
+WHERE f.owner IS NOT :worker OR f.epoch IS NOT json_extract(j.value, '$[1]');
+
 -- name: absent
 SELECT json_group_array(j.value) FROM json_each(:flows) AS j
 WHERE NOT EXISTS (SELECT 1 FROM flows AS f WHERE f.id = j.value);

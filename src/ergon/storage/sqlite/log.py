@@ -188,6 +188,11 @@ class SqliteExecutionLog(ExecutionLog):
     async def settled(self, flow_ids: Sequence[str]) -> tuple[list[FlowRecord], list[str]]:
         return await self._session.read(lambda reading: catalog.settled(reading, flow_ids))
 
+    async def lost(
+        self, worker_id: str, epochs: Sequence[tuple[str, int]]
+    ) -> list[tuple[str, TaskStatus | None]]:
+        return await self._session.read(lambda reading: catalog.lost(reading, worker_id, epochs))
+
     async def count(self, where: FlowFilter) -> dict[TaskStatus, int]:
         return await self._session.read(lambda reading: catalog.count(reading, where))
 

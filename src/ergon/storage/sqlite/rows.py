@@ -121,6 +121,7 @@ def _decode(decoder: msgspec.json.Decoder[T], text: str | None) -> T:
         raise LogDamaged(f"a stored row is not what this log writes: {error}") from error
 
 
+_standings: Final = msgspec.json.Decoder(list[tuple[str, str | None]])
 _numbers: Final = msgspec.json.Decoder(list[int])
 _numbered: Final = msgspec.json.Decoder(list[tuple[int, str]])
 _counts: Final = msgspec.json.Decoder(list[tuple[str | None, int]])
@@ -136,6 +137,14 @@ def counts(text: str | None) -> tuple[dict[TaskStatus, int], int]:
     found = _decode(_counts, text)
     impossible = sum(number for status, number in found if status is None)
     return {_STATUS[status]: number for status, number in found if status is not None}, impossible
+
+
+def standings(text: str | None) -> list[tuple[str, TaskStatus | None]]:
+    """Read a JSON array of pairs of a flow's id and its status, null when it has none."""
+    return [
+        (flow_id, _STATUS[status] if status is not None else None)
+        for flow_id, status in _decode(_standings, text)
+    ]
 
 
 def numbers(text: str | None) -> list[int]:
