@@ -174,7 +174,11 @@ class FlowIdConflict(StoreError, ValueError):
 
 
 class IllegalMove(StoreError, ValueError):
-    """The flow's present status does not allow this action."""
+    """The flow's present status does not allow this action. `status` is that status where the log told it."""
+
+    def __init__(self, message: str, *, status: str = "") -> None:
+        self.status = status
+        super().__init__(message)
 
 
 class LeaseLost(StoreError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -13,11 +14,13 @@ from ergon import (
     FlowFilter,
     FlowIdConflict,
     FlowNotFound,
+    FlowRecord,
     IllegalMove,
     InvalidName,
     NotInFlow,
     ScheduleOptions,
     Scheduler,
+    TaskStatus,
     UsageError,
     flow,
     step,
@@ -502,3 +505,29 @@ async def test_whoever_waits_for_a_flow_that_another_deletes_hears_that_it_is_go
     with pytest.raises(FlowNotFound):
         await handle.result()
     assert await log.find("f") is None
+
+
+async def test_resuming_a_flow_that_failed_at_that_moment_does_not_retry_it(
+    log: ExecutionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another operator was quicker, and the flow failed: whether to try it again is a question of its own."""
+
+    @flow
+    async def fails() -> None:
+        raise ValueError("no")
+
+    handle = await start(log, fails.bind())
+    await handle.pause()
+    move = log.move
+
+    async def too_late(flow_id: str, target: TaskStatus, **how: Any) -> FlowRecord:
+        await move(flow_id, TaskStatus.PENDING)
+        async with worker(log, fails):
+            await until_status(handle, "failed")
+        return await move(flow_id, target, **how)
+
+    monkeypatch.setattr(log, "move", too_late)
+    with pytest.raises(IllegalMove, match=r"is failed; only a paused or parked flow.*`retry`"):
+        await handle.resume()
+
+    assert await handle.status() == "failed"

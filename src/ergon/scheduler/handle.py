@@ -101,18 +101,22 @@ class FlowHandle(Generic[R]):
 
     async def resume(self) -> None:
         """Let a paused or parked flow go on. Raises `FlowNotFound`, `IllegalMove`."""
-        status = await self.status()
-        if status not in HELD:
-            advice = "; `retry` tries it again" if status is TaskStatus.FAILED else ""
+        try:
+            await self._log.move(self.id, TaskStatus.PENDING, only=HELD)
+        except IllegalMove as error:
+            advice = "; `retry` tries it again" if error.status == TaskStatus.FAILED else ""
             raise IllegalMove(
-                f"flow {self.id!r} is {status}; only a paused or parked flow can be resumed{advice}"
-            )
-        await self._log.move(self.id, TaskStatus.PENDING)
+                f"flow {self.id!r} is {error.status}; only a paused or parked flow can be resumed{advice}",
+                status=error.status,
+            ) from None
 
     async def retry(self) -> None:
         """Try a failed flow again; what it completed is kept. Raises `FlowNotFound`, `IllegalMove`."""
-        status = await self.status()
-        if status is not TaskStatus.FAILED:
-            advice = "; `resume` lets it go on" if status in HELD else ""
-            raise IllegalMove(f"flow {self.id!r} is {status}; only a failed flow can be tried again{advice}")
-        await self._log.move(self.id, TaskStatus.PENDING)
+        try:
+            await self._log.move(self.id, TaskStatus.PENDING, only={TaskStatus.FAILED})
+        except IllegalMove as error:
+            advice = "; `resume` lets it go on" if error.status in HELD else ""
+            raise IllegalMove(
+                f"flow {self.id!r} is {error.status}; only a failed flow can be tried again{advice}",
+                status=error.status,
+            ) from None

@@ -12,7 +12,7 @@ All comparisons of time use the log's own clock, `now()`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -100,16 +100,23 @@ class ExecutionLog(ABC):
 
     @abstractmethod
     async def move(
-        self, flow_id: str, target: TaskStatus, *, reason: str = "", output: str | None = None
+        self,
+        flow_id: str,
+        target: TaskStatus,
+        *,
+        reason: str = "",
+        output: str | None = None,
+        only: Collection[TaskStatus] | None = None,
     ) -> FlowRecord:
         """An operator's act on a flow: PAUSED, PENDING (resume, retry) or CANCELLED (kill).
 
-        PENDING is only for flows that are paused, parked or failed. Pausing and killing take the flow from its
-        owner at once: the owner's next commit gets `LeaseLost`. A flow paused before it started keeps its start
-        time. Resuming sets `claims_stalled` back to 0; retrying a failed flow adds a FLOW_RETRIED event whose
-        payload is the failure, so that its next attempt reuses what it completed. Killing cancels the children
-        that close with their parent, and tells the parent. Returns the flow as it is afterwards.
-        Raises `FlowNotFound`, `IllegalMove`.
+        PENDING is only for flows that are paused, parked or failed. `only` narrows from which statuses, decided in
+        the very write: whoever meant to resume a flow must not retry one that has failed in the meantime.
+        Pausing and killing take the flow from its owner at once: the owner's next commit gets `LeaseLost`, and `lost`
+        tells it. A flow paused before it started keeps its start time. Resuming sets `claims_stalled` back to 0;
+        retrying a failed flow adds a FLOW_RETRIED event whose payload is the failure, so that its next attempt reuses
+        what it completed. Killing cancels the children that close with their parent, and tells the parent.
+        Returns the flow as it is afterwards. Raises `FlowNotFound`, `IllegalMove` with the flow's `status`.
         """
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 from ergon.core.commit import FlowRecord, Message, NewFlow
@@ -73,15 +74,25 @@ def send_alone(tx: Transaction, message: Message) -> None:
     raise IllegalMove(f"flow {message.flow_id!r} is {flow.status}; it takes no {message.kind} any more")
 
 
-def move(tx: Transaction, flow_id: str, target: TaskStatus, reason: str, output: str | None) -> FlowRecord:
+def move(
+    tx: Transaction,
+    flow_id: str,
+    target: TaskStatus,
+    *,
+    reason: str,
+    output: str | None,
+    only: Collection[TaskStatus] | None,
+) -> FlowRecord:
     """Do an operator's act. Pausing or killing what already is paused or killed changes nothing."""
     flow = find(tx, flow_id)
     if flow is None:
         raise FlowNotFound(flow_id)
     if flow.status is target and target in _REPEATABLE:
         return flow
-    if not may_move(flow.status, target):
-        raise IllegalMove(f"flow {flow_id!r} is {flow.status}; it cannot be made {target}")
+    if not may_move(flow.status, target) or (only is not None and flow.status not in only):
+        raise IllegalMove(
+            f"flow {flow_id!r} is {flow.status}; it cannot be made {target}", status=flow.status.value
+        )
     if flow.status is TaskStatus.FAILED:
         tx.run(_SQL["note_retry"], flow=flow_id, kind=EventKind.FLOW_RETRIED, now=tx.now)
     tx.run(_SQL["move"], flow=flow_id, status=target.value, reason=reason, output=output, now=tx.now)

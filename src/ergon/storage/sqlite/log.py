@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -126,9 +126,17 @@ class SqliteExecutionLog(ExecutionLog):
         await write.future
 
     async def move(
-        self, flow_id: str, target: TaskStatus, *, reason: str = "", output: str | None = None
+        self,
+        flow_id: str,
+        target: TaskStatus,
+        *,
+        reason: str = "",
+        output: str | None = None,
+        only: Collection[TaskStatus] | None = None,
     ) -> FlowRecord:
-        return await self._write("move", lambda tx: intake.move(tx, flow_id, target, reason, output))
+        return await self._write(
+            "move", lambda tx: intake.move(tx, flow_id, target, reason=reason, output=output, only=only)
+        )
 
     async def delete(self, flow_id: str) -> bool:
         return await self._write("delete", lambda tx: intake.delete(tx, flow_id))
