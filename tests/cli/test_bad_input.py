@@ -45,6 +45,7 @@ from ergon.cli.app import VERBS
         ("worker", 2, ["TARGET"]),
         ("worker shop.py --capacity 0", 2, ["capacity"]),
         ("worker shop.py --drain -1", 2, ["drain"]),
+        ("worker shop.py --version >=blue", 2, ["'>=blue'", "such as '>=1.2'", "dotted numbers"]),
         ("demo nowhere", 2, ["nowhere"]),
         ("doctor --log mysql://u:hunter2@db/x", 2, ["mysql"]),
         ("ls --log memory:", 2, ["own process"]),

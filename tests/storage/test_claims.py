@@ -241,3 +241,32 @@ async def test_a_claim_tells_up_to_which_message_nothing_is_missing(log):
 
     assert again.inbox == []
     assert again.inbox_seen >= first.id
+
+
+VERSIONS = ("1.1", "1.2", "1.10", "2.0", "blue", None)
+
+
+@pytest.mark.parametrize(
+    "wanted, expected",
+    [
+        ((">=1.2,<2",), {"1.2", "1.10", None}),
+        (("blue", ">=2"), {"2.0", "blue", None}),
+        (("1.1", "1.1"), {"1.1", None}),
+        ((">1.2,!=1.10",), {"2.0", None}),
+        ((">=3",), {None}),
+        (("*",), set(VERSIONS)),
+        ((), {None}),
+        (None, set(VERSIONS)),
+    ],
+)
+async def test_a_worker_claims_the_versions_in_its_names_and_ranges(log, wanted, expected):
+    """By number: 1.10 comes after 1.2."""
+    await register(log)
+    for version in VERSIONS:
+        await log.create(new_flow(f"f{version}", version=version))
+    await log.create(new_flow("later", version="1.5", start_at=log.now() + 60))
+    await log.create(new_flow("elsewhere", version="1.3", queue="other"))
+
+    claimed = await claim(log, versions=wanted)
+
+    assert {one.flow.version for one in claimed} == expected

@@ -198,6 +198,25 @@ async def test_a_worker_claims_only_the_versions_it_runs(log: ExecutionLog) -> N
         assert await one.result(10) == "one"
 
 
+async def test_a_worker_runs_a_range_of_versions(log: ExecutionLog) -> None:
+    scheduler = Scheduler(log)
+    handles = {
+        version: await scheduler.with_version(version).schedule(job.bind(version), id=version)
+        for version in ("1.1", "1.2", "1.10", "2.0")
+    }
+
+    async with worker(log, job, versions=">=1.2,<2"):
+        assert await handles["1.2"].result(10) == "1.2"
+        assert await handles["1.10"].result(10) == "1.10"
+        assert await handles["2.0"].status() == "pending"
+        assert "no live worker runs version '1.1' (they run: >=1.2,<2)" in await handles["1.1"].why()
+    async with worker(log, job, versions=["1.1", ">=2"]):
+        assert await handles["1.1"].result(10) == "1.1"
+        assert await handles["2.0"].result(10) == "2.0"
+    with pytest.raises(UsageError, match="one of >= <="):
+        worker(log, job, versions=">=blue")
+
+
 async def test_a_worker_without_versions_runs_them_all(log: ExecutionLog) -> None:
     one = await Scheduler(log).with_version("1").schedule(job.bind("one"), id="one")
 

@@ -48,7 +48,7 @@ WORKER: Final = {
     "pid": "the process",
     "flows": "names of the flows it has code for",
     "queues": "the queues it takes from",
-    "versions": "the versions it runs, or null: any",
+    "versions": "the versions it runs, as names and ranges, or null: any",
     "started_at": "when",
     "lease_expires_at": "until when it may own flows unless it renews",
 }

@@ -32,7 +32,11 @@ logger = logging.getLogger("ergon.worker")
 @click.option("--name", default="worker", show_default=True, help="A name for people.")
 @click.option("--queue", "queues", multiple=True, help="Take from this queue; repeatable. Default: default.")
 @click.option(
-    "--version", "versions", multiple=True, help="Run flows of this version; repeatable. Default: any."
+    "--version",
+    "versions",
+    multiple=True,
+    metavar="VERSION",
+    help="Run flows of this version, or of a range such as '>=1.2,<2'; repeatable. Default: any.",
 )
 @click.option(
     "--capacity", type=click.IntRange(1), default=1000, show_default=True, help="Flows in memory at once."
@@ -179,7 +183,7 @@ async def workers(url: str | None, as_json: bool, show_all: bool) -> int:
                 state,
                 f"{found.host}:{found.pid}",
                 ", ".join(found.queues),
-                ", ".join(found.versions) if found.versions is not None else "any",
+                " or ".join(found.versions) if found.versions is not None else "any",
                 ago(now - found.started_at),
                 ", ".join(found.flows),
             )

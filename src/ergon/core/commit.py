@@ -158,7 +158,8 @@ class ClaimRequest:
     names: tuple[str, ...]
     queues: tuple[str, ...] = ("default",)
     versions: tuple[str, ...] | None = None
-    """Versions this worker runs; None: any. A flow without a version fits every worker."""
+    """Versions this worker runs, as names and ranges that `VersionSet.parse` reads; None: any. A flow without a version
+    fits every worker."""
     limit: int = 100
     claims_stalled_max: int = 20
     """A flow claimed this often in a row without progress is parked instead."""
@@ -183,6 +184,7 @@ class WorkerRecord:
     flows: tuple[str, ...] = ()
     queues: tuple[str, ...] = ()
     versions: tuple[str, ...] | None = None
+    """Names and ranges, as in `ClaimRequest`."""
     started_at: float = 0.0
     lease_expires_at: float = 0.0
     state: str = "alive"

@@ -6,6 +6,7 @@ from typing import Any
 
 from ergon.core.commit import FlowRecord, WorkerRecord
 from ergon.core.status import TaskStatus
+from ergon.core.versions import VersionSet
 from ergon.errors import FlowNotFound
 from ergon.executor.sentences import clock_time, read_waits, waits_sentence
 from ergon.storage.log import ExecutionLog
@@ -36,14 +37,18 @@ def _pending(record: FlowRecord, workers: list[WorkerRecord], now: float) -> str
     in_queue = [worker for worker in able if record.queue in worker.queues]
     if not in_queue:
         return f"is ready, but no live worker takes from queue `{record.queue}`"
-    if record.version is not None and not any(
-        worker.versions is None or record.version in worker.versions for worker in in_queue
-    ):
+    fitting = [worker for worker in in_queue if _runs(worker, record.version)]
+    if not fitting:
         versions = (
-            ", ".join(sorted({version for worker in in_queue for version in worker.versions or ()})) or "none"
+            " or ".join(sorted({version for worker in in_queue for version in worker.versions or ()}))
+            or "none"
         )
         return f"is ready, but no live worker runs version {record.version!r} (they run: {versions})"
-    return f"is ready and will be claimed by {in_queue[0].name!r} as soon as it has room"
+    return f"is ready and will be claimed by {fitting[0].name!r} as soon as it has room"
+
+
+def _runs(worker: WorkerRecord, version: str | None) -> bool:
+    return worker.versions is None or VersionSet.parse(worker.versions).matches(version)
 
 
 def _running(record: FlowRecord, workers: list[WorkerRecord], _now: float) -> str:

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from ergon.core.commit import ClaimRequest, Hint
 from ergon.core.names import check_name
+from ergon.core.versions import VersionSet
 from ergon.errors import LeaseLost, LogClosed, StoreError, UsageError
 from ergon.executor.host import Host
 from ergon.executor.incarnation import Incarnation
@@ -66,7 +67,8 @@ class Worker:
     name: for people; need not be unique.
     flows: functions decorated with @flow and @flow_type classes. More can be added with `register` before `start`.
     queues: which queues to take from. Default: "default".
-    versions: which versions of flows this code runs; default: any. A flow without a version fits every worker.
+    versions: which versions of flows this code runs: a name such as "1.4.2", a range such as ">=1.2,<2", or several of
+    either; default: any. A flow without a version fits every worker. Raises `UsageError` for what is neither.
     enable_timers: False leaves flows whose timers are due to other workers.
     """
 
@@ -89,6 +91,8 @@ class Worker:
         self._versions = (
             (versions,) if isinstance(versions, str) else tuple(versions) if versions is not None else None
         )
+        if self._versions is not None:
+            VersionSet.parse(self._versions)  # refuses what means nothing
         self._enable_timers = enable_timers
         self._host: Host | None = None
         self._residents: Residents | None = None

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from functools import lru_cache
 from typing import Final
 
 from ergon.core.commit import ClaimedFlow, ClaimRequest, Lease, Received
 from ergon.core.status import TaskStatus
+from ergon.core.versions import VersionSet
 from ergon.storage.sqlite import damage, leases, rows
 from ergon.storage.sqlite.errors import is_unreadable
 from ergon.storage.sqlite.statements import statements
@@ -94,12 +96,24 @@ def _choose(tx: Transaction, request: ClaimRequest) -> list[int]:
     if request.due:
         _promote(tx, names)
     values = {"queues": as_json(request.queues), "names": names, "limit": request.limit}
-    if request.versions is None:
+    wanted = VersionSet(all=True) if request.versions is None else _parsed(request.versions)
+    if wanted.all:
         row = tx.one(_SQL["take_any"], **values, damaged=damage.passed_over(tx))
     else:
-        versions = as_json([None, *request.versions])
-        row = tx.one(_SQL["take"], **values, versions=versions, damaged=damage.passed_over(tx))
+        versions = list(wanted.names)
+        if wanted.ranges:
+            ready = tx.one(_SQL["versions_ready"], queues=values["queues"], names=names)[0]
+            versions = list({*versions, *wanted.select(json.loads(ready))})
+        row = tx.one(
+            _SQL["take"], **values, versions=as_json([None, *versions]), damaged=damage.passed_over(tx)
+        )
     return rows.numbers(row[0])
+
+
+@lru_cache(maxsize=64)
+def _parsed(versions: tuple[str, ...]) -> VersionSet:
+    """A worker asks for the same ones all its life."""
+    return VersionSet.parse(versions)
 
 
 def _promote(tx: Transaction, names: str) -> None:

@@ -62,6 +62,20 @@ SELECT json_group_array(num) FROM (
     ORDER BY f.priority DESC, f.ready_at, f.num
     LIMIT :limit);
 
+-- name: versions_ready
+-- Which versions there are among the ready flows of these queues and names, found by skipping through the index: as
+-- many seeks as there are versions, however many flows. Ranges of versions are chosen from these.
+WITH RECURSIVE kinds (queue, name, version) AS (
+    SELECT q.value, n.value, '' FROM json_each(:queues) AS q CROSS JOIN json_each(:names) AS n
+    UNION ALL
+    SELECT k.queue, k.name,
+           (SELECT min(i.version) FROM flows AS i
+            WHERE i.queue = k.queue AND i.name = k.name AND i.version > k.version
+              AND i.status = 'pending' AND i.wake_at IS NULL)
+    FROM kinds AS k WHERE k.version IS NOT NULL
+)
+SELECT json_group_array(version) FROM (SELECT DISTINCT version FROM kinds WHERE version <> '');
+
 -- name: take_one
 SELECT json_group_array(num) FROM flows
 WHERE id = :flow AND status = 'pending' AND wake_at IS NULL
