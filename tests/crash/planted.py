@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Final
 
 from ergon.core.commit import ClaimedFlow, ClaimRequest, Commit, Message, MessageKind
@@ -166,7 +165,7 @@ def child_with_a_random_id() -> None:
     """A child's id is not derived from its parent's operation, so a replay starts another child."""
 
     def change(log: Any, submit: Any, commit: Commit, done: Done) -> None:
-        children = tuple(replace(child, id=f"{child.id}-{secrets.token_hex(4)}") for child in commit.children)
+        children = tuple(child._replace(id=f"{child.id}-{secrets.token_hex(4)}") for child in commit.children)
         submit(log, commit._replace(children=children), done)
 
     change_submit(change)
@@ -194,7 +193,7 @@ def attempts_forgotten() -> None:
         gone = len(claimed.events) - len(events)
         if gone and events == claimed.events[: len(events)]:
             events.append(claimed.events[-1]._replace(attempt=0))  # keeps the numbering
-        return replace(claimed, events=events)
+        return claimed._replace(events=events)
 
     change_claimed(forget)
 
@@ -202,7 +201,7 @@ def attempts_forgotten() -> None:
 @bug
 def history_read_too_early() -> None:
     """A claim misses the last event, as if it had been read before the claim."""
-    change_claimed(lambda claimed: replace(claimed, events=claimed.events[:-1]))
+    change_claimed(lambda claimed: claimed._replace(events=claimed.events[:-1]))
 
 
 @bug

@@ -7,7 +7,6 @@ replaying it. Nobody seemed to wait for the child, so its outcome was thrown awa
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from functools import partial
 
 from ergon import Executor, InMemoryExecutionLog, flow, invoke
@@ -41,7 +40,7 @@ async def test_a_childs_outcome_that_comes_before_its_parent_is_revived_is_not_l
                 request = ClaimRequest(worker=incarnation.id, names=(found.name,), limit=1, flow_id=id)
                 (claimed,) = await log.claim(request)
                 ended: asyncio.Future[Settled | None] = host.loop.create_future()
-                run = FlowRun(replace(claimed, inbox=[]), found, host, on_end=partial(_note_end, ended))
+                run = FlowRun(claimed._replace(inbox=[], inbox_seen=0), found, host, on_end=partial(_note_end, ended))
 
                 run.start()
                 run.receive(claimed.inbox)

@@ -5,6 +5,7 @@ Everything here is a tuple or a frozen dataclass. The hot ones are tuples becaus
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -52,8 +53,7 @@ class Received(NamedTuple):
     at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewFlow:
+class NewFlow(NamedTuple):
     """A flow to create. Creating one whose id exists with the same name and input changes nothing."""
 
     id: str
@@ -109,8 +109,7 @@ class Commit(NamedTuple):
     """None: the flow stays with its owner."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowRecord:
+class FlowRecord(NamedTuple):
     """One flow as the log keeps it, without its history."""
 
     id: str
@@ -137,8 +136,7 @@ class FlowRecord:
     close_with_parent: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedFlow:
+class ClaimedFlow(NamedTuple):
     """A flow that now belongs to the claimer, with all it needs to go on."""
 
     flow: FlowRecord
@@ -201,8 +199,8 @@ class Hint:
     """Some flow becomes claimable at this time."""
     inbox: frozenset[str] = frozenset()
     """Flows that got a message."""
-    settled: frozenset[str] = frozenset()
-    """Flows that let go: ended, suspended or parked."""
+    settled: Mapping[str, Settled | None] = field(default_factory=dict)
+    """Flows that were let go: ended, suspended, given back or parked; and how, where that is at hand."""
     elsewhere: bool = False
     """Another process wrote: anything may have changed."""
 

@@ -73,6 +73,11 @@ class Alarm:
             self._handle.cancel()
             self._handle = None
 
+    def close(self) -> None:
+        """Ring no more, and forget whom to tell."""
+        self.cancel()
+        self._flush = _flush_nothing
+
     def _ring(self) -> None:
         self.cancel()
         if self._outbox.closed or self._outbox.settled is not None:
@@ -95,3 +100,7 @@ class Alarm:
             if timer.op in reused and timer.op not in self._fired:
                 self._fired.add(timer.op)
                 self._outbox.record(EventKind.TIMER_FIRED, op=timer.op, name=timer.name, source=timer.source)
+
+
+def _flush_nothing() -> None:
+    """In place of a run that has ended."""

@@ -86,7 +86,8 @@ class Children:
             self._outbox.tell(Message(flow_id, MessageKind.CANCEL, "", reason, "parent"))
 
     def close(self) -> None:
-        """Ask no more."""
+        """Ask no more, and tell nobody."""
+        self._on_created = _tell_nobody
         for task in self._asking:
             task.cancel()
 
@@ -138,6 +139,10 @@ class Children:
             except (LogFull, LogBusy) as error:
                 logger.warning("flow %s cannot start child %s yet: %s", self._parent.id, child.id, error)
                 await asyncio.sleep(RESUBMIT_SECONDS)
+
+
+def _tell_nobody() -> None:
+    """In place of a run that has ended."""
 
 
 def _is_another(existing: FlowRecord, child: NewFlow) -> bool:

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any, Final, Generic, TypeVar, overload
 
 from ergon.core.codec import encode
@@ -135,7 +134,7 @@ class Executor(Generic[T]):
             return record
         if record.status is TaskStatus.PENDING and record.wake_at is not None:
             start = encode([{"kind": "start", "name": "", "due": record.wake_at}])
-            return replace(record, status=TaskStatus.SUSPENDED, reason=start)
+            return record._replace(status=TaskStatus.SUSPENDED, reason=start)
         raise IllegalMove(
             f"flow {self.flow_id!r} is {record.status}, owned by {record.owner}; it cannot be run here now"
         )

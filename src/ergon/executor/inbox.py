@@ -65,6 +65,10 @@ class Inbox:
             self.messages += fresh
         return bool(fresh)
 
+    def close(self) -> None:
+        """Answer no more waits."""
+        self._answer_wait = _answer_nobody
+
     def want_signal(self, name: str, wait: StepWait) -> None:
         """A step body waits for a signal."""
         self._signal_waits.append((name, wait))
@@ -153,6 +157,10 @@ class Inbox:
         # The flow stopped waiting for this child; or it was started by an earlier attempt of the flow, and this one
         # has not come to the place where it asks for it. In the second case nobody else will tell the outcome.
         return self._machine.attempt == 1
+
+
+def _answer_nobody(_wait: StepWait, _payload: str | None) -> None:
+    """In place of a run that has ended."""
 
 
 def read_reason(payload: str | None) -> str:

@@ -116,6 +116,11 @@ class Outbox:
         if op and kind in DELIVERED:
             self._announce(event)
 
+    def close(self) -> None:
+        """Submit nothing more, and tell nobody of what is in flight."""
+        self.closed = True
+        self._announce = self._on_landed = self._on_lost = _tell_nobody
+
     def consume(self, message_id: int) -> None:
         """The facts account for this message of the inbox."""
         self._consumed.append(message_id)
@@ -181,3 +186,7 @@ class Outbox:
     def _resubmit(self, commit: Commit) -> None:
         if not self.closed:
             self._host.log.submit(commit, self._done)
+
+
+def _tell_nobody(*_: object) -> None:
+    """In place of a listener that has gone."""

@@ -449,18 +449,20 @@ class FlowRun:
         self._flush()  # with a commit in flight this does nothing; `_landed` flushes again
 
     def _end(self, settled: Settled | None) -> None:
-        self.ended = self.outbox.closed = True
-        self._alarm.cancel()
+        self.ended = True
         for body in self.bodies.values():
             body.drop()
-        self._children.close()
         self.bodies.clear()
+        # The parts forget whom they tell, so that all of the run goes at once and not by the garbage collector.
+        self.outbox.close()
+        self.inbox.close()
+        self._alarm.close()
+        self._children.close()
         if self.machine.loop.tasks:
             # In a callback of its own: flow code must never run inside a host task, and we may be in one.
             self.host.loop.call_soon(self.machine.dismiss)
         else:
-            # What is left refers to itself in circles; without this link most of it goes at once, not to the collector.
-            self.machine.loop.machine = None
+            self.machine.close()
         self._on_end(self, settled)
 
     # -- for the machine -------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from typing import Any
 
@@ -14,10 +13,13 @@ _Parameter = inspect.Parameter
 
 
 def encode_arguments(
-    name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+    name: str,
+    signature: inspect.Signature,
+    names: tuple[str, ...] | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> str:
-    """The input to store. Raises `ArgumentsMismatch`, `EncodingError`."""
-    names = plain_names(signature)
+    """The input to store. `names` are the signature's `plain_names`. Raises `ArgumentsMismatch`, `EncodingError`."""
     if names is not None and not kwargs and len(args) == len(names):
         return encode(dict(zip(names, args, strict=True)))
     try:
@@ -65,7 +67,6 @@ def decode_arguments(
     return tuple(args), kwargs
 
 
-@functools.lru_cache(maxsize=4096)
 def plain_names(signature: inspect.Signature) -> tuple[str, ...] | None:
     """The parameters' names when all of them can be given by position, else None."""
     kinds = {parameter.kind for parameter in signature.parameters.values()}

@@ -50,6 +50,7 @@ class Flow(Generic[P, R]):
         self.options = options
         self.owner: type | None = None
         self.signature = inspect.signature(function)
+        self.plain_names = plain_names(self.signature)
         self._given_name = name
         self._name = check_name("flow name", name if name is not None else public_name(function))
         self._hints: Hints | None = None
@@ -116,7 +117,7 @@ class Flow(Generic[P, R]):
         """The arguments kept in a stored input. Raises `DecodingError`."""
         if self._readers is None:
             hints = self._all_hints()
-            names = plain_names(self.signature) or ()
+            names = self.plain_names or ()
             self._readers = tuple((name, decoder_for(hints.params.get(name, MISSING))) for name in names)
         if self._readers:
             parts = split_object(text)
@@ -159,7 +160,7 @@ class FlowCall(Generic[R]):
         self.flow = flow
         self.args = args
         self.kwargs = kwargs
-        self.input = encode_arguments(flow.name, flow.signature, args, kwargs)
+        self.input = encode_arguments(flow.name, flow.signature, flow.plain_names, args, kwargs)
 
     def __repr__(self) -> str:
         return f"<{self.flow.name} bound to its arguments>"

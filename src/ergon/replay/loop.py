@@ -161,6 +161,12 @@ class FlowLoop(asyncio.AbstractEventLoop):
         """Forget what was about to run."""
         self._ready.clear()
 
+    def detach(self) -> None:
+        """Forget the machine: no flow code runs here any more."""
+        self.machine = None
+        self._abandon_timer = None
+        self._on_error = _report_to_nobody
+
     def next_number(self, series: int) -> int:
         """The next hash: series 0 for tasks, 1 for futures."""
         self._numbers[series] += 1
@@ -337,6 +343,10 @@ class FlowLoop(asyncio.AbstractEventLoop):
 
     async def shutdown_asyncgens(self) -> None:
         """Nothing to do: unfinished generators are left alone."""
+
+
+def _report_to_nobody(_context: dict[str, Any]) -> None:
+    """In place of a machine that has gone."""
 
 
 _SPINNING: Final = (

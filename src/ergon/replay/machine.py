@@ -16,7 +16,7 @@ import hashlib
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from ergon.core.history import DELIVERED, Event, EventKind
 from ergon.errors import ErgonError, NonDeterminismError, NotAllowedInFlow
@@ -200,6 +200,14 @@ class FlowMachine:
             self.pending.clear()
             self.requested.clear()
             self.loop.leave(host)
+        if not self.loop.tasks:
+            self.close()
+
+    def close(self) -> None:
+        """No code of the flow is left to run: forget who drove it, and take the loop's way back here."""
+        self.muted = True
+        self._entry = self._answer = self._on_error = _closed
+        self.loop.detach()
 
     # -- asked by flow code, through `ergon.flows` ------------------------------------------------------
 
@@ -394,6 +402,10 @@ class FlowMachine:
     def _timer_cancelled(self, op: str) -> None:
         if op in self._expected:
             self._left_behind.add(op)
+
+
+def _closed(*_: object) -> NoReturn:
+    raise AssertionError("the flow has left memory")
 
 
 _ANSWERS: Final = frozenset(

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, Generic, TypeVar
 
 from ergon.core.codec import Decoder, encode
-from ergon.core.commit import FlowRecord, Message, MessageKind
+from ergon.core.commit import FlowRecord, Message, MessageKind, Settled
 from ergon.core.failure import rebuild
 from ergon.core.names import check_name
 from ergon.core.status import HELD, TaskStatus
@@ -36,23 +36,32 @@ class FlowHandle(Generic[R]):
         Raises what the flow raised (where its class is imported here; `StepFailed` otherwise), `FlowCancelled`,
         `FlowParked`, `FlowNotFound`, and `TimeoutError`: the flow goes on, and waiting again is fine.
         """
-        return self._outcome(await self.wait_settled(timeout))
+        return self._outcome(await self._settled(timeout))
 
     async def wait_settled(self, timeout: float | None = None) -> FlowRecord:  # noqa: ASYNC109 - as above
         """Wait until the flow has ended or is parked, and return its record."""
+        await self._settled(timeout)
+        return await self.record()
+
+    async def _settled(self, timeout: float | None) -> Settled:  # noqa: ASYNC109 - as above
         if current_machine() is not None:
             raise NotInFlow(
                 "a handle cannot be awaited inside a flow, where waiting is recorded: use invoke(child)."
             )
+        settled = watcher_of(self._log).settled(self.id)
+        if timeout is None:
+            return await settled
         async with asyncio.timeout(timeout):
-            return await watcher_of(self._log).settled(self.id)
+            return await settled
 
-    def _outcome(self, record: FlowRecord) -> R:
-        if record.status is TaskStatus.COMPLETED:
-            return self._decoder.decode(record.output if record.output is not None else "null")  # type: ignore[no-any-return]
-        if record.status is TaskStatus.PARKED:
-            raise FlowParked(self.id, record.reason)
-        error = rebuild(record.output) if record.output is not None else FlowCancelled(self.id, record.reason)
+    def _outcome(self, settled: Settled) -> R:
+        if settled.status is TaskStatus.COMPLETED:
+            return self._decoder.decode(settled.output if settled.output is not None else "null")  # type: ignore[no-any-return]
+        if settled.status is TaskStatus.PARKED:
+            raise FlowParked(self.id, settled.reason)
+        error = (
+            rebuild(settled.output) if settled.output is not None else FlowCancelled(self.id, settled.reason)
+        )
         if not isinstance(error, FlowError):
             error.add_note(f"raised by flow {self.id!r}")  # its own cause and context stay as they were
         raise error

@@ -7,7 +7,8 @@ import weakref
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from ergon.core.commit import FlowRecord, Hint
+from ergon.core.commit import Hint, Settled
+from ergon.core.status import TERMINAL, TaskStatus
 from ergon.errors import FlowNotFound, LogDamaged, StoreError
 from ergon.storage.log import ExecutionLog
 
@@ -15,6 +16,7 @@ POLL_SECONDS: Final = 1.0
 """How often to look when no hint comes."""
 
 _CHUNK: Final = 500
+_SETTLED: Final = TERMINAL | {TaskStatus.PARKED}
 
 
 class Watcher:
@@ -23,14 +25,14 @@ class Watcher:
     def __init__(self, log: ExecutionLog) -> None:
         self.loop = asyncio.get_running_loop()
         self._log = weakref.ref(log)  # a watcher must not keep the log it is looked up by
-        self._waiting: dict[str, list[asyncio.Future[FlowRecord]]] = {}
+        self._waiting: dict[str, list[asyncio.Future[Settled]]] = {}
         self._due: set[str] = set()
         self._look = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def settled(self, flow_id: str) -> FlowRecord:
-        """The record of the flow once it has ended or is parked. Raises `FlowNotFound`, also once it is deleted."""
-        future: asyncio.Future[FlowRecord] = asyncio.get_running_loop().create_future()
+    async def settled(self, flow_id: str) -> Settled:
+        """How the flow ended or why it is parked, once it is. Raises `FlowNotFound`, also once it is deleted."""
+        future: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(flow_id, []).append(future)
         self._due.add(flow_id)
         self._look.set()
@@ -48,11 +50,18 @@ class Watcher:
     def _on_hint(self, hint: Hint) -> None:
         if hint.elsewhere:
             self._due.update(self._waiting)
-        elif not hint.settled.isdisjoint(self._waiting):
-            self._due.update(hint.settled & self._waiting.keys())
-        else:
+            self._look.set()
             return
-        self._look.set()
+        for flow_id, settled in hint.settled.items():
+            if flow_id not in self._waiting:
+                continue
+            if settled is not None and settled.status in _SETTLED:
+                self._tell(flow_id, settled)
+            else:
+                self._due.add(flow_id)
+                self._look.set()
+        if not self._waiting:
+            self._look.set()  # nothing is left to watch
 
     async def _watch(self) -> None:
         log = self._log()
@@ -87,14 +96,14 @@ class Watcher:
                 self._fail(error.flow_id, error)
                 flow_ids = [flow_id for flow_id in flow_ids if flow_id != error.flow_id]
         for record in records:
-            self._tell(record)
+            self._tell(record.id, Settled(record.status, record.output, reason=record.reason))
         for flow_id in absent:
             self._fail(flow_id, FlowNotFound(flow_id))
 
-    def _tell(self, record: FlowRecord) -> None:
-        for future in self._waiting.pop(record.id, ()):
+    def _tell(self, flow_id: str, settled: Settled) -> None:
+        for future in self._waiting.pop(flow_id, ()):
             if not future.done():
-                future.set_result(record)
+                future.set_result(settled)
 
     def _fail(self, flow_id: str, error: StoreError) -> None:
         for future in self._waiting.pop(flow_id, ()):

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Final
 
 from ergon.core.commit import ClaimedFlow, Hint, Received, Settled
@@ -84,7 +83,7 @@ class Residents:
         if fresh := [message for message in early if message.id > claimed.inbox_seen]:
             known = {message.id for message in claimed.inbox}
             fresh = [message for message in fresh if message.id not in known]
-            claimed = replace(claimed, inbox=[*claimed.inbox, *fresh])
+            claimed = claimed._replace(inbox=[*claimed.inbox, *fresh])
         stale = self.runs.get(flow_id)
         if stale is not None:
             stale.abort("the flow was claimed again")

@@ -247,11 +247,12 @@ async def test_a_damaged_message_does_not_keep_the_others_from_arriving(file):
 
 
 async def test_whoever_waits_for_a_damaged_flow_is_told_and_the_others_get_their_results(file):
-    async with SqliteExecutionLog(file) as log:
+    async with SqliteExecutionLog(file) as log, SqliteExecutionLog(file) as elsewhere:
         await register(log)
         leases = {flow_id: await claimed_flow(log, flow_id) for flow_id in ("bad", "good")}
         waiting = {
-            flow_id: asyncio.create_task(Scheduler(log).handle(flow_id).result(20)) for flow_id in leases
+            flow_id: asyncio.create_task(Scheduler(elsewhere).handle(flow_id).result(20))
+            for flow_id in leases
         }
         await asyncio.sleep(0)
         damage(file, f"UPDATE flows SET input = {TEXT_THAT_IS_NONE} WHERE id = 'bad'")

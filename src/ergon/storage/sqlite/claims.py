@@ -2,7 +2,7 @@
 
 Taking is a write and lands in the group commit. Reading what was taken is not: histories are read after it, on a
 reading connection, so that a claim of long histories keeps nobody from writing. Nobody but the new owner can add to
-them.
+them. Where none of the flows has a history yet their rows come with the claim, which saves new flows the wait.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from ergon.core.commit import ClaimedFlow, ClaimRequest, Lease, Received
 from ergon.core.status import TaskStatus
@@ -23,13 +23,21 @@ from ergon.storage.sqlite.transaction import Transaction, as_json
 _SQL: Final = statements("claims.sql")
 
 
-def take(tx: Transaction, request: ClaimRequest) -> list[int]:
-    """Make ready flows the worker's own; return their numbers, best first."""
+class Taken(NamedTuple):
+    """What a claim made the worker's own, best first."""
+
+    nums: list[int]
+    rows: str | None = None
+    """The flows as JSON, where there is nothing else to read."""
+
+
+def take(tx: Transaction, request: ClaimRequest) -> Taken:
+    """Make ready flows the worker's own."""
     leases.check_alive(tx, request.worker)
     while True:
         nums = _choose(tx, request)
         if not nums:
-            return []
+            return Taken([])
 
         def own(these: str) -> int:
             return tx.run(
@@ -43,9 +51,21 @@ def take(tx: Transaction, request: ClaimRequest) -> list[int]:
         if damage.write_sound(tx, nums, own) or request.flow_id is not None or not tx.damaged:
             break
         # Every one chosen is damaged: choose again, without them.
-    owned, parked = tx.one(_SQL["owned"], nums=as_json(nums))
-    tx.settled.update(damage.readable(flow_id) for flow_id in json.loads(parked))
-    return rows.numbers(owned)
+    owned, parked, past = tx.one(_SQL["owned"], nums=as_json(nums))
+    tx.settled.update((damage.readable(flow_id), None) for flow_id in json.loads(parked))
+    taken = rows.numbers(owned)
+    return Taken(taken, None if past or not taken else _rows_of_new(tx, taken))
+
+
+def new_flows(taken: Taken, worker: str) -> list[ClaimedFlow] | None:
+    """The flows of a claim that came with their rows; None: `load` them."""
+    if taken.rows is None:
+        return [] if not taken.nums else None
+    try:
+        records = rows.flow_records(taken.rows)
+    except damage.UNREADABLE:
+        return None
+    return [ClaimedFlow(flow, Lease(worker, flow.epoch), [], []) for flow in records]
 
 
 def load(connection: sqlite3.Connection, worker: str, nums: list[int]) -> tuple[list[ClaimedFlow], list[int]]:
@@ -64,7 +84,16 @@ def load(connection: sqlite3.Connection, worker: str, nums: list[int]) -> tuple[
 def park_unreadable(tx: Transaction, worker: str, nums: list[int]) -> None:
     """Park flows just taken that cannot be read, so that nobody claims them again and again."""
     tx.run(_SQL["park_unreadable"], worker=worker, nums=as_json(nums))
-    tx.settled.update(damage.name_of(tx.connection, num) for num in nums)
+    tx.settled.update((damage.name_of(tx.connection, num), None) for num in nums)
+
+
+def _rows_of_new(tx: Transaction, nums: list[int]) -> str | None:
+    try:
+        return str(tx.one(_SQL["load_flows"], nums=as_json(nums))[0])
+    except damage.UNREADABLE as error:
+        if not is_unreadable(error):
+            raise
+        return None
 
 
 def _load(connection: sqlite3.Connection, worker: str, nums: list[int]) -> list[ClaimedFlow]:

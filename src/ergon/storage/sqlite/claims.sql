@@ -105,7 +105,9 @@ WHERE flows.num = c.num;
 -- name: owned
 -- By number: an id may be damaged. Ids are asked for in hexadecimal, which always is text.
 SELECT json_group_array(f.num) FILTER (WHERE f.status = 'running'),
-       json_group_array(hex(f.id)) FILTER (WHERE f.status = 'parked')
+       json_group_array(hex(f.id)) FILTER (WHERE f.status = 'parked'),
+       max(f.claimed_seq > 0
+           OR EXISTS (SELECT 1 FROM inbox AS i WHERE i.flow_id = f.id AND i.consumed_seq IS NULL))
 FROM json_each(:nums) AS j CROSS JOIN flows AS f ON f.num = j.value;
 
 -- name: park_unreadable

@@ -41,7 +41,7 @@ class Settings:
 
 
 def open_writer(settings: Settings) -> sqlite3.Connection:
-    """Open the one connection that writes. Its busy timeout is 0: the turnstile waits."""
+    """Open the one connection that writes. SQLite waits for others until `leave_waiting_to_turnstile`."""
     return _open(settings, str(settings.path) if settings.path is not None else ":memory:", _look)
 
 
@@ -65,6 +65,11 @@ def reopen_writer(settings: Settings, made_as: str) -> sqlite3.Connection:
             )
 
     return _open(settings, f"file:{quote(str(settings.path))}?mode=rw", check)
+
+
+def leave_waiting_to_turnstile(connection: sqlite3.Connection) -> None:
+    """Set the busy timeout to 0. Before, others that open the file at the same time are waited for."""
+    connection.execute("PRAGMA busy_timeout=0")
 
 
 def open_reader(path: Path, settings: Settings) -> sqlite3.Connection:
@@ -114,7 +119,6 @@ def _open(
         # Look before changing anything: another program's database keeps its journal mode.
         connection.execute(f"PRAGMA busy_timeout={int(settings.busy_timeout_seconds * 1000):d}")
         look(connection, settings.where)
-        connection.execute("PRAGMA busy_timeout=0")
         _settle(connection, settings)
     except BaseException:
         connection.close()

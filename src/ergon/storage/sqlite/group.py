@@ -172,7 +172,7 @@ class GroupCommit:
             self._mark()  # else the first event tells
 
     def _apply_alone(self, tx: Transaction, what: Commit | Write[Any]) -> BaseException | None:
-        heard = tx.ready, tx.wake_at, set(tx.inbox), set(tx.settled)
+        heard = tx.ready, tx.wake_at, set(tx.inbox), dict(tx.settled)
         self.connection.execute("SAVEPOINT part")
         try:
             if isinstance(what, Write):

@@ -52,6 +52,6 @@ def _cancel(tx: Transaction, flows: list[str]) -> None:
         tx.run(_SQL["cancel_unstarted"], flows=unstarted, now=tx.now)
         ids = json.loads(unstarted)
         tx.ended += ids
-        tx.settled.update(ids)
+        tx.settled.update(dict.fromkeys(ids))
     if tx.run(_SQL["wake_to_cancel"], flows=as_json(flows), now=tx.now):
         tx.ready = True

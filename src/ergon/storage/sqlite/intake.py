@@ -97,7 +97,7 @@ def move(
         tx.run(_SQL["note_retry"], flow=flow_id, kind=EventKind.FLOW_RETRIED, now=tx.now)
     tx.run(_SQL["move"], flow=flow_id, status=target.value, reason=reason, output=output, now=tx.now)
     if target is not TaskStatus.PENDING:
-        tx.settled.add(flow_id)
+        tx.settled[flow_id] = None
     if target is TaskStatus.CANCELLED:
         tx.ended.append(flow_id)
         ended.tell_relatives(tx)

@@ -134,7 +134,7 @@ def _settle(tx: Transaction, commits: list[Commit]) -> bool:
         if wake_at is not None:
             tx.wakes(wake_at)
         rows += (flow_id, *lease, status.value, output, wake_at, reason, ended_at, ready_at)
-        tx.settled.add(flow_id)
+        tx.settled[flow_id] = settled
     if _SETTLE.run(tx.connection, rows) != len(commits):
         return False
     if suspended and _WAKE.run(tx.connection, suspended):

@@ -165,11 +165,12 @@ class SqliteExecutionLog(ExecutionLog):
         write = Write("claim", lambda tx: claims.take(tx, request), self._session.future())
         self._session.submit(write, write.done)
         try:
-            nums = await asyncio.shield(write.future)
-            if not nums:
-                return []
+            taken = await asyncio.shield(write.future)
+            new = claims.new_flows(taken, request.worker)
+            if new is not None:
+                return new
             flows, unreadable = await self._session.read(
-                lambda reading: claims.load(reading, request.worker, nums)
+                lambda reading: claims.load(reading, request.worker, taken.nums)
             )
             if unreadable:
                 await self._write("park", lambda tx: claims.park_unreadable(tx, request.worker, unreadable))
@@ -228,11 +229,13 @@ class SqliteExecutionLog(ExecutionLog):
         return await write.future
 
     def _give_back(self, worker: str, taken: asyncio.Future[Any]) -> None:
-        if taken.cancelled() or taken.exception() is not None or not taken.result():
+        if taken.cancelled() or taken.exception() is not None or not taken.result().nums:
             return
         with contextlib.suppress(LogClosed):
             write = Write(
-                "release", lambda tx: leases.give_back(tx, worker, taken.result()), self._session.future()
+                "release",
+                lambda tx: leases.give_back(tx, worker, taken.result().nums),
+                self._session.future(),
             )
             self._session.submit(write, lambda _: None)
 

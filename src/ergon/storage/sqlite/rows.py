@@ -87,26 +87,17 @@ def worker_records(text: str | None) -> list[WorkerRecord]:
 
 def _flow(row: _Flow) -> FlowRecord:
     return FlowRecord(
-        id=row[0],
-        name=row[1],
-        status=_STATUS[row[2]],
-        queue=row[3],
-        version=row[4],
-        priority=row[5],
-        input=row[6],
-        output=row[7],
-        reason=row[8],
-        created_at=row[9] + row[10] * _UNIT,
-        started_at=_time(row[11], row[12]),
-        ended_at=_time(row[13], row[14]),
-        wake_at=_time(row[15], row[16]),
-        deadline_at=_time(row[17], row[18]),
-        owner=row[19],
-        epoch=row[20],
-        claims_stalled=row[21],
-        parent_id=row[22],
-        parent_op=row[23],
-        close_with_parent=bool(row[24]),
+        row[0],
+        row[1],
+        _STATUS[row[2]],
+        *row[3:9],
+        row[9] + row[10] * _UNIT,
+        _time(row[11], row[12]),
+        _time(row[13], row[14]),
+        _time(row[15], row[16]),
+        _time(row[17], row[18]),
+        *row[19:24],
+        bool(row[24]),
     )
 
 

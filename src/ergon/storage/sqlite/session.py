@@ -14,7 +14,13 @@ from ergon.errors import ErgonError, ForkedConnection, LogClosed, StoreError
 from ergon.storage import failpoints
 from ergon.storage.clock import Clock
 from ergon.storage.sqlite import durability, forks, migrations, place
-from ergon.storage.sqlite.connection import Settings, open_reader, open_writer, reopen_writer
+from ergon.storage.sqlite.connection import (
+    Settings,
+    leave_waiting_to_turnstile,
+    open_reader,
+    open_writer,
+    reopen_writer,
+)
 from ergon.storage.sqlite.errors import translate
 from ergon.storage.sqlite.group import GroupCommit
 from ergon.storage.sqlite.lookout import Lookout
@@ -169,6 +175,7 @@ class Session:
                 migrations.migrate(connection, turnstile, where, self._clock.wall())
                 migrations.make_row_views(connection)
                 made_as = migrations.generation(connection, where)
+                leave_waiting_to_turnstile(connection)
             except BaseException:
                 connection.close()
                 raise

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
-from ergon.core.commit import Hint
+from ergon.core.commit import Hint, Settled
 
 
 class Transaction:
@@ -31,7 +31,7 @@ class Transaction:
         self.ready = False
         self.wake_at: float | None = None
         self.inbox: set[str] = set()
-        self.settled: set[str] = set()
+        self.settled: dict[str, Settled | None] = {}
 
     def run(self, sql: str, **values: Any) -> int:
         """Run a statement; return how many rows it changed."""
@@ -54,7 +54,7 @@ class Transaction:
             ready=self.ready,
             wake_at=self.wake_at,
             inbox=frozenset(self.inbox),
-            settled=frozenset(self.settled),
+            settled=self.settled,
         )
 
 
