@@ -29,6 +29,7 @@ from ergon.cli.app import VERBS
         ("kill count-1", 2, ["has ended (completed)"]),
         ("resume count-1", 2, ["only a paused or parked flow"]),
         ("retry count-1", 2, ["only a failed flow"]),
+        ("retry count-1 --now", 2, ["nothing of it waits to be tried again"]),
         ("run shop.py", 2, ["say which"]),
         ("run shop.py:cuont", 2, ["no flow 'cuont'", "did you mean count?"]),
         ("run nowhere.py:count", 2, ["no file nowhere.py"]),

@@ -34,7 +34,9 @@ WAITS = (  # noqa: SIM905  # reads better as words
     "group wait as_completed wait_for timeout shield race generator dag"
 ).split()
 EVENTS = [
-    value for name, value in vars(EventKind).items() if name.isupper() and value != EventKind.FLOW_RETRIED
+    value
+    for name, value in vars(EventKind).items()
+    if name.isupper() and value not in (EventKind.FLOW_RETRIED, EventKind.RETRY_NOW)
 ]
 
 

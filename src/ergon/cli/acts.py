@@ -102,14 +102,23 @@ async def resume(flow_id: str, url: str | None) -> None:
 
 @click.command(short_help="Try a failed flow again; what it completed is kept.")
 @id_argument
+@click.option(
+    "--now", is_flag=True, help="For one that will be tried again later, or a step of it: do not wait."
+)
 @log_option
 @asynchronous
-async def retry(flow_id: str, url: str | None) -> None:
+async def retry(flow_id: str, now: bool, url: str | None) -> None:
     """Try a failed flow again. Steps it completed are not repeated."""
     async with opened(url) as log:
         record = await find_flow(log, flow_id)
+        if now:
+            await Scheduler(log).handle(flow_id).retry_now()
+            print(clean(f"flow {flow_id!r} waits no longer for its next attempt"))
+            return
         if record.status is not TaskStatus.FAILED:
             other = "; `ergon resume` lets it go on" if record.status in _HELD else ""
+            if any(wait.get("kind") == "retry" for wait in read_waits(record.reason)):
+                other = "; `ergon retry --now` begins its next attempt at once"
             raise BadInput(
                 f"flow {flow_id!r} is {record.status}; only a failed flow can be tried again{other}"
             )

@@ -54,7 +54,7 @@ WORKER: Final = {
 }
 MESSAGE: Final = {
     "id": "grows in the order of arrival",
-    "kind": "signal, child or cancel",
+    "kind": "signal, child, cancel or retry_now",
     "name": "the signal's name",
     "at": "when it came",
     "payload": "its value",

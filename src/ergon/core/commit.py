@@ -20,6 +20,8 @@ class MessageKind:
     CHILD: Final = "child"
     """A child flow ended: `name` is the parent's operation, the payload its outcome."""
     CANCEL: Final = "cancel"
+    RETRY_NOW: Final = "retry_now"
+    """Steps of a running flow that back off are to be tried again at once."""
 
 
 class Lease(NamedTuple):

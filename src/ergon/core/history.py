@@ -58,6 +58,8 @@ class EventKind:
     """The flow passed `patched(name)` for the first time and took the new branch."""
     FLOW_RETRIED: Final = "flow_retried"
     """The flow raised and starts again from its entry; completed operations before this are reused."""
+    RETRY_NOW: Final = "retry_now"
+    """An operator asked not to wait: what backs off, the flow or steps of it, is tried again from this moment on."""
 
 
 DELIVERED: Final = frozenset(

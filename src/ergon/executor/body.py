@@ -59,6 +59,7 @@ class StepBody:
     _counts: dict[str, int] | None = None
     _kept: dict[str, Event] | None = None
     _children: dict[str, str] | None = None
+    _hurry: asyncio.Event | None = None
 
     def __init__(self, run: FlowRun, op: Operation, earlier: list[Event] | None) -> None:
         self.run = run
@@ -220,8 +221,15 @@ class StepBody:
 
     async def _back_off(self, until: float) -> None:
         wait = self._wait("retry", self._request.step.name, due=until)
-        await self.run.host.sleep_until(until)
+        self._hurry = hurry = asyncio.Event()
+        await self.run.host.sleep_until(until, hurry)
+        self._hurry = None
         self._done_waiting(wait)
+
+    def retry_now(self) -> None:
+        """When it backs off: do not wait any longer."""
+        if self._hurry is not None:
+            self._hurry.set()
 
     # -- at most once ----------------------------------------------------------------------------------
 
@@ -442,13 +450,6 @@ def _mutated(name: str, changed: Any) -> StepMutatedArguments:
         f"step `{name}` changed the {type(changed).__name__} that its flow handed to it. A replay does not run the "
         "body, so the flow would not see that change again: return the new value and assign it in the flow"
     )
-
-
-def kept_for_next_attempt(events: list[Event]) -> list[Event]:
-    """What counts when the flow is tried again: answered waits and at-most-once starts, not the failed attempts."""
-    if not any(event.kind == EventKind.STEP_STARTED for event in events):
-        return [event for event in events if event.kind == EventKind.STEP_WAITED]
-    return [event for event in events if event.kind != EventKind.STEP_RETRIED]
 
 
 def _call_on_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -57,10 +58,13 @@ class Host:
             self._processes = ProcessSteps(may_start=self.wait_may_start, at_most_once=_in_at_most_once_step)
         return self._processes
 
-    async def sleep_until(self, at: float) -> None:
-        """Wait until the log's clock shows `at`."""
-        while (left := at - self.log.now()) > 0:  # noqa: ASYNC110 - a clock gives no event
-            await asyncio.sleep(min(left, 3_600.0))
+    async def sleep_until(self, at: float, hurry: asyncio.Event | None = None) -> None:
+        """Wait until the log's clock shows `at`, or `hurry` is set."""
+        hurry = hurry if hurry is not None else asyncio.Event()
+        while (left := at - self.log.now()) > 0 and not hurry.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, 3_600.0)):
+                    await hurry.wait()
 
     async def wait_may_start(self) -> None:
         """Hold work back while the lease is in doubt."""

@@ -42,8 +42,12 @@ class Inbox:
         answer_wait: Callable[[StepWait, str | None], None],
         *,
         seen: int = 0,
+        retry_now: Callable[[], None] = lambda: None,
     ) -> None:
-        """`answer_wait` records the answer to a step body's wait. `seen`: up to here nothing is missing."""
+        """`answer_wait` records the answer to a step body's wait. `seen`: up to here nothing is missing.
+
+        `retry_now` is called when it is durable that steps are not to back off any longer.
+        """
         self.seen = max((message.id for message in messages), default=seen)
         """The newest message known here; up to it, every message is in `messages` or accounted for."""
         self.cancel_reason: str | None = None
@@ -53,6 +57,7 @@ class Inbox:
         self._machine = machine
         self._outbox = outbox
         self._answer_wait = answer_wait
+        self._retry_now = retry_now
         self._taken: dict[str, int] = {}
         self._signal_waits: list[tuple[str, StepWait]] = []
         self._child_waits: dict[str, StepWait] = {}
@@ -112,6 +117,8 @@ class Inbox:
                 return False
         elif message.kind == MessageKind.CANCEL:
             self.cancel(message.payload)
+        elif message.kind == MessageKind.RETRY_NOW:
+            self._outbox.record(EventKind.RETRY_NOW, after=self._retry_now)
         self._outbox.consume(message.id)
         return True
 

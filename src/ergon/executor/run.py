@@ -22,11 +22,12 @@ from ergon.core.history import Event, EventKind
 from ergon.core.status import TaskStatus
 from ergon.errors import DecodingError, ErgonError
 from ergon.executor.alarm import Alarm
-from ergon.executor.body import StepBody, kept_for_next_attempt
+from ergon.executor.body import StepBody
 from ergon.executor.children import Children
+from ergon.executor.earlier import begins_attempt, read_earlier
 from ergon.executor.families import new_child
 from ergon.executor.host import Host
-from ergon.executor.inbox import Inbox, StepWait, read_reason
+from ergon.executor.inbox import Inbox, StepWait
 from ergon.executor.outbox import Fact, Outbox
 from ergon.executor.settling import Retry, backing_off, settle, still_backing_off
 from ergon.executor.waits import describe_waits
@@ -81,8 +82,7 @@ class FlowRun:
             answer=self._answer,
             on_error=lambda context: host.on_flow_error(record.id, context),
         )
-        retried = bool(claimed.events) and claimed.events[-1].kind == EventKind.FLOW_RETRIED
-        self.machine.ran_before = record.epoch > 1 and not retried
+        self.machine.ran_before = record.epoch > 1 and not begins_attempt(claimed.events)
         self.outbox = Outbox(
             record.id,
             claimed.lease,
@@ -93,7 +93,12 @@ class FlowRun:
             on_lost=self.abort,
         )
         self.inbox = Inbox(
-            claimed.inbox, self.machine, self.outbox, self._answer_wait, seen=claimed.inbox_seen
+            claimed.inbox,
+            self.machine,
+            self.outbox,
+            self._answer_wait,
+            seen=claimed.inbox_seen,
+            retry_now=self._retry_now,
         )
         self._children = Children(
             record, host, self.machine, self.outbox, self.inbox, on_created=self.may_be_idle
@@ -114,14 +119,7 @@ class FlowRun:
         if (until := still_backing_off(self._history, self.inbox.messages, self.host.log.now())) is not None:
             self._settle(backing_off(self.flow, until, self.inbox.seen))
             return
-        for event in self._history:
-            if event.kind in _KEPT_FOR_STEPS:
-                self._earlier.setdefault(event.op, []).append(event)
-            elif event.kind == EventKind.CANCEL_REQUESTED:
-                self.inbox.cancel_reason = read_reason(event.payload)
-            elif event.kind == EventKind.FLOW_RETRIED:
-                self._earlier = {op: kept_for_next_attempt(events) for op, events in self._earlier.items()}
-                self.inbox.cancel_reason = None  # it was the attempt before that was asked to stop
+        self._earlier, self.inbox.cancel_reason = read_earlier(self._history)
         self._history = []
         self._turning = True
         try:
@@ -374,6 +372,10 @@ class FlowRun:
         # Not flushed yet: the message's consumption follows and must land in the same commit.
         self.step_event(EventKind.STEP_WAITED, body, name=key, payload=payload, after=durable, flush=False)
 
+    def _retry_now(self) -> None:
+        for body in self.bodies.values():
+            body.retry_now()
+
     # -- idle and end ----------------------------------------------------------------------------------
 
     def not_idle(self) -> None:
@@ -493,6 +495,3 @@ class FlowRun:
 
 
 _FAILURES: Final = frozenset({EventKind.STEP_FAILED, EventKind.CHILD_FAILED})
-_KEPT_FOR_STEPS: Final = frozenset(
-    {EventKind.STEP_STARTED, EventKind.STEP_RETRIED, EventKind.STEP_WAITED, EventKind.STEP_FAILED}
-)

@@ -298,13 +298,16 @@ class FlowMachine:
 
     def _current_attempt(self, history: Sequence[Event]) -> Sequence[Event]:
         """Split off earlier attempts of a retried flow; what they completed is reused by operation id."""
-        start = 0
+        start, began = 0, self.loop.now
         for index, event in enumerate(history):
             if event.kind == EventKind.FLOW_RETRIED:
                 start = index + 1
                 self.attempt += 1
-                # The new attempt's time begins here: from the first start on, its time limits would be over at once.
-                self.loop.now = max(self.loop.now, event.at)
+                began = event.at
+            elif event.kind == EventKind.RETRY_NOW and start == index:
+                began = event.at  # it did not wait
+        # The new attempt's time begins here: from the first start on, its time limits would be over at once.
+        self.loop.now = max(self.loop.now, began)
         self.remember(history[:start])
         return history[start:]
 

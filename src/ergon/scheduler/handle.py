@@ -129,3 +129,10 @@ class FlowHandle(Generic[R]):
                 f"flow {self.id!r} is {error.status}; only a failed flow can be tried again{advice}",
                 status=error.status,
             ) from None
+
+    async def retry_now(self) -> None:
+        """Let a flow that backs off, or steps of it that do, be tried again at once instead of at the time set.
+
+        The attempt counts like any other. Raises `FlowNotFound`, `IllegalMove` when nothing waits to be tried again.
+        """
+        await self._log.retry_now(self.id)

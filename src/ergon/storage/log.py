@@ -120,6 +120,15 @@ class ExecutionLog(ABC):
         """
 
     @abstractmethod
+    async def retry_now(self, flow_id: str) -> FlowRecord:
+        """Let what waits to be tried again, the flow itself or steps of it, be tried again at once.
+
+        A flow without an owner gets a RETRY_NOW event and becomes pending; one that runs gets a message, and its owner
+        writes the event. Returns the flow as it is afterwards.
+        Raises `FlowNotFound`, and `IllegalMove` when nothing of the flow waits to be tried again.
+        """
+
+    @abstractmethod
     async def delete(self, flow_id: str) -> bool:
         """Remove an ended flow with its history, inbox and children. False when there is no such flow.
 

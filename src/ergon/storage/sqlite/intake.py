@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Final
 
-from ergon.core.commit import FlowRecord, Message, NewFlow
+from ergon.core.commit import FlowRecord, Message, MessageKind, NewFlow
 from ergon.core.history import EventKind
 from ergon.core.status import TERMINAL, TaskStatus, may_move
 from ergon.errors import FlowNotFound, IllegalMove, LeaseLost
 from ergon.storage.sqlite import damage, ended, inbox, rows
 from ergon.storage.sqlite.statements import Bulk, statements
-from ergon.storage.sqlite.transaction import Transaction
+from ergon.storage.sqlite.transaction import Transaction, as_json
 
 _SQL: Final = statements("intake.sql")
 _INSERT: Final = Bulk(_SQL["insert"], 19)
+_BACK_OFFS: Final = as_json((EventKind.FLOW_RETRIED, EventKind.STEP_RETRIED))
 _REPEATABLE: Final = frozenset({TaskStatus.PAUSED, TaskStatus.CANCELLED})
 
 
@@ -107,6 +108,28 @@ def move(
         tx.wakes(moved.wake_at)
     elif target is TaskStatus.PENDING:
         tx.ready = True
+    return moved
+
+
+def retry_now(tx: Transaction, flow_id: str) -> FlowRecord:
+    """End the back-offs of a flow."""
+    flow = find(tx, flow_id)
+    if flow is None:
+        raise FlowNotFound(flow_id)
+    active = flow.status in (TaskStatus.PENDING, TaskStatus.SUSPENDED, TaskStatus.RUNNING)
+    if not active or not tx.one(_SQL["backs_off"], flow=flow_id, kinds=_BACK_OFFS, now=tx.now)[0]:
+        raise IllegalMove(
+            f"flow {flow_id!r} is {flow.status}; nothing of it waits to be tried again",
+            status=flow.status.value,
+        )
+    if flow.status is TaskStatus.RUNNING:
+        inbox.deliver(tx, [Message(flow_id, MessageKind.RETRY_NOW, "")])
+        return flow
+    tx.run(_SQL["note_retry_now"], flow=flow_id, kind=EventKind.RETRY_NOW, now=tx.now)
+    tx.run(_SQL["wake_to_retry"], flow=flow_id, now=tx.now)
+    tx.ready = True
+    moved = find(tx, flow_id)
+    assert moved is not None
     return moved
 
 

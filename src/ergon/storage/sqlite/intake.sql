@@ -37,6 +37,24 @@ SELECT f.num, 1 + coalesce((SELECT max(e.seq) FROM events AS e WHERE e.flow_num 
        1 + (SELECT count(*) FROM events AS e WHERE e.flow_num = f.num AND e.kind = :kind)
 FROM flows AS f WHERE f.id = :flow;
 
+-- name: backs_off
+-- Only these events can be dated ahead: with the time of the attempt they announce.
+SELECT EXISTS (SELECT 1 FROM events AS e
+               WHERE e.flow_num = f.num AND e.at > :now AND e.kind IN (SELECT value FROM json_each(:kinds))
+                 AND NOT EXISTS (SELECT 1 FROM events AS n
+                                 WHERE n.flow_num = f.num AND n.seq > e.seq AND n.kind = 'retry_now'))
+FROM flows AS f WHERE f.id = :flow;
+
+-- name: note_retry_now
+INSERT INTO events (flow_num, seq, kind, op, name, digest, payload, at, source, attempt)
+SELECT f.num, 1 + coalesce((SELECT max(e.seq) FROM events AS e WHERE e.flow_num = f.num), 0), :kind, '', '', '',
+       NULL, :now, '', 0
+FROM flows AS f WHERE f.id = :flow;
+
+-- name: wake_to_retry
+UPDATE flows SET status = 'pending', wake_at = NULL, ready_at = :now
+WHERE id = :flow AND (status = 'suspended' OR wake_at IS NOT NULL);
+
 -- name: family
 -- A flow and those of its descendants that leave with it, and one that has not ended though it should have.
 WITH RECURSIVE family (id, status) AS (

@@ -138,6 +138,9 @@ class SqliteExecutionLog(ExecutionLog):
             "move", lambda tx: intake.move(tx, flow_id, target, reason=reason, output=output, only=only)
         )
 
+    async def retry_now(self, flow_id: str) -> FlowRecord:
+        return await self._write("retry", lambda tx: intake.retry_now(tx, flow_id))
+
     async def delete(self, flow_id: str) -> bool:
         return await self._write("delete", lambda tx: intake.delete(tx, flow_id))
 

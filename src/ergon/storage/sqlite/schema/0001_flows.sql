@@ -74,7 +74,7 @@ CREATE UNIQUE INDEX events_order ON events (flow_num, seq);
 CREATE TABLE inbox (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     flow_id      TEXT NOT NULL,
-    kind         TEXT NOT NULL,        -- signal, child or cancel
+    kind         TEXT NOT NULL,        -- signal, child, cancel or retry_now
     name         TEXT NOT NULL,
     key          TEXT,                 -- idempotency key
     payload      TEXT,                 -- JSON

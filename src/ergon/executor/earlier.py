@@ -1,0 +1,47 @@
+"""What earlier runs of a flow recorded about steps that are still open, and about its own attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from ergon.core.history import Event, EventKind
+from ergon.executor.inbox import read_reason
+
+_OF_OPEN_STEPS: Final = frozenset(
+    {EventKind.STEP_STARTED, EventKind.STEP_RETRIED, EventKind.STEP_WAITED, EventKind.STEP_FAILED}
+)
+
+
+def read_earlier(history: Sequence[Event]) -> tuple[dict[str, list[Event]], str | None]:
+    """By operation, what the present attempt has to know; and why it was asked to cancel, None when it was not."""
+    earlier: dict[str, list[Event]] = {}
+    cancel_reason: str | None = None
+    for event in history:
+        if event.kind in _OF_OPEN_STEPS:
+            earlier.setdefault(event.op, []).append(event)
+        elif event.kind == EventKind.CANCEL_REQUESTED:
+            cancel_reason = read_reason(event.payload)
+        elif event.kind == EventKind.FLOW_RETRIED:
+            earlier = {op: _kept_for_next_attempt(events) for op, events in earlier.items()}
+            cancel_reason = None  # it was the attempt before that was asked to stop
+        elif event.kind == EventKind.RETRY_NOW:
+            earlier = {op: [_due_by(event.at, each) for each in events] for op, events in earlier.items()}
+    return earlier, cancel_reason
+
+
+def begins_attempt(history: Sequence[Event]) -> bool:
+    """Tell whether the flow is tried again and no earlier run came further than this."""
+    kinds = [event.kind for event in history[-2:]]
+    return kinds[-1:] == [EventKind.FLOW_RETRIED] or kinds == [EventKind.FLOW_RETRIED, EventKind.RETRY_NOW]
+
+
+def _kept_for_next_attempt(events: list[Event]) -> list[Event]:
+    """What counts when the flow is tried again: answered waits and at-most-once starts, not the failed attempts."""
+    if not any(event.kind == EventKind.STEP_STARTED for event in events):
+        return [event for event in events if event.kind == EventKind.STEP_WAITED]
+    return [event for event in events if event.kind != EventKind.STEP_RETRIED]
+
+
+def _due_by(at: float, event: Event) -> Event:
+    return event._replace(at=at) if event.kind == EventKind.STEP_RETRIED and event.at > at else event
