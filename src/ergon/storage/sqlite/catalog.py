@@ -16,7 +16,7 @@ from ergon.core.status import TaskStatus
 from ergon.errors import UsageError
 from ergon.storage.sqlite import damage, rows
 from ergon.storage.sqlite.errors import is_unreadable
-from ergon.storage.sqlite.statements import statements
+from ergon.storage.sqlite.statements import statements, with_rows
 from ergon.storage.sqlite.transaction import as_json
 
 T = TypeVar("T")
@@ -167,7 +167,7 @@ def _page(
             f"SELECT '[' || group_concat({shown}) || ']' FROM (SELECT {columns} FROM flow_rows "  # noqa: S608 - from fixed parts
             f"WHERE num < :before AND {condition} ORDER BY num DESC LIMIT :limit)"
         )
-        found += read(connection.execute(sql, values | window).fetchone()[0])
+        found += read(connection.execute(with_rows(sql), values | window).fetchone()[0])
     return found
 
 

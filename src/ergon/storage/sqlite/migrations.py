@@ -61,14 +61,6 @@ def migrate(connection: sqlite3.Connection, turnstile: Turnstile, where: str, no
             raise
 
 
-def make_row_views(connection: sqlite3.Connection) -> None:
-    """Give this connection the temporary views that statements read rows through."""
-    for statement in split(
-        Path(__file__).with_name("schema").joinpath("rows.sql").read_text(encoding="utf-8")
-    ):
-        connection.execute(statement)
-
-
 def generation(connection: sqlite3.Connection, where: str) -> str:
     """Return the id made with the file: a file with another id is another log."""
     row = connection.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()

@@ -1,4 +1,4 @@
-"""From the JSON that a statement returns to the values of the seam. `schema/rows.sql` makes the JSON."""
+"""From the JSON that a statement returns to the values of the seam. `rows.sql` makes the JSON."""
 
 from __future__ import annotations
 

@@ -173,7 +173,6 @@ class Session:
             connection = reopen_writer(self._settings, made_as) if made_as else open_writer(self._settings)
             try:
                 migrations.migrate(connection, turnstile, where, self._clock.wall())
-                migrations.make_row_views(connection)
                 made_as = migrations.generation(connection, where)
                 leave_waiting_to_turnstile(connection)
             except BaseException:
@@ -197,9 +196,7 @@ class Session:
         self.generation = migrations.generation(writing, self._settings.where)
 
     def _open_reader(self, path: Path) -> sqlite3.Connection:
-        connection = open_reader(path, self._settings)
-        migrations.make_row_views(connection)
-        return connection
+        return open_reader(path, self._settings)
 
     def _check(self) -> None:
         if self._state != "open":

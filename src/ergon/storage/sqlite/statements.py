@@ -1,7 +1,7 @@
 """SQL as source: named statements in `.sql` files, and statements that carry many rows.
 
 A file holds statements, each under a line `-- name: what_it_does`. No SQL is ever made from data: a bulk statement
-differs from another only in how often `(?, ?)` is repeated.
+differs from another only in how often `(?, ?)` is repeated, and what `rows.sql` names stands for a fixed query.
 """
 
 from __future__ import annotations
@@ -18,6 +18,20 @@ ROWS_MAX: Final = 256
 @cache
 def statements(file: str) -> dict[str, str]:
     """Return the statements of a file beside this one, by name."""
+    return {name: with_rows(sql) for name, sql in _named(file).items()}
+
+
+@cache
+def with_rows(sql: str) -> str:
+    """Put the queries of `rows.sql` in the place of their names."""
+    for name, query in _named("rows.sql").items():
+        if name in sql:
+            sql = sql.replace(name, f"({query})")
+    return sql
+
+
+@cache
+def _named(file: str) -> dict[str, str]:
     found: dict[str, str] = {}
     text = Path(__file__).with_name(file).read_text(encoding="utf-8")
     for part in text.split("-- name: ")[1:]:

@@ -38,7 +38,7 @@ class Transaction:
         return self.connection.execute(sql, values).rowcount
 
     def one(self, sql: str, **values: Any) -> Any:
-        """Return the first row, or None. Statements return one row: see `schema/rows.sql`."""
+        """Return the first row, or None. Statements return one row: see `rows.sql`."""
         return self.connection.execute(sql, values).fetchone()
 
     def wakes(self, at: float) -> None:
