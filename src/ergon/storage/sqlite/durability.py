@@ -23,8 +23,8 @@ def is_walreset_affected(version: tuple[int, int, int]) -> bool:
     return not any(version[:2] == fixed[:2] and version >= fixed for fixed in _FIXED)
 
 
-def measure(connection: sqlite3.Connection, settings: Settings) -> Durability:
-    """Read the settings of the writing connection back and grade them."""
+def measure(connection: sqlite3.Connection, settings: Settings, filesystem: str | None = None) -> Durability:
+    """Read the settings of the writing connection back and grade them. `filesystem`: where that is known already."""
     journal = str(connection.execute("PRAGMA journal_mode").fetchone()[0])
     synchronous = _NAMES.get(connection.execute("PRAGMA synchronous").fetchone()[0], "unknown")
     found = {
@@ -35,7 +35,8 @@ def measure(connection: sqlite3.Connection, settings: Settings) -> Durability:
     }
     if settings.path is None:
         return Durability(level="D0", settings=found, notes=("a log in memory ends with its process",))
-    filesystem = filesystem_of(settings.path.parent)
+    if filesystem is None:
+        filesystem = filesystem_of(settings.path.parent)
     affected = is_walreset_affected(sqlite3.sqlite_version_info[:3])
     found["filesystem"] = filesystem or "unknown"
     found["walreset_affected"] = (

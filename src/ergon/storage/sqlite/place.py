@@ -64,8 +64,8 @@ def is_network(filesystem: str) -> bool:
     return filesystem in _NETWORK or (filesystem.startswith("fuse.") and filesystem != "fuse.fuse-overlayfs")
 
 
-def check(path: Path, *, allow_network_filesystem: bool) -> None:
-    """Raise `LogRefused` when a log at `path` could not be written, or could not be safe."""
+def check(path: Path, *, allow_network_filesystem: bool) -> str:
+    """Return the file system; raise `LogRefused` when a log at `path` could not be written, or could not be safe."""
     folder = path.parent
     if path.is_dir():
         raise LogRefused(f"log {path} is a directory; name a file in it, such as {path / 'ergon.db'}")
@@ -84,3 +84,4 @@ def check(path: Path, *, allow_network_filesystem: bool) -> None:
             "hold and committed work can be lost; use a local disk, or PostgreSQL or Redis for several machines. "
             "When only one machine ever opens it, pass allow_network_filesystem=True"
         )
+    return filesystem

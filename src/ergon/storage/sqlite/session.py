@@ -61,11 +61,13 @@ class Session:
             if self._state != "closed":
                 self._check()
                 return
-            path = self._settings.path
+            path, filesystem = self._settings.path, ""
             if path is not None:
-                place.check(path, allow_network_filesystem=self._settings.allow_network_filesystem)
+                filesystem = place.check(
+                    path, allow_network_filesystem=self._settings.allow_network_filesystem
+                )
             self._loop = loop
-            await self._start(loop, path, require)
+            await self._start(loop, path, filesystem, require)
 
     async def close(self) -> None:
         """Finish what was submitted, then stop the threads."""
@@ -80,7 +82,9 @@ class Session:
             await self._writer.stop()
             self._writer = self._reader = self._group = None
 
-    async def _start(self, loop: asyncio.AbstractEventLoop, path: Path | None, require: str | None) -> None:
+    async def _start(
+        self, loop: asyncio.AbstractEventLoop, path: Path | None, filesystem: str, require: str | None
+    ) -> None:
         writer = Writer(
             self._open_group,
             loop=loop,
@@ -102,7 +106,7 @@ class Session:
         self._state = "open"
         self._watch_forks()
         try:
-            await self.on_writer(lambda writing: self._read_back(writing, require))
+            await self.on_writer(lambda writing: self._read_back(writing, filesystem, require))
         except BaseException:
             self._state = "closed"
             await self._reader.stop()
@@ -190,8 +194,8 @@ class Session:
         )
         return group, Upkeep(group.connection, path)
 
-    def _read_back(self, writing: sqlite3.Connection, require: str | None) -> None:
-        graded = durability.measure(writing, self._settings)
+    def _read_back(self, writing: sqlite3.Connection, filesystem: str, require: str | None) -> None:
+        graded = durability.measure(writing, self._settings, filesystem)
         durability.check_required(graded, require, self._settings.where)
         self.generation = migrations.generation(writing, self._settings.where)
 
