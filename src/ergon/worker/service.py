@@ -14,13 +14,15 @@ logger = logging.getLogger("ergon.worker")
 AFTER_ERROR_SECONDS: Final = 0.5
 
 
-async def every(seconds: float, tick: Callable[[], Awaitable[object]], *, name: str) -> None:
-    """Call `tick` each `seconds`, first after so many, until cancelled or the log is closed.
+async def every(
+    seconds: float, tick: Callable[[], Awaitable[object]], *, name: str, first: float | None = None
+) -> None:
+    """Call `tick` each `seconds`, the first time after `first` (None: as long), until cancelled or the log is closed.
 
     A tick that fails is logged and tried again next time: no service of a worker ends by an error.
     """
+    await asyncio.sleep(seconds if first is None else first)
     while True:
-        await asyncio.sleep(seconds)
         try:
             await tick()
         except (LogClosed, LeaseLost):
@@ -31,3 +33,4 @@ async def every(seconds: float, tick: Callable[[], Awaitable[object]], *, name: 
         except Exception:
             logger.exception("%s failed; trying again in %g s", name, max(seconds, AFTER_ERROR_SECONDS))
             await asyncio.sleep(AFTER_ERROR_SECONDS)
+        await asyncio.sleep(seconds)

@@ -10,7 +10,6 @@ renews its lease; when it dies, another goes on.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any, Self
 from ergon.core.commit import ClaimRequest, Hint
 from ergon.core.names import check_name
 from ergon.core.versions import VersionSet
-from ergon.errors import LeaseLost, LogClosed, StoreError, UsageError
+from ergon.errors import LogClosed, UsageError
 from ergon.executor.host import Host
 from ergon.executor.incarnation import Incarnation
 from ergon.storage.log import ExecutionLog
@@ -141,7 +140,7 @@ class Worker:
         return WorkerHandle(self)
 
     async def _begin(self) -> None:
-        """A new incarnation: register, free what dead workers held, then claim."""
+        """A new incarnation: register, then free what dead workers held, and claim."""
         assert self._residents is not None
         options = self.options
         incarnation = Incarnation(
@@ -155,14 +154,6 @@ class Worker:
             doing=self._residents.doing,
         )
         await incarnation.register()
-        try:
-            with contextlib.suppress(StoreError):  # the reaper says so, and tries again
-                await self._log.reap()
-        except BaseException:
-            await incarnation.retire()
-            raise
-        if incarnation.lost:
-            raise LeaseLost(f"worker {self.name!r} lost its lease while it started")
         # From here on without an await: all of the new incarnation is in place, or nothing.
         self._incarnation = incarnation
         request = ClaimRequest(
@@ -182,7 +173,7 @@ class Worker:
         self._residents.belong_to(incarnation.id, claimer.look)
         self._tasks = [
             asyncio.create_task(every(0.0, claimer.tick, name="claimer")),
-            asyncio.create_task(every(options.reap_seconds, self._reap, name="reaper")),
+            asyncio.create_task(every(options.reap_seconds, self._reap, name="reaper", first=0.0)),
             asyncio.create_task(
                 every(options.evict_after_seconds / 4, self._residents.sweep, name="eviction")
             ),
