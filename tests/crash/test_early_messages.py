@@ -40,7 +40,9 @@ async def test_a_childs_outcome_that_comes_before_its_parent_is_revived_is_not_l
                 request = ClaimRequest(worker=incarnation.id, names=(found.name,), limit=1, flow_id=id)
                 (claimed,) = await log.claim(request)
                 ended: asyncio.Future[Settled | None] = host.loop.create_future()
-                run = FlowRun(claimed._replace(inbox=[], inbox_seen=0), found, host, on_end=partial(_note_end, ended))
+                run = FlowRun(
+                    claimed._replace(inbox=[], inbox_seen=0), found, host, on_end=partial(_note_end, ended)
+                )
 
                 run.start()
                 run.receive(claimed.inbox)

@@ -11,6 +11,7 @@ from concurrent.futures import Executor as Pool
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
 
+from ergon.executor import watchdog
 from ergon.executor.runner import BodyRunner
 from ergon.flows.context import step_context
 from ergon.storage.log import ExecutionLog
@@ -43,6 +44,7 @@ class Host:
         self._threads_max = threads_max
         self._threads: ThreadPoolExecutor | None = None
         self._processes: Pool | None = None
+        self._unwatch = watchdog.watch()
 
     def threads(self) -> Pool:
         """The pool that plain `def` steps run on."""
@@ -73,6 +75,7 @@ class Host:
 
     def close(self) -> None:
         """Let the pools go; a thread that still runs a step is not waited for."""
+        self._unwatch()
         for pool in (self._threads, self._processes):
             if pool is not None:
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,126 @@
+"""A flow that computes or blocks without awaiting is reported, with its stack, while it does so."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ergon import Completed, ExecutionLog, Executor, flow, step
+from ergon.executor import watchdog
+from ergon.executor.watchdog import LOOK_SECONDS, SLOW_TURN_SECONDS, Turn, TurnClock
+from tests.stories.helpers import start, worker
+
+
+class Told(logging.Handler):
+    """What the logger was told, heard on whatever thread says it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+        self.heard = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+        if "without awaiting" in self.said[-1]:
+            self.heard.set()
+
+
+@pytest.fixture
+def told() -> Iterator[Told]:
+    handler = Told()
+    logging.getLogger("ergon.executor").addHandler(handler)
+    yield handler
+    logging.getLogger("ergon.executor").removeHandler(handler)
+
+
+def block_until_reported(told: Told) -> None:
+    assert told.heard.wait(20), "nobody noticed"
+
+
+@pytest.mark.parametrize("runs_on", ["worker", "executor"])
+@pytest.mark.parametrize("when", ["at its start", "after a step"])
+async def test_a_flow_that_blocks_is_reported_with_its_id_and_stack(
+    log: ExecutionLog, told: Told, runs_on: str, when: str
+) -> None:
+    @step
+    async def note() -> None: ...
+
+    @flow
+    async def blocking_job() -> str:
+        if when == "after a step":
+            await note()
+        block_until_reported(told)
+        return "done"
+
+    if runs_on == "worker":
+        async with worker(log, blocking_job):
+            assert await (await start(log, blocking_job.bind(), "f-7")).result(10) == "done"
+    else:
+        assert await Executor(blocking_job.bind(), log, "f-7").run() == Completed("done")
+
+    (said,) = [said for said in told.said if "without awaiting" in said]
+    assert "flow f-7 has kept its event loop" in said
+    assert "into a step" in said
+    assert "in blocking_job\n    block_until_reported(told)" in said
+    assert "executor/run.py" not in said, "where the flow's own code begins, the stack begins"
+
+
+async def test_a_step_that_takes_long_on_its_thread_is_not_reported(log: ExecutionLog, told: Told) -> None:
+    @step
+    def slow() -> None:
+        time.sleep(SLOW_TURN_SECONDS + 4 * LOOK_SECONDS)
+
+    @flow
+    async def job() -> None:
+        await slow()
+
+    async with worker(log, job):
+        await (await start(log, job.bind())).result(10)
+
+    assert not told.heard.is_set()
+
+
+def test_only_a_turn_that_stays_the_same_is_slow() -> None:
+    clock, now = TurnClock(), 0.0
+    for number in range(100):
+        now += LOOK_SECONDS
+        assert clock.see(Turn("f", 1, number), now) is None
+        assert clock.see(None, now) is None
+
+    reports = []
+    for _ in range(60):
+        now += LOOK_SECONDS
+        if (seconds := clock.see(Turn("f", 1, 100), now)) is not None:
+            reports.append(seconds)
+    assert reports == [pytest.approx(0.5, abs=0.11), pytest.approx(2.0, abs=0.5)]
+
+
+def test_time_in_which_the_whole_process_stood_still_does_not_count() -> None:
+    clock = TurnClock()
+    assert clock.see(Turn("f", 1, 1), 0.0) is None
+    assert clock.see(Turn("f", 1, 1), 3_600.0) is None
+
+
+async def test_one_thread_looks_and_ends_when_nobody_needs_it(
+    log: ExecutionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "_watchdog", watchdog.Watchdog())
+    monkeypatch.setattr(watchdog, "LINGER_SECONDS", 0.0)
+
+    @flow
+    async def job() -> None: ...
+
+    async with worker(log, job), worker(log, job):
+        thread = watchdog._watchdog._thread
+        assert thread is not None
+        assert thread.is_alive()
+    thread.join(10)
+    assert not thread.is_alive()
+    stop = watchdog.watch()
+    assert watchdog._watchdog._thread not in (None, thread)
+    stop()
+    stop()
