@@ -118,11 +118,11 @@ class Watchdog:
     def _look(self, clocks: dict[int, TurnClock], now: float) -> None:
         frames = sys._current_frames()  # noqa: SLF001 - documented, and the only way
         for ident, clock in clocks.items():
-            frame, turn = frames.get(ident), None
-            if frame is not None and (found := _turn_in(frame)) is not None:
+            frame = frames.get(ident)
+            found = _turn_in(frame) if frame is not None else None
+            seconds = clock.see(found[0] if found is not None else None, now)
+            if seconds is not None and frame is not None and found is not None:
                 turn, outermost = found
-            seconds = clock.see(turn, now)
-            if seconds is not None and frame is not None and turn is not None:
                 logger.warning(
                     "flow %s has kept its event loop for %.1f s without awaiting, and nothing else runs there "
                     "meanwhile: no other flow, no renewal of the worker's lease. Move what takes long into a step; a "
