@@ -18,6 +18,7 @@ from ergon.storage.sqlite.errors import translate
 from tests.storage.kit import (
     SettableClock,
     claim,
+    claim_one,
     claimed_flow,
     commit,
     event,
@@ -262,3 +263,27 @@ async def test_whoever_waits_for_a_damaged_flow_is_told_and_the_others_get_their
         assert await waiting["good"] == 1
         with pytest.raises(LogDamaged, match="'bad'"):
             await waiting["bad"]
+
+
+async def test_a_damaged_relative_keeps_no_flow_from_ending(file):
+    async with SqliteExecutionLog(file) as log:
+        await register(log)
+        lease = await claimed_flow(log, "f")
+        await log.create(new_flow("above"))
+        await settle(log, "above", (await claim_one(log, "above")).lease, TaskStatus.SUSPENDED)
+        for number, kind in enumerate(["bad", "good"]):
+            child = new_flow(kind, parent_id="f", parent_op=f"0:{number}")
+            await log.create(child)
+            await settle(log, kind, (await claim_one(log, kind)).lease, TaskStatus.SUSPENDED)
+    without_checks(
+        file,
+        "UPDATE flows SET parent_id = 'above', parent_op = '0:1' WHERE id = 'f'",
+        "UPDATE flows SET input = x'00' WHERE id IN ('above', 'bad')",
+    )
+
+    async with SqliteExecutionLog(file) as log:
+        await settle(log, "f", lease, output="1")
+
+        assert await status_of(log, "f") is TaskStatus.COMPLETED
+        assert await status_of(log, "good") is TaskStatus.PENDING
+        assert [message.kind for message in await log.inbox("good")] == ["cancel"]

@@ -83,6 +83,23 @@ def write_sound(tx: Transaction, nums: list[int], write: Callable[[str], int]) -
     return changed
 
 
+def pass_over(tx: Transaction, flow_ids: list[str], write: Callable[[list[str]], object]) -> None:
+    """Write something to flows on behalf of another one; where a row cannot be written, to all others."""
+    tries = [flow_ids]
+    while tries:
+        some = tries.pop()
+        tx.run("SAVEPOINT relatives")
+        try:
+            write(some)
+        except sqlite3.IntegrityError as error:
+            tx.run("ROLLBACK TO relatives")
+            if len(some) > 1:
+                tries = [[flow_id] for flow_id in flow_ids]
+            else:
+                tell(f"flow {some[0]!r} is damaged and does not hear that a relative ended: {error}")
+        tx.run("RELEASE relatives")
+
+
 def passed_over(tx: Transaction) -> str:
     """The rows that claims pass over now, as JSON."""
     if not tx.damaged:

@@ -1,12 +1,16 @@
-"""When a flow ends: its parent hears of it, and its children that close with it are cancelled."""
+"""When a flow ends: its parent hears of it, and its children that close with it are cancelled.
+
+A relative whose row is damaged is passed over: it keeps nobody from ending.
+"""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Final
 
 from ergon.core.commit import Message, MessageKind
-from ergon.storage.sqlite import inbox
+from ergon.storage.sqlite import damage, inbox
 from ergon.storage.sqlite.statements import statements
 from ergon.storage.sqlite.transaction import Transaction, as_json
 
@@ -23,11 +27,16 @@ def tell_relatives(tx: Transaction) -> None:
         parents, children = tx.one(_SQL["relatives"], flows=flows)
         if parents != "[]":
             tx.run(_SQL["tell_parents"], flows=flows, now=tx.now)
-            if tx.run(_SQL["wake_parents"], flows=parents, now=tx.now):
-                tx.ready = True
+            damage.pass_over(tx, json.loads(parents), partial(_wake_parents, tx))
             tx.inbox.update(json.loads(parents))
         if children != "[]":
-            cancel = [
-                Message(child, MessageKind.CANCEL, "", None, PARENT_CLOSED) for child in json.loads(children)
-            ]
-            inbox.deliver(tx, cancel)
+            damage.pass_over(tx, json.loads(children), partial(_cancel_children, tx))
+
+
+def _wake_parents(tx: Transaction, parents: list[str]) -> None:
+    if tx.run(_SQL["wake_parents"], flows=as_json(parents), now=tx.now):
+        tx.ready = True
+
+
+def _cancel_children(tx: Transaction, children: list[str]) -> None:
+    inbox.deliver(tx, [Message(child, MessageKind.CANCEL, "", None, PARENT_CLOSED) for child in children])
