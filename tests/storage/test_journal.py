@@ -6,11 +6,10 @@ import json
 
 import pytest
 
-from ergon.core.commit import Commit, FlowFilter, Lease, Settled
+from ergon.core.commit import ChildCancel, Commit, FlowFilter, Lease, Settled
 from ergon.core.status import TaskStatus
-from ergon.errors import FlowIdConflict, IllegalMove, LeaseLost
+from ergon.errors import IllegalMove, LeaseLost
 from tests.storage.kit import (
-    cancel,
     claim,
     claim_one,
     claimed_flow,
@@ -60,7 +59,7 @@ async def test_a_commit_under_a_lease_that_is_not_current_writes_nothing(log, st
     for extra in (
         Commit("f1", stale, (event(1),)),
         Commit("f1", stale, settled=Settled(TaskStatus.COMPLETED, "1")),
-        Commit("f1", stale, messages=(signal("child-of-nobody"),)),
+        Commit("f1", stale, cancels=(ChildCancel("child-of-nobody", "0:1", "1"),)),
         Commit("f1", stale, children=(new_flow("c1"),)),
         Commit("f1", stale, (event(1),), settled=Settled(TaskStatus.SUSPENDED)),
     ):
@@ -101,9 +100,7 @@ async def test_a_commit_with_one_refused_part_leaves_none_of_its_parts(log):
     errors = await commit_all(
         log,
         Commit("f2", other, (event(1),)),
-        Commit(
-            "f1", lease, (event(2), event(1, "other")), messages=(signal("f2"),), children=(new_flow("c1"),)
-        ),
+        Commit("f1", lease, (event(2), event(1, "other")), children=(new_flow("c1"),)),
     )
 
     assert errors[0] is None
@@ -267,31 +264,6 @@ async def test_a_parent_hears_once_how_its_child_ended(log):
     assert json.loads(told.payload) == {"status": "failed", "output": {"type": "Boom"}}
 
 
-async def test_starting_a_child_that_exists_as_ours_is_no_conflict(log):
-    """A flow that starts again asks for the children it had."""
-    await register(log)
-    parent = await claimed_flow(log, "p")
-    child = new_flow("c", parent_id="p", parent_op="0:3")
-
-    await commit(log, Commit("p", parent, (event(1),), children=(child,)))
-    await commit(log, Commit("p", parent, (event(2),), children=(child,)))
-
-    assert len(await log.history("p")) == 2
-
-
-async def test_a_child_id_that_belongs_to_another_flow_is_a_conflict_and_writes_nothing(log):
-    await register(log)
-    parent = await claimed_flow(log, "p")
-    await log.create(new_flow("c"))
-
-    with pytest.raises(FlowIdConflict):
-        await commit(
-            log, Commit("p", parent, (event(1),), children=(new_flow("c", parent_id="p", parent_op="0:3"),))
-        )
-
-    assert await log.history("p") == []
-
-
 async def test_children_that_close_with_their_parent_are_asked_to_stop_when_it_ends(log):
     await register(log)
     parent = await claimed_flow(log, "p")
@@ -313,14 +285,3 @@ async def test_children_that_close_with_their_parent_are_asked_to_stop_when_it_e
     assert await status_of(log, "unstarted") is TaskStatus.CANCELLED
     assert await status_of(log, "detached") is TaskStatus.PENDING
     assert await log.inbox("detached") == []
-
-
-async def test_a_message_in_a_commit_to_a_flow_that_has_ended_is_dropped(log):
-    await register(log)
-    gone = await claimed_flow(log, "gone")
-    await settle(log, "gone", gone)
-    lease = await claimed_flow(log)
-
-    await commit(log, Commit("f1", lease, (event(1),), messages=(cancel("gone"), cancel("never-was"))))
-
-    assert len(await log.history("f1")) == 1

@@ -25,7 +25,6 @@ from ergon import (
     step,
     wait_signal,
 )
-from ergon.core.commit import NewFlow
 from tests.stories.helpers import start, until, until_status, worker
 
 
@@ -202,43 +201,6 @@ async def test_a_parent_that_stops_waiting_cancels_the_child(log: ExecutionLog) 
         await handle.signal("go", "on")
 
         assert await handle.result(10) == "on"
-
-
-async def test_a_child_created_after_its_parent_stopped_waiting_is_cancelled(
-    log: ExecutionLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    release = asyncio.Event()
-    create = log.create
-
-    async def slow_create(new: NewFlow) -> FlowRecord | None:
-        if new.parent_id is not None:
-            await release.wait()
-        return await create(new)
-
-    @flow
-    async def parent() -> str:
-        try:
-            async with asyncio.timeout(0.05):
-                await invoke(waits.bind(), id="child").result()
-        except TimeoutError:
-            pass
-        return await wait_signal("go", str)
-
-    monkeypatch.setattr(log, "create", slow_create)
-    async with worker(log, parent, waits):
-        handle = await start(log, parent.bind())
-        await until(lambda: has_fired(log))
-        await asyncio.sleep(0.05)
-        release.set()
-        await until(lambda: log.find("child"))
-        await until_status(handle_of(log, "child"), "cancelled")
-        await handle.signal("go", "on")
-
-        assert await handle.result(10) == "on"
-
-
-async def has_fired(log: ExecutionLog) -> bool:
-    return any("timer" in event.kind for event in await log.history("f"))
 
 
 async def test_a_child_nobody_awaits_ends_with_its_parent_unless_it_is_detached(log: ExecutionLog) -> None:

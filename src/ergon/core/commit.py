@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+import msgspec
+
 from ergon.core.history import Event
 from ergon.core.status import TaskStatus
 
@@ -19,6 +21,8 @@ class MessageKind:
     SIGNAL: Final = "signal"
     CHILD: Final = "child"
     """A child flow ended: `name` is the parent's operation, the payload its outcome."""
+    TAKEN: Final = "taken"
+    """A child was asked for and another flow has its id: `name` is the parent's operation, the payload an `IdTaken`."""
     CANCEL: Final = "cancel"
     RETRY_NOW: Final = "retry_now"
     """Steps of a running flow that back off are to be tried again at once."""
@@ -81,6 +85,34 @@ class NewFlow(NamedTuple):
     """Create it already claimed by this worker (epoch 1), for a caller that runs it at once."""
 
 
+class ChildCancel(NamedTuple):
+    """Ask a child to cancel. The flow with this id is asked only if this operation of the sender started it."""
+
+    flow_id: str
+    op: str
+    reason: str
+    """JSON."""
+
+
+class IdTaken(NamedTuple):
+    """Which flow has the id that a child was to get."""
+
+    flow_id: str
+    name: str
+    input: str | None
+    """JSON, when the very operation that asks started that flow, with another name or input; None for a stranger."""
+
+    @property
+    def payload(self) -> str:
+        """For the message that tells the parent."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def read(cls, payload: str) -> IdTaken:
+        """What `payload` wrote."""
+        return msgspec.json.decode(payload, type=cls)
+
+
 class Settled(NamedTuple):
     """How a commit leaves a flow that its owner lets go."""
 
@@ -104,9 +136,10 @@ class Commit(NamedTuple):
     events: tuple[Event, ...] = ()
     consumed: tuple[int, ...] = ()
     """Inbox messages these events account for."""
-    messages: tuple[Message, ...] = ()
-    """For other flows' inboxes (cancelling a child). One for a flow that has ended is dropped."""
+    cancels: tuple[ChildCancel, ...] = ()
+    """Children to be asked to cancel. One for a flow that has ended, or is not that child, is dropped."""
     children: tuple[NewFlow, ...] = ()
+    """Flows to create. An id that exists does not refuse the commit: the flow's inbox says so, see `ExecutionLog`."""
     settled: Settled | None = None
     """None: the flow stays with its owner."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ergon.core.codec.objects import split_object
-from ergon.core.commit import FlowRecord, NewFlow, Received
+from ergon.core.commit import FlowRecord, IdTaken, NewFlow, Received
 from ergon.core.failure import describe, rebuild
 from ergon.core.history import EventKind
 from ergon.core.status import TaskStatus
-from ergon.errors import FlowCancelled
+from ergon.errors import FlowCancelled, FlowIdConflict, NonDeterminismError
 from ergon.flows.children import ChildRequest, child_id
+from ergon.replay.operations import Operation
 
 
 def new_child(parent: FlowRecord, request: ChildRequest, operation: str) -> NewFlow:
@@ -40,13 +41,40 @@ def outcome_of_message(message: Received, flow_id: str) -> tuple[str, str]:
     return EventKind.CHILD_FAILED, output
 
 
-def outcome_of_record(child: FlowRecord) -> tuple[str, str]:
-    """The event kind and payload that an ended child becomes."""
-    if child.status is TaskStatus.COMPLETED:
-        return EventKind.CHILD_COMPLETED, child.output if child.output is not None else "null"
-    if child.output is None:
-        return EventKind.CHILD_FAILED, describe(FlowCancelled(child.id, child.reason))
-    return EventKind.CHILD_FAILED, child.output
+def is_what_was_asked_for(request: ChildRequest, found: IdTaken) -> bool:
+    """Whether the flow that an operation started before is the child it asks for now.
+
+    The log compares texts, and one input may be written in several ways: with a set in another order, or before a
+    parameter with a default was added.
+    """
+    call = request.call
+    same_flow = found.input is not None and found.name == call.flow.name
+    return same_flow and call.flow.same_input(found.input or "", call.input)
+
+
+def other_child(op: Operation, found: IdTaken) -> NonDeterminismError:
+    """Replayed up to the same operation, the flow's code asks for another child than it has started there."""
+    started = (
+        f"child `{found.name}` as operation {op.id}, started as flow {found.flow_id!r} with {found.input}"
+    )
+    return NonDeterminismError(expected=started, actual=f"{op} with {op.request.call.input}")
+
+
+def id_taken(found: IdTaken) -> FlowIdConflict:
+    """What a flow gets that asks for a child whose id another flow has."""
+    if found.input is None:
+        return FlowIdConflict(
+            f"child id {found.flow_id!r} is taken by another flow, `{found.name}`; choose another id"
+        )
+    return FlowIdConflict(
+        f"child id {found.flow_id!r} is taken by `{found.name}`, which an earlier attempt of this flow started "
+        "there with another input; choose an id that differs when the input does"
+    )
+
+
+def refusal(found: IdTaken) -> str:
+    """The same for a step body, as if the child had failed with it."""
+    return '{"status":"failed","output":' + describe(id_taken(found)) + "}"
 
 
 def child_outcome(request: ChildRequest, payload: str) -> Any:

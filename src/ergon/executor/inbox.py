@@ -11,10 +11,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from ergon.core.codec import decoder_for
-from ergon.core.commit import MessageKind, Received
+from ergon.core.commit import IdTaken, MessageKind, Received
+from ergon.core.failure import describe
 from ergon.core.history import Event, EventKind
 from ergon.errors import DecodingError
-from ergon.executor.families import outcome_of_message
+from ergon.executor.families import (
+    id_taken,
+    is_what_was_asked_for,
+    other_child,
+    outcome_of_message,
+    refusal,
+)
 from ergon.executor.outbox import Outbox
 from ergon.replay.machine import SEEN_AGAIN, FlowMachine
 
@@ -60,7 +67,7 @@ class Inbox:
         self._retry_now = retry_now
         self._taken: dict[str, int] = {}
         self._signal_waits: list[tuple[str, StepWait]] = []
-        self._child_waits: dict[str, StepWait] = {}
+        self._child_waits: dict[str, tuple[StepWait, str]] = {}
 
     def add(self, messages: list[Received]) -> bool:
         """Keep new messages; known ones are skipped. True when there were new ones."""
@@ -78,9 +85,15 @@ class Inbox:
         """A step body waits for a signal."""
         self._signal_waits.append((name, wait))
 
-    def want_child(self, operation: str, wait: StepWait) -> None:
+    def want_child(self, operation: str, wait: StepWait, flow_id: str) -> None:
         """A step body started a child flow and wants its outcome."""
-        self._child_waits[operation] = wait
+        self._child_waits[operation] = wait, flow_id
+
+    def has_outcome(self, operation: str) -> bool:
+        """True when word is here of how an operation's child ended."""
+        return any(
+            message.kind == MessageKind.CHILD and message.name == operation for message in self.messages
+        )
 
     def unwant(self, arrived: asyncio.Future[Event]) -> None:
         """The body waits for its signal no more."""
@@ -115,6 +128,8 @@ class Inbox:
         elif message.kind == MessageKind.CHILD:
             if not self._take_child(message):
                 return False
+        elif message.kind == MessageKind.TAKEN:
+            self._take_taken(message.name, IdTaken.read(message.payload or ""))
         elif message.kind == MessageKind.CANCEL:
             self.cancel(message.payload)
         elif message.kind == MessageKind.RETRY_NOW:
@@ -150,20 +165,37 @@ class Inbox:
             self._outbox.record(EventKind.CANCEL_REQUESTED, payload=payload)
 
     def _take_child(self, message: Received) -> bool:
-        wait = self._child_waits.pop(message.name, None)
-        if wait is not None:
-            self._answer_wait(wait, message.payload)
+        wanted = self._child_waits.pop(message.name, None)
+        if wanted is not None:
+            self._answer_wait(wanted[0], message.payload)
             return True
         op = self._machine.pending.get(message.name)
         if op is not None:
-            kind, payload = outcome_of_message(message, op.request.flow_id)
-            self._outbox.record(
-                kind, op=op.id, name=op.name, digest=op.digest, payload=payload, source=op.source
-            )
+            if not self._machine.has_answer(op):
+                self._outbox.answer_later(op, *outcome_of_message(message, op.request.flow_id))
             return True
         # The flow stopped waiting for this child; or it was started by an earlier attempt of the flow, and this one
         # has not come to the place where it asks for it. In the second case nobody else will tell the outcome.
         return self._machine.attempt == 1
+
+    def _take_taken(self, operation: str, found: IdTaken) -> None:
+        """Another flow has the id of a child. When nobody waits for that child, nobody needs to know."""
+        if operation in self._child_waits:
+            wait, flow_id = self._child_waits[operation]
+            # A body that runs again may compute another input: its child is the one it started first.
+            if found.input is None and found.flow_id == flow_id:
+                del self._child_waits[operation]
+                self._answer_wait(wait, refusal(found))
+            return
+        op = self._machine.pending.get(operation)
+        if op is None or self._machine.has_answer(op) or op.request.flow_id != found.flow_id:
+            return
+        if is_what_was_asked_for(op.request, found):
+            return
+        if found.input is not None and self._machine.attempt == 1:
+            self._machine.stop(other_child(op, found))
+        else:
+            self._outbox.answer_later(op, EventKind.CHILD_FAILED, describe(id_taken(found)))
 
 
 def _answer_nobody(_wait: StepWait, _payload: str | None) -> None:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from ergon.core.commit import Commit, Lease, Message, NewFlow, Settled
+from ergon.core.commit import ChildCancel, Commit, Lease, NewFlow, Settled
 from ergon.core.history import DELIVERED, Event, make_event
 from ergon.core.status import TaskStatus
 from ergon.errors import LeaseLost, LogBusy, LogClosed, LogFull
@@ -61,13 +61,13 @@ class Outbox:
         self.facts: list[Fact] = []
         """What has happened and is not submitted yet."""
         self._consumed: list[int] = []
-        self._messages: list[Message] = []
+        self._cancels: list[ChildCancel] = []
         self._in_flight: tuple[Commit, list[Fact]] | None = None
 
     @property
     def is_empty(self) -> bool:
         """True when nothing is on its way."""
-        return self._in_flight is None and not (self.facts or self.children or self._messages)
+        return self._in_flight is None and not (self.facts or self.children or self._cancels)
 
     def answer(self, op: Operation, kind: str, payload: str | None, attempt: int, value: Any) -> None:
         """Add the event that answers an operation, and submit it unless a commit is in flight."""
@@ -76,7 +76,7 @@ class Outbox:
             (seq, kind, op.id, op.name, op.digest, payload, self._now(), place_text(op.place), attempt)
         )
         op.announced = True
-        if self._in_flight is not None or self.facts or self._consumed or self._messages or self.children:
+        if self._in_flight is not None or self.facts or self._consumed or self._cancels or self.children:
             self.facts.append((event, value, None))
             self.flush()
         else:
@@ -125,14 +125,14 @@ class Outbox:
         """The facts account for this message of the inbox."""
         self._consumed.append(message_id)
 
-    def tell(self, message: Message) -> None:
-        """Send a message to another flow."""
-        self._messages.append(message)
+    def cancel_child(self, cancel: ChildCancel) -> None:
+        """Ask a child to cancel."""
+        self._cancels.append(cancel)
 
-    def forget_child(self, flow_id: str) -> bool:
-        """Do not create a child after all. False when it has been submitted already."""
+    def forget_child(self, operation: str) -> bool:
+        """Do not create this operation's child after all. False when it has been submitted already."""
         before = len(self.children)
-        self.children = [child for child in self.children if child.id != flow_id]
+        self.children = [child for child in self.children if child.parent_op != operation]
         return len(self.children) < before
 
     def flush(self) -> None:
@@ -140,21 +140,21 @@ class Outbox:
         if self._in_flight is not None or self.closed:
             return
         facts, settled = self.facts, self.settled
-        if not (facts or settled or self.children or self._messages or self._consumed):
+        if not (facts or settled or self.children or self._cancels or self._consumed):
             return
         self.facts = []
         events = (facts[0][0],) if len(facts) == 1 else tuple([fact[0] for fact in facts])
-        if self._consumed or self._messages or self.children or settled:
+        if self._consumed or self._cancels or self.children or settled:
             commit = Commit(
                 self._flow_id,
                 self._lease,
                 events,
                 tuple(self._consumed),
-                tuple(self._messages),
+                tuple(self._cancels),
                 tuple(self.children),
                 settled,
             )
-            self._consumed, self._messages, self.children = [], [], []
+            self._consumed, self._cancels, self.children = [], [], []
         else:
             commit = Commit(self._flow_id, self._lease, events)
         self._in_flight = (commit, facts)

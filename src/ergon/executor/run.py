@@ -100,9 +100,7 @@ class FlowRun:
             seen=claimed.inbox_seen,
             retry_now=self._retry_now,
         )
-        self._children = Children(
-            record, host, self.machine, self.outbox, self.inbox, on_created=self.may_be_idle
-        )
+        self._children = Children(record, self.outbox, self.inbox)
         self._alarm = Alarm(
             host, self.machine, self.outbox, self.inbox, deadline_at=record.deadline_at, flush=self._flush
         )
@@ -205,6 +203,9 @@ class FlowRun:
                 self._abandon(op)
         if self.inbox.messages or machine.reused_signals:
             self.inbox.take()
+            if machine.stopped is not None:
+                self._park(machine.stopped)
+                return
         if machine.requested and not self.host.draining and not self._about_to_cancel():
             for op in machine.take_requested():
                 self._begin(op)
@@ -237,7 +238,7 @@ class FlowRun:
         return self.inbox.cancel_reason is not None and not self.machine.cancel_asked
 
     def _start_detached(self) -> None:
-        """Children asked for in the flow's last turn: those that outlive it land with its outcome."""
+        """Children asked for in the flow's last turn: those that outlive it land with it, if their id is free."""
         for op in self.machine.take_requested():
             if op.kind == OperationKind.CHILD and op.request.detached:
                 self.outbox.children.append(new_child(self.record, op.request, op.id))
@@ -249,6 +250,8 @@ class FlowRun:
             self.outbox.record(EventKind.PATCHED, name=name, source=source)
 
     def _begin(self, op: Operation) -> None:
+        if self.machine.has_answer(op):
+            return  # from a message that came while the flow was not here
         reused = self.machine.reused.get(op.id)
         if reused is not None and reused.name == op.name and reused.digest == op.digest:
             self.outbox.answer_later(op, reused.kind, reused.payload)
@@ -264,10 +267,10 @@ class FlowRun:
         body = self.bodies.pop(op.id, None)
         if body is not None:
             body.drop()
-            for flow_id in body.children.values():
-                self._children.cancel(flow_id)
+            for key, flow_id in body.children.items():
+                self._children.cancel(flow_id, f"{op.id}/{key}")
         if op.kind == OperationKind.CHILD and not op.request.detached:
-            self._children.cancel(op.request.flow_id)
+            self._children.cancel(op.request.flow_id, op.id)
 
     def _flush(self) -> None:
         self.idle_since = None
@@ -396,7 +399,7 @@ class FlowRun:
         for body in self.bodies.values():
             if not body.idle:
                 return False
-        if self.ended or self._turning or self.outbox.is_sealed or self._children.busy:
+        if self.ended or self._turning or self.outbox.is_sealed:
             return False
         return self.outbox.is_empty and not self.machine.requested
 
@@ -459,7 +462,6 @@ class FlowRun:
         self.outbox.close()
         self.inbox.close()
         self._alarm.close()
-        self._children.close()
         if self.machine.loop.tasks:
             # In a callback of its own: flow code must never run inside a host task, and we may be in one.
             self.host.loop.call_soon(self.machine.dismiss)

@@ -164,6 +164,10 @@ class FlowMachine:
         if event.op:
             self._expected[event.op] = event
 
+    def has_answer(self, op: Operation) -> bool:
+        """True when the event that answers `op` is on its way."""
+        return op.id in self._expected
+
     def take_requested(self) -> list[Operation]:
         """Operations asked for since the last call and still wanted, oldest first."""
         requested, self.requested = self.requested, []

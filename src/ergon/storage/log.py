@@ -80,6 +80,13 @@ class ExecutionLog(ABC):
         written: `LeaseLost` when `commit.lease` no longer owns the flow or its worker was declared dead,
         `LogFull` and `LogBusy` when the same commit may be submitted again later. `done` is called from a
         plain callback, never inside a task.
+
+        A child whose id exists does not keep the rest from landing. When the commit's own operation started that
+        flow before, with the same name and input, it is the child that was asked for. Otherwise the parent gets a
+        TAKEN message in the same transaction. When that child has ended and no message of its end is unread, the
+        parent gets one more. A parent that ends with this commit gets none of these.
+
+        A cancel reaches only the child that the operation it names started: never a flow that merely has the id.
         """
 
     # -- intake: anyone writes -------------------------------------------------------------------------

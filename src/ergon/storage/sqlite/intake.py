@@ -45,19 +45,6 @@ def find(tx: Transaction, flow_id: str) -> FlowRecord | None:
         return rows.flow_records(row[0])[0] if row is not None else None
 
 
-def is_taken(tx: Transaction, child: NewFlow) -> bool:
-    """Tell whether a child's id belongs to a flow that is not this child."""
-    found = find(tx, child.id)
-    if found is None:
-        return False
-    return (found.name, found.input, found.parent_id, found.parent_op) != (
-        child.name,
-        child.input,
-        child.parent_id,
-        child.parent_op,
-    )
-
-
 def send(tx: Transaction, messages: list[Message]) -> bool:
     """Deliver messages. False when at least one was not inserted."""
     done = inbox.deliver(tx, messages) == len(messages)

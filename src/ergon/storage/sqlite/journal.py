@@ -9,10 +9,10 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, Final
 
-from ergon.core.commit import Commit, Message, NewFlow
+from ergon.core.commit import Commit
 from ergon.core.status import TERMINAL, TaskStatus
-from ergon.errors import FlowIdConflict, IllegalMove, LeaseLost
-from ergon.storage.sqlite import damage, ended, inbox, intake
+from ergon.errors import IllegalMove, LeaseLost
+from ergon.storage.sqlite import children, damage, ended
 from ergon.storage.sqlite.statements import Bulk, statements
 from ergon.storage.sqlite.transaction import Transaction
 
@@ -28,13 +28,13 @@ def apply(tx: Transaction, commits: list[Commit]) -> bool:
     rows: list[Any] = []
     more: list[Commit] = []
     for commit in commits:
-        flow_id, lease, events, consumed, messages, children, settled = commit
+        flow_id, lease, events, consumed, cancels, new, settled = commit
         if events:
             head = (flow_id, *lease)
             for event in events:
                 rows += head
                 rows += event
-        if settled is not None or consumed or messages or children or not events:
+        if settled is not None or consumed or cancels or new or not events:
             more.append(commit)
     if rows and _EVENTS.run(tx.connection, rows) * 12 != len(rows):
         return False
@@ -70,40 +70,29 @@ def landed(connection: sqlite3.Connection, commit: Commit) -> bool:
 
 
 def _apply_rest(tx: Transaction, commits: list[Commit]) -> bool:
-    fences: list[Commit] = []
-    consumed: list[Any] = []
-    messages: list[Message] = []
-    children: list[NewFlow] = []
-    settling: list[Commit] = []
-    for commit in commits:
-        seq = commit.events[-1].seq if commit.events else 0
-        for message_id in commit.consumed:
-            consumed += (message_id, commit.flow_id, seq)
-        messages += commit.messages
-        children += commit.children
-        if commit.settled is not None:
-            settling.append(commit)
-        elif not commit.events:
-            fences.append(commit)
-    if not all(_owns(tx, commit) for commit in fences):
+    fences = [commit for commit in commits if commit.settled is None and not commit.events]
+    if not all(_owns(tx, commit) for commit in fences) or not _consume(tx, commits):
         return False
-    if consumed and _CONSUME.run(tx.connection, consumed) * 3 != len(consumed):
-        return False
-    if children and not _start_children(tx, children):
-        return False
-    if messages:
-        inbox.deliver(tx, messages)
+    parents = [commit for commit in commits if commit.children]
+    all_new = not parents or children.start(tx, parents)
+    children.cancel(tx, commits)
+    settling = [commit for commit in commits if commit.settled is not None]
     if settling and not _settle(tx, settling):
         return False
+    if not all_new:
+        children.answer(tx, parents)
     ended.tell_relatives(tx)
     return True
 
 
-def _start_children(tx: Transaction, children: list[NewFlow]) -> bool:
-    """Insert children. Those a flow started before and asks for again exist, and that is well."""
-    return intake.insert(tx, children) == len(children) or not any(
-        intake.is_taken(tx, child) for child in children
-    )
+def _consume(tx: Transaction, commits: list[Commit]) -> bool:
+    rows: list[Any] = []
+    for commit in commits:
+        if commit.consumed:
+            seq = commit.events[-1].seq if commit.events else 0
+            for message_id in commit.consumed:
+                rows += (message_id, commit.flow_id, seq)
+    return not rows or _CONSUME.run(tx.connection, rows) * 3 == len(rows)
 
 
 def _owns(tx: Transaction, commit: Commit) -> bool:
@@ -159,9 +148,4 @@ def _refusal(tx: Transaction, commit: Commit) -> Exception:
     for event in commit.events:
         if tx.one(_SQL["find_event"], flow=flow_id, seq=event.seq) is not None:
             return IllegalMove(f"flow {flow_id!r} already has another event {event.seq}; nothing was written")
-    for child in commit.children:
-        if intake.is_taken(tx, child):
-            return FlowIdConflict(
-                f"flow {flow_id!r} cannot start a child with the id {child.id!r}: another flow has it"
-            )
     return IllegalMove(f"flow {flow_id!r}: a message of {commit.consumed} was consumed before or never came")

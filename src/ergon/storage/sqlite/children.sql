@@ -1,0 +1,24 @@
+-- name: who_has
+-- The flow with the id that a child was to get: whether that operation started it, and whether it is what was asked for.
+SELECT f.name, f.input, coalesce(f.parent_id = :parent AND f.parent_op = :op, 0),
+       f.name = :name AND f.input = :input, f.status IN ('completed', 'failed', 'cancelled')
+FROM flows AS f WHERE f.id = :child;
+
+-- name: tell_again
+-- How a child ended, for a parent that asks for it in a later attempt and has heard it before, or had ended itself
+-- when the child did. Without a key, because the first message has the child's; not while one is unread.
+INSERT INTO inbox (flow_id, kind, name, payload, at)
+SELECT p.id, 'child', c.parent_op, '{"status":"' || c.status || '","output":' || coalesce(c.output, 'null') || '}', :now
+FROM flows AS c CROSS JOIN flows AS p ON p.id = c.parent_id
+WHERE c.id = :child AND p.status NOT IN ('completed', 'failed', 'cancelled')
+  AND NOT EXISTS (SELECT 1 FROM inbox AS i
+                  WHERE i.flow_id = p.id AND i.consumed_seq IS NULL AND i.kind = 'child' AND i.name = c.parent_op);
+
+-- name: wake_parent
+UPDATE flows SET status = 'pending', wake_at = NULL, ready_at = :now WHERE +status = 'suspended' AND id = :parent;
+
+-- name: theirs
+-- Of the children to be cancelled those that the sender's operation started: their places in the list.
+SELECT json_group_array(j.key)
+FROM json_each(:cancels) AS j CROSS JOIN flows AS f ON f.id = json_extract(j.value, '$[0]')
+WHERE f.parent_id = json_extract(j.value, '$[1]') AND f.parent_op = json_extract(j.value, '$[2]');
