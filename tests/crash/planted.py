@@ -16,7 +16,7 @@ from ergon.core.history import EventKind
 from ergon.executor import incarnation
 from ergon.executor.alarm import Alarm
 from ergon.replay.loop import FlowLoop
-from ergon.storage.sqlite import claims, journal, leases
+from ergon.storage.sqlite import children, claims, journal, leases
 from ergon.storage.sqlite.group import GroupCommit
 from ergon.storage.sqlite.log import SqliteExecutionLog
 from ergon.storage.sqlite.statements import Bulk
@@ -169,6 +169,15 @@ def child_with_a_random_id() -> None:
         submit(log, commit._replace(children=children), done)
 
     change_submit(change)
+
+
+@bug
+def stranger_cancelled() -> None:
+    """A flow that stops waiting for a child cancels whatever flow has the child's id."""
+    children._SQL["theirs"] = (
+        "SELECT json_group_array(j.key) FROM json_each(:cancels) AS j CROSS JOIN flows AS f "
+        "ON f.id = json_extract(j.value, '$[0]')"
+    )
 
 
 # -- forgotten ---------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from ergon import (
     DID_NOT_HAPPEN,
     Completed,
     Executor,
+    FlowIdConflict,
     Outcome,
     RetryPolicy,
     ScheduleOptions,
@@ -197,6 +198,59 @@ def _three_children(final: Snapshot) -> Iterator[str]:
     children = [found for found in final.flows.values() if found["parent_id"] == "f"]
     if len(children) != 3:
         yield f"3 children were asked for, {len(children)} exist: {[found['id'] for found in children]}"
+
+
+# -- children with ids of their own, one of them a stranger's --------------------------------------------------
+
+
+@flow
+async def stranger() -> list[str]:
+    tokens = [await act("z0", [])]
+    tokens.append(await wait_signal("go", str))
+    return [*tokens, await act("z1", tokens)]
+
+
+@step
+async def act_through_child(label: str, saw: list[str]) -> str:
+    with effecting(label, *saw) as token:
+        inner = await invoke(child.bind("i5"), id="kid-2").result()
+        note("SAW", key=idempotency_key(), value=inner)
+        return token
+
+
+@flow
+async def parent_by_id() -> list[str]:
+    first = await invoke(child.bind("i0"), id="kid-0").result()
+    unwanted = asyncio.ensure_future(invoke(child.bind("i8"), id="taken").result())
+    await asyncio.sleep(0)
+    unwanted.cancel()
+    refused, second = await asyncio.gather(
+        invoke(child.bind("i9"), id="taken").result(),
+        invoke(child.bind("i1"), id="kid-1").result(),
+        return_exceptions=True,
+    )
+    assert isinstance(refused, FlowIdConflict), refused
+    assert isinstance(second, str), second
+    third = await act_through_child("i2", [first, second])
+    return [first, second, third]
+
+
+async def _one_parent_by_id(stage: Stage) -> None:
+    other = await stage.schedule(stranger.bind(), "taken")
+    await stage.result(await stage.schedule(parent_by_id.bind(), "f"))
+    await stage.signal(other, "go", "go.1", key="k1")
+    await stage.result(other)
+
+
+def _kids_and_a_stranger(final: Snapshot) -> Iterator[str]:
+    kids = sorted(found["id"] for found in final.flows.values() if found["parent_id"] == "f")
+    if kids != ["kid-0", "kid-1", "kid-2"]:
+        yield f"kid-0, kid-1 and kid-2 were asked for, but these are the children: {kids}"
+    if cancels := [row for row in final.inbox if row["flow_id"] == "taken" and row["kind"] == "cancel"]:
+        yield f"a stranger was asked to stop: {cancels}"
+    refused = [event["op"] for event in final.events["f"] if event["kind"] == "child_failed"]
+    if len(refused) != 1:
+        yield f"one child's id was taken, but these were refused: {refused}"
 
 
 # -- durable waits inside a step ---------------------------------------------------------------------------
@@ -468,6 +522,12 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     ),
     "children": Scenario(
         main=_one_parent, flows=(parent, child), labels={"f": _letters("c", 4)}, check=_three_children
+    ),
+    "children-by-id": Scenario(
+        main=_one_parent_by_id,
+        flows=(parent_by_id, child, stranger),
+        labels={"f": _letters("i", 3), "taken": ("z0", "go", "z1")},
+        check=_kids_and_a_stranger,
     ),
     "waits-in-step": Scenario(main=_one_waiting_inside, flows=(waiting_inside,), labels={"f": ("w0", "w1")}),
     "at-most-once": Scenario(main=_one_once, flows=(once,), labels={"f": _letters("o", 3)}),

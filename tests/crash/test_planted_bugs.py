@@ -21,6 +21,7 @@ ONE_PROCESS = {
     "signal_consumed_after_its_event": ("signal", "commit:2:post", "begin:2", "commit:3:post"),
     "signal_consumed_before_its_event": ("signal", "commit:2:pre", "commit:3:pre", "commit:4:pre"),
     "child_with_a_random_id": ("children", "commit:1:post", "claim:2:post", "claim:3:post", "commit:2:pre"),
+    "stranger_cancelled": ("children-by-id", ""),
     "attempts_forgotten": ("retries", "commit:1:post", "begin:2", "begin:3"),
     "history_read_too_early": ("sequential", "commit:2:post", "begin:3"),
     "flows_of_the_dead_forgotten": ("sequential", "begin:1"),
