@@ -55,7 +55,7 @@ class Inbox:
 
         `retry_now` is called when it is durable that steps are not to back off any longer.
         """
-        self.seen = max((message.id for message in messages), default=seen)
+        self.seen = messages[-1].id if messages else seen
         """The newest message known here; up to it, every message is in `messages` or accounted for."""
         self.cancel_reason: str | None = None
         """Why the flow was asked to cancel; None when it was not."""

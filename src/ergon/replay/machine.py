@@ -79,8 +79,10 @@ class FlowMachine:
         self._entered_at: Place | None = None
         self.requested: list[Operation] = []
         self.abandoned: list[Operation] = []
-        self.patches.update((event.name, True) for event in history if event.kind == EventKind.PATCHED)
-        self._history = self._current_attempt(history)
+        self._history = history
+        if history:
+            self.patches.update((event.name, True) for event in history if event.kind == EventKind.PATCHED)
+            self._history = self._current_attempt(history)
         self._expected: dict[str, Event] = {}
         self._left_behind: set[str] = set()
         self._ahead: deque[Event] = deque()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import os
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +12,7 @@ from typing import Any, Self, TypeVar, overload
 from ergon.core.codec import MISSING, decoder_for, encode
 from ergon.core.commit import FlowFilter, FlowRecord, NewFlow
 from ergon.core.history import Event
+from ergon.core.ids import new_flow_id
 from ergon.core.names import check_name
 from ergon.core.status import TaskStatus
 from ergon.errors import FlowIdConflict, NotInFlow, UsageError
@@ -107,7 +107,8 @@ class Scheduler:
         """Start a flow. When this returns, it exists, once, and will reach an end.
 
         flow: `my_flow.bind(...)`, or an object of a `@flow_type` class.
-        id: the flow's id and idempotency key: the same id with the same input returns the same flow. Default: random.
+        id: the flow's id and idempotency key: the same id with the same input returns the same flow. Default: a new
+            UUID, ordered by time.
         delay: seconds to wait before it may start. at: or the time, with a time zone.
 
         Raises `FlowIdConflict` when the id belongs to a flow with another name or input, `EncodingError`,
@@ -116,7 +117,7 @@ class Scheduler:
         call = flow_call_of(flow)
         declared, chosen = call.flow.options, options if options is not None else ScheduleOptions()
         new = NewFlow(
-            id=check_name("flow id", id) if id is not None else str(uuid.uuid4()),
+            id=check_name("flow id", id) if id is not None else new_flow_id(self._log.now()),
             name=call.flow.name,
             input=call.input,
             queue=check_name("queue", chosen.queue) if chosen.queue is not None else declared.queue,
@@ -145,7 +146,7 @@ class Scheduler:
         """
         chosen = options if options is not None else ScheduleOptions()
         new = NewFlow(
-            id=check_name("flow id", id) if id is not None else str(uuid.uuid4()),
+            id=check_name("flow id", id) if id is not None else new_flow_id(self._log.now()),
             name=check_name("flow name", name),
             input=encode(dict(arguments)),
             queue=check_name("queue", chosen.queue) if chosen.queue is not None else "default",
