@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from ergon.scheduler.scheduler import ScheduleOptions, Scheduler
     from ergon.storage.log import ExecutionLog
     from ergon.storage.sqlite import InMemoryExecutionLog, SqliteExecutionLog
+    from ergon.worker.sources import IncomingSignal, SignalSource
     from ergon.worker.worker import Worker, WorkerHandle, WorkerOptions
 
 _PLACES = {
@@ -103,6 +104,7 @@ _PLACES = {
     "ergon.scheduler.scheduler": "ScheduleOptions Scheduler",
     "ergon.storage.log": "ExecutionLog",
     "ergon.storage.sqlite": "InMemoryExecutionLog SqliteExecutionLog",
+    "ergon.worker.sources": "IncomingSignal SignalSource",
     "ergon.worker.worker": "Worker WorkerHandle WorkerOptions",
 }
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names.split()}
@@ -137,6 +139,7 @@ __all__ = [
     "Happened",
     "IllegalMove",
     "InMemoryExecutionLog",
+    "IncomingSignal",
     "InvalidName",
     "LeaseLost",
     "LogBusy",
@@ -153,6 +156,7 @@ __all__ = [
     "RetryableError",
     "ScheduleOptions",
     "Scheduler",
+    "SignalSource",
     "SqliteExecutionLog",
     "Step",
     "StepCancelled",

@@ -21,7 +21,11 @@ QUICK = WorkerOptions(poll_seconds=0.1, reap_seconds=0.1, evict_after_seconds=0.
 
 def worker(log: ExecutionLog, *flows: Any, name: str = "worker", **options: Any) -> Worker:
     """A worker that looks often. Options of `Worker` and of `WorkerOptions` alike."""
-    own = {key: options.pop(key) for key in ("queues", "versions", "enable_timers") if key in options}
+    own = {
+        key: options.pop(key)
+        for key in ("queues", "versions", "enable_timers", "signal_sources")
+        if key in options
+    }
     return Worker(log, name, flows=flows, options=replace(QUICK, **options), **own)
 
 

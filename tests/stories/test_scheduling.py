@@ -498,6 +498,57 @@ async def test_flows_are_listed_newest_first_by_page_and_counted(log: ExecutionL
     assert await scheduler.count(FlowFilter(names=("job",))) == {"pending": 5}
 
 
+async def test_a_flow_that_waits_for_its_start_can_be_given_another(
+    log: ExecutionLog, clock: SettableClock
+) -> None:
+    async with worker(log, job):
+        sooner = await start(log, job.bind("sooner"), "sooner", delay=3_600)
+        later = await start(log, job.bind("later"), "later", delay=60)
+
+        await sooner.reschedule()
+        await later.reschedule(at=datetime.fromtimestamp(log.now(), UTC) + timedelta(hours=2))
+
+        assert await sooner.result(10) == "sooner"
+        clock.pass_time(3_600)
+        with pytest.raises(TimeoutError):
+            await later.result(0.3)
+        await later.reschedule(delay=7_200)
+        clock.pass_time(7_100)
+        with pytest.raises(TimeoutError):
+            await later.result(0.3)
+        clock.pass_time(200)
+        assert await later.result(10) == "later"
+
+
+async def test_a_paused_flow_given_another_start_waits_for_both(
+    log: ExecutionLog, clock: SettableClock
+) -> None:
+    async with worker(log, job):
+        handle = await start(log, job.bind(), delay=60)
+        await handle.pause()
+        await handle.reschedule(delay=600)
+        clock.pass_time(300)
+
+        await handle.resume()
+
+        assert await handle.status() is TaskStatus.PENDING
+        clock.pass_time(400)
+        assert await handle.result(10) == "job"
+
+
+async def test_a_flow_that_has_started_cannot_be_given_another_start(log: ExecutionLog) -> None:
+    async with worker(log, waits):
+        handle = await start(log, waits.bind())
+        await until_status(handle, "suspended")
+
+        with pytest.raises(IllegalMove, match="has started"):
+            await handle.reschedule(delay=5)
+    with pytest.raises(FlowNotFound):
+        await Scheduler(log).handle("nobody").reschedule()
+    with pytest.raises(UsageError, match="not both"):
+        await handle.reschedule(delay=5, at=datetime.now(UTC))
+
+
 async def test_an_ended_flow_can_be_deleted_and_a_running_one_not(log: ExecutionLog) -> None:
     scheduler = Scheduler(log)
     handle = await start(log, job.bind())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from ergon.core.codec import Decoder, encode
@@ -12,6 +13,7 @@ from ergon.core.names import check_name
 from ergon.core.status import HELD, TaskStatus
 from ergon.errors import FlowCancelled, FlowError, FlowNotFound, FlowParked, IllegalMove, NotInFlow
 from ergon.flows.context import current_machine
+from ergon.scheduler.times import start_at
 from ergon.scheduler.watching import watcher_of
 from ergon.scheduler.why import why
 from ergon.storage.log import ExecutionLog
@@ -129,6 +131,14 @@ class FlowHandle(Generic[R]):
                 f"flow {self.id!r} is {error.status}; only a failed flow can be tried again{advice}",
                 status=error.status,
             ) from None
+
+    async def reschedule(self, *, delay: float | None = None, at: datetime | None = None) -> None:
+        """Let a flow that has not started begin at another time: in `delay` seconds, or `at`; neither: now.
+
+        A paused flow stays paused until it is resumed. Raises `FlowNotFound`, `IllegalMove` when it has started,
+        `UsageError`.
+        """
+        await self._log.reschedule(self.id, at=start_at(at, delay), delay_seconds=delay)
 
     async def retry_now(self) -> None:
         """Let a flow that backs off, or steps of it that do, be tried again at once instead of at the time set.

@@ -20,6 +20,7 @@ from ergon.flows.context import current_machine
 from ergon.flows.flow import FlowCall
 from ergon.flows.types import flow_call_of
 from ergon.scheduler.handle import FlowHandle
+from ergon.scheduler.times import start_at
 from ergon.storage.log import ExecutionLog
 
 R = TypeVar("R")
@@ -124,7 +125,7 @@ class Scheduler:
             version=self._version,
             priority=chosen.priority if chosen.priority is not None else declared.priority,
             timeout_seconds=chosen.timeout if chosen.timeout is not None else declared.timeout,
-            start_at=_start_at(at, delay),
+            start_at=start_at(at, delay),
             delay_seconds=delay,
         )
         await self._create(new, call.flow.same_input)
@@ -153,7 +154,7 @@ class Scheduler:
             version=self._version,
             priority=chosen.priority or 0,
             timeout_seconds=chosen.timeout,
-            start_at=_start_at(at, delay),
+            start_at=start_at(at, delay),
             delay_seconds=delay,
         )
         await self._create(new, operator.eq)
@@ -200,15 +201,3 @@ class Scheduler:
     async def delete(self, flow_id: str) -> bool:
         """Remove an ended flow with its history and children. False when there is none; `IllegalMove` if it runs."""
         return await self._log.delete(flow_id)
-
-
-def _start_at(at: datetime | None, delay: float | None) -> float | None:
-    if delay is not None and not 0 <= delay < 3.2e9:
-        raise UsageError(f"delay={delay!r}: give seconds from 0 up to a hundred years")
-    if at is None:
-        return None
-    if delay is not None:
-        raise UsageError("give delay=... or at=..., not both")
-    if at.tzinfo is None:
-        raise UsageError(f"at={at!r} has no time zone; say which, such as at.astimezone() or tzinfo=UTC")
-    return at.timestamp()

@@ -127,6 +127,16 @@ class ExecutionLog(ABC):
         """
 
     @abstractmethod
+    async def reschedule(
+        self, flow_id: str, *, at: float | None = None, delay_seconds: float | None = None
+    ) -> FlowRecord:
+        """Give a flow that has not started another start time: `at`, or so long from now; neither: at once.
+
+        A paused flow stays paused, and starts then or when it is resumed, whichever is later. Returns the flow as it
+        is afterwards. Raises `FlowNotFound`, and `IllegalMove` when it has started.
+        """
+
+    @abstractmethod
     async def retry_now(self, flow_id: str) -> FlowRecord:
         """Let what waits to be tried again, the flow itself or steps of it, be tried again at once.
 

@@ -10,6 +10,7 @@ renews its lease; when it dies, another goes on.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from ergon.worker.claimer import Claimer
 from ergon.worker.registry import FlowRegistry
 from ergon.worker.residents import Residents
 from ergon.worker.service import every
+from ergon.worker.sources import SignalSource, forward
 
 logger = logging.getLogger("ergon.worker")
 
@@ -69,6 +71,7 @@ class Worker:
     versions: which versions of flows this code runs: a name such as "1.4.2", a range such as ">=1.2,<2", or several of
     either; default: any. A flow without a version fits every worker. Raises `UsageError` for what is neither.
     enable_timers: False leaves flows whose timers are due to other workers.
+    signal_sources: other systems to poll for signals.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Worker:
         queues: Sequence[str] = ("default",),
         versions: Sequence[str] | str | None = None,
         enable_timers: bool = True,
+        signal_sources: Iterable[SignalSource] = (),
         options: WorkerOptions | None = None,
     ) -> None:
         self.name = check_name("worker name", name)
@@ -93,6 +97,7 @@ class Worker:
         if self._versions is not None:
             VersionSet.parse(self._versions)  # refuses what means nothing
         self._enable_timers = enable_timers
+        self._signal_sources = tuple(signal_sources)
         self._host: Host | None = None
         self._residents: Residents | None = None
         self._claimer: Claimer | None = None
@@ -181,7 +186,14 @@ class Worker:
             asyncio.create_task(
                 every(options.poll_seconds, self._residents.drop_lost, name="flows taken away")
             ),
+            *(asyncio.create_task(self._forward(source)) for source in self._signal_sources),
         ]
+
+    async def _forward(self, source: SignalSource) -> None:
+        name = f"signal source {type(source).__name__}"
+        await every(
+            self.options.poll_seconds, functools.partial(forward, self._log, source), name=name, first=0.0
+        )
 
     async def _reap(self) -> None:
         """Free what dead workers held, unless our own lease is in doubt.

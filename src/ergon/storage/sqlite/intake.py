@@ -98,6 +98,25 @@ def move(
     return moved
 
 
+def reschedule(tx: Transaction, flow_id: str, at: float | None, delay_seconds: float | None) -> FlowRecord:
+    """Give a flow that has not started another start time."""
+    due = tx.now + delay_seconds if delay_seconds is not None else at if at is not None else tx.now
+    changed = tx.run(_SQL["reschedule"], flow=flow_id, at=due, now=tx.now)
+    flow = find(tx, flow_id)
+    if flow is None:
+        raise FlowNotFound(flow_id)
+    if not changed:
+        raise IllegalMove(
+            f"flow {flow_id!r} is {flow.status} and has started; only a flow that has not can start at another time",
+            status=flow.status.value,
+        )
+    if flow.wake_at is not None:
+        tx.wakes(flow.wake_at)
+    elif flow.status is TaskStatus.PENDING:
+        tx.ready = True
+    return flow
+
+
 def retry_now(tx: Transaction, flow_id: str) -> FlowRecord:
     """End the back-offs of a flow."""
     flow = find(tx, flow_id)

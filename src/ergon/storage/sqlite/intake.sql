@@ -29,6 +29,13 @@ SET status = :status, owner = NULL, reason = :reason, output = :output,
     deadline_at = CASE WHEN status = 'failed' THEN NULL ELSE deadline_at END  -- a retry gets its whole time again
 WHERE id = :flow;
 
+-- name: reschedule
+-- A paused flow keeps its start time in ready_at; see `move`.
+UPDATE flows
+SET wake_at = CASE WHEN status = 'pending' AND :at > :now THEN :at END,
+    ready_at = CASE WHEN status = 'paused' THEN :at WHEN :at <= :now THEN :now END
+WHERE id = :flow AND started_at IS NULL AND status IN ('pending', 'paused');
+
 -- name: note_retry
 -- The failure moves from the flow's output into its history, where its next attempt finds it.
 INSERT INTO events (flow_num, seq, kind, op, name, digest, payload, at, source, attempt)

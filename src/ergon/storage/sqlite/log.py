@@ -138,6 +138,11 @@ class SqliteExecutionLog(ExecutionLog):
             "move", lambda tx: intake.move(tx, flow_id, target, reason=reason, output=output, only=only)
         )
 
+    async def reschedule(
+        self, flow_id: str, *, at: float | None = None, delay_seconds: float | None = None
+    ) -> FlowRecord:
+        return await self._write("move", lambda tx: intake.reschedule(tx, flow_id, at, delay_seconds))
+
     async def retry_now(self, flow_id: str) -> FlowRecord:
         return await self._write("retry", lambda tx: intake.retry_now(tx, flow_id))
 
