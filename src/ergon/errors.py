@@ -88,7 +88,11 @@ class ForkedConnection(UsageError, RuntimeError):
 
 
 class EncodingError(ErgonError, ValueError):
-    """A value cannot be written to the log. `path` is where in the value, such as `$.items[3].price`."""
+    """A value cannot be written to the log. `path` is where in the value, such as `$.items[3].price`.
+
+    Only declared names stand in it. A key of a dict, which may itself be a secret, is given by its place:
+    `$.prices[key 2]` is the third.
+    """
 
     def __init__(self, message: str, *, path: str = "$") -> None:
         self.path = path

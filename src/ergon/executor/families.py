@@ -54,10 +54,9 @@ def is_what_was_asked_for(request: ChildRequest, found: IdTaken) -> bool:
 
 def other_child(op: Operation, found: IdTaken) -> NonDeterminismError:
     """Replayed up to the same operation, the flow's code asks for another child than it has started there."""
-    started = (
-        f"child `{found.name}` as operation {op.id}, started as flow {found.flow_id!r} with {found.input}"
-    )
-    return NonDeterminismError(expected=started, actual=f"{op} with {op.request.call.input}")
+    started = f"child `{found.name}` as operation {op.id}, started as flow {found.flow_id!r}"
+    same = " with another input" if found.name == op.request.call.flow.name else ""
+    return NonDeterminismError(expected=started, actual=f"{op}{same}")
 
 
 def id_taken(found: IdTaken) -> FlowIdConflict:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from ergon.core.codec import MISSING, Hints, decoder_for, encode
 from ergon.core.codec.objects import split_object
-from ergon.errors import ArgumentsMismatch, DecodingError
+from ergon.core.codec.shape import Anything, Field, Record
+from ergon.errors import ArgumentsMismatch, DecodingError, UsageError
 
 _Parameter = inspect.Parameter
 
@@ -18,17 +20,38 @@ def encode_arguments(
     names: tuple[str, ...] | None,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    *,
+    hints: Callable[[], Hints],
 ) -> str:
-    """The input to store. `names` are the signature's `plain_names`. Raises `ArgumentsMismatch`, `EncodingError`."""
+    """The input to store. `names` are the signature's `plain_names`; messages ask for `hints`.
+
+    Raises `ArgumentsMismatch`, `EncodingError`.
+    """
     if names is not None and not kwargs and len(args) == len(names):
-        return encode(dict(zip(names, args, strict=True)))
+        return encode(dict(zip(names, args, strict=True)), lambda: _shape(signature, hints))
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
         raise ArgumentsMismatch(
             f"flow `{name}{signature}` was given arguments it does not take: {error}"
         ) from None
-    return encode(dict(bound.arguments))
+    return encode(dict(bound.arguments), lambda: _shape(signature, hints))
+
+
+def _shape(signature: inspect.Signature, hints: Callable[[], Hints]) -> Record:
+    """The parameters as the fields of a record, so that a message about an argument can name it."""
+    try:
+        known = hints()
+    except UsageError:  # it is told when the flow is first read back
+        known = Hints({}, MISSING)
+    fields: list[Field] = []
+    for parameter in signature.parameters.values():
+        try:
+            shape = decoder_for(_annotation(parameter, known)).shape
+        except UsageError:
+            shape = Anything()
+        fields.append(Field(parameter.name, parameter.name, shape, required=False))
+    return Record(dict, "typed dict", tuple(fields))
 
 
 def decode_arguments(

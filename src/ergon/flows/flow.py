@@ -72,10 +72,11 @@ class Flow(Generic[P, R]):
     def result_decoder(self) -> Decoder:
         """Decodes results by the return annotation."""
         if self._result_decoder is None:
-            self._result_decoder = decoder_for(self._all_hints().result)
+            self._result_decoder = decoder_for(self.all_hints().result)
         return self._result_decoder
 
-    def _all_hints(self) -> Hints:
+    def all_hints(self) -> Hints:
+        """What the annotations of its function say."""
         if self._hints is None:
             hints = hints_of(self.function)
             if self.owner is not None:
@@ -116,18 +117,18 @@ class Flow(Generic[P, R]):
     def decode_input(self, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments kept in a stored input. Raises `DecodingError`."""
         if self._readers is None:
-            hints = self._all_hints()
+            hints = self.all_hints()
             names = self.plain_names or ()
             self._readers = tuple((name, decoder_for(hints.params.get(name, MISSING))) for name in names)
         if self._readers:
             parts = split_object(text)
             if len(parts) == len(self._readers) and all(name in parts for name, _ in self._readers):
                 return tuple([reader.decode(parts[name]) for name, reader in self._readers]), {}
-        return decode_arguments(self.name, self.signature, self._all_hints(), text)
+        return decode_arguments(self.name, self.signature, self.all_hints(), text)
 
     def same_input(self, one: str, other: str) -> bool:
         """Whether two stored inputs hold equal arguments."""
-        return same_arguments(self.name, self.signature, self._all_hints(), one, other)
+        return same_arguments(self.name, self.signature, self.all_hints(), one, other)
 
     def __repr__(self) -> str:
         return f"<flow {self.name}>"
@@ -160,7 +161,9 @@ class FlowCall(Generic[R]):
         self.flow = flow
         self.args = args
         self.kwargs = kwargs
-        self.input = encode_arguments(flow.name, flow.signature, flow.plain_names, args, kwargs)
+        self.input = encode_arguments(
+            flow.name, flow.signature, flow.plain_names, args, kwargs, hints=flow.all_hints
+        )
 
     def __repr__(self) -> str:
         return f"<{self.flow.name} bound to its arguments>"

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from ergon.core.codec.hooks import Refused, from_json
+from ergon.core.codec.paths import key_place
 from ergon.core.codec.shape import (
     Anything,
     Choice,
@@ -25,8 +26,11 @@ from ergon.core.codec.shape import (
     every_shape,
 )
 from ergon.core.codec.union import check_choice, pick
-from ergon.core.codec.walk import key_segment, name_of, type_name
+from ergon.core.codec.walk import name_of, type_name
 from ergon.errors import UsageError
+
+UNKNOWN_FIELD: Final = "Object contains unknown field"
+"""How msgspec's refusal begins of a key that a class with `forbid_unknown_fields` does not declare."""
 
 
 class Misfit(Exception):
@@ -73,8 +77,8 @@ def convert(shape: Shape, data: Any, path: str = "$") -> Any:
         return _fixed(shape, _want(list, data, path), path)
     if isinstance(shape, Table):
         return {
-            _key(shape.key, key, path): convert(shape.value, part, path + key_segment(key))
-            for key, part in _want(dict, data, path).items()
+            _key(shape.key, key, path): convert(shape.value, part, path + key_place(index))
+            for index, (key, part) in enumerate(_want(dict, data, path).items())
         }
     assert isinstance(shape, Record), shape
     return _record(shape, data, path)
@@ -89,6 +93,8 @@ def _leaf(annotation: Any, data: Any, path: str) -> Any:
         fault = str(error)
         if fault.startswith("Invalid"):  # may quote the value
             fault = "not a value of its type"
+        elif fault.startswith(UNKNOWN_FIELD):  # quotes its name
+            fault = "an unknown field"
         raise Misfit(path, fault[:1].lower() + fault[1:]) from None
 
 

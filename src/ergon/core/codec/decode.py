@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ergon.core.codec.convert import Misfit, check_convertible, convert
+from ergon.core.codec.convert import UNKNOWN_FIELD, Misfit, check_convertible, convert
 from ergon.core.codec.encode import CHARS_UNCHECKED, check_written, explain, write
 from ergon.core.codec.guard import Guard, explain_misfit, guard_of
 from ergon.core.codec.hooks import Refused, from_json
@@ -79,9 +79,9 @@ def recode(value: object, decoder: Decoder) -> tuple[str, Any]:
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001  # as in `encode`
-        raise explain(value, error) from None
+        raise explain(value, error, decoder.shape) from None
     if ("null" in text and fits is not is_plain) or len(text) > CHARS_UNCHECKED:
-        check_written(value, text)
+        check_written(value, text, lambda: decoder.shape)
     try:
         return text, decoder.read(raw)
     except MemoryError:
@@ -111,6 +111,8 @@ def fault_of(error: Exception) -> tuple[str, str]:
         return path, f"refused by its own check ({name_of(cause or error)})"
     if fault.startswith("Invalid enum value"):  # the rest quotes the value
         return path, "not one of the values of its Enum or Literal"
+    if fault.startswith(UNKNOWN_FIELD):  # the rest quotes its name
+        return path, "an unknown field"
     if fault.startswith("Invalid value"):
         return path, "an unknown tag"
     return path, fault[:1].lower() + fault[1:]

@@ -11,6 +11,7 @@ import datetime as dt
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from ergon.core.codec.paths import key_place
 from ergon.core.codec.plain import explain_plain, is_plain
 from ergon.core.codec.shape import (
     ARRAY,
@@ -27,7 +28,7 @@ from ergon.core.codec.shape import (
     Table,
     every_shape,
 )
-from ergon.core.codec.walk import field_names, key_segment, name_of, type_name
+from ergon.core.codec.walk import field_names, name_of, type_name
 from ergon.errors import EncodingError
 
 Guard = Callable[[Any], bool]
@@ -251,7 +252,7 @@ def _parts(shape: Shape, value: Any) -> list[tuple[Shape, Any, str]]:
             for index, (inner, part) in enumerate(zip(shape.items, value, strict=True))
         ]
     if isinstance(shape, Table) and isinstance(value, Mapping):
-        return [(shape.value, part, key_segment(key)) for key, part in value.items()]
+        return [(shape.value, part, key_place(index)) for index, part in enumerate(value.values())]
     if isinstance(shape, Record) and shape.style != "model":
         if isinstance(value, dict):
             return [

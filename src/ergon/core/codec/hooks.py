@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 import pathlib
+from collections.abc import Iterator
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
+from ergon.core.codec.paths import key_place
 from ergon.core.codec.walk import is_pydantic_model, name_of, type_name
 
 _BASES: Final = (str, int, float)
@@ -73,7 +75,7 @@ def _load_model(kind: Any, data: Any) -> Any:
     except Refused:
         raise
     except Exception as error:  # noqa: BLE001  # pydantic's error, or one from a validator of the user's
-        raise Refused(_model_fault(error)) from None
+        raise Refused(_model_fault(error, kind, data)) from None
 
 
 def load_model_text(kind: Any, text: str | bytes) -> Any:
@@ -86,14 +88,48 @@ def load_model_text(kind: Any, text: str | bytes) -> Any:
         return kind.model_validate_json(text)  # pydantic before 2.11
 
 
-def _model_fault(error: Exception) -> str:
+def _model_fault(error: Exception, kind: Any, data: Any) -> str:
     """What a model refused, without its value: pydantic's own text quotes the input."""
     try:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]  # type: ignore[attr-defined]
-        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-        return f"refused by its model at `{place or '.'}` ({first['type']})"
+        return f"refused by its model at `{_model_place(first['loc'], kind, data)}` ({first['type']})"
     except Exception:  # noqa: BLE001  # not pydantic's error, or one of a shape we do not know
         return f"refused by its model ({type(error).__name__})"
+
+
+def _model_place(location: tuple[str | int, ...], kind: Any, data: Any) -> str:
+    """Where in a model: declared names, and the places of keys that no field of a model there declares."""
+    place, declared = "", [kind]
+    for part in location:
+        names = {name: info for model in _models(declared) for name, info in _model_names(model)}
+        if isinstance(part, str) and part in names:
+            place += f".{part}"
+            declared = [names[part].annotation]
+            data = data.get(part) if isinstance(data, dict) else None
+        elif isinstance(data, dict) and part in data:
+            place += key_place(list(data).index(part))
+            data = data[part]
+        elif isinstance(part, int) and isinstance(data, list):
+            place += f"[{part}]"
+            data = data[part]
+        # Else it names a member of a union, which is no place.
+    return place or "."
+
+
+def _model_names(model: Any) -> Iterator[tuple[str, Any]]:
+    for name, info in model.model_fields.items():
+        yield from (
+            (each, info) for each in (name, info.alias, info.validation_alias) if isinstance(each, str)
+        )
+
+
+def _models(annotations: list[Any]) -> Iterator[Any]:
+    """The models anywhere in these annotations."""
+    for annotation in annotations:
+        if is_pydantic_model(annotation):
+            yield annotation
+        else:
+            yield from _models(list(get_args(annotation)))
 
 
 def is_supported(kind: object) -> bool:

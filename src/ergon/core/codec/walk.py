@@ -1,4 +1,4 @@
-"""Walk a value part by part, with a path such as `$.items[3].price` for each part.
+"""Walk a value part by part, with a path such as `$.items[3].price` for each part (`paths.py`).
 
 Used only after something went wrong or might have: the fast road never comes here. Walks keep their own stack, so
 a deep value cannot overflow Python's, and never call `repr`, `str` or `==` of a value: that is code of the user's
@@ -16,11 +16,13 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
 
+from ergon.core.codec.paths import ANY_MEMBER, Index, Key, Name, Segment, spell
+from ergon.core.codec.shape import Shape
+
 DEPTH_MAX: Final = 900
 """Parts nested deeper than this are reported as too deep; JSON readers elsewhere stop near here too."""
 PARTS_MAX: Final = 1_000_000
 """Parts looked at before a walk gives up, so that a message about a huge value does not take minutes."""
-KEY_CHARS_MAX: Final = 40
 
 SCALARS: Final = frozenset({type(None), bool, int, str})
 
@@ -47,20 +49,19 @@ class Link:
 
     __slots__ = ("depth", "parent", "segment", "value_id")
 
-    def __init__(self, parent: Link | None, segment: str, value_id: int) -> None:
+    def __init__(self, parent: Link | None, segment: Segment | None, value_id: int) -> None:
         self.parent, self.segment, self.value_id = parent, segment, value_id
         self.depth: int = 0 if parent is None else parent.depth + 1
 
-    def path(self) -> str:
-        """Spell the path, such as `$.items[3].price`."""
-        segments: list[str] = []
+    def path(self, shape: Shape | None = None) -> str:
+        """Spell the path, such as `$.items[3].price`; `shape` is the declared one of the root."""
+        segments: list[Segment] = []
         link: Link | None = self
         while link is not None:
-            segments.append(link.segment)
+            if link.segment is not None:
+                segments.append(link.segment)
             link = link.parent
-        if len(segments) > 30:
-            segments[10:-10] = ["…"]
-        return "".join(reversed(segments))
+        return spell(reversed(segments), shape)
 
     def holds(self, value_id: int) -> bool:
         """Tell whether an object is one of the parents: the value contains itself."""
@@ -70,20 +71,6 @@ class Link:
                 return True
             link = link.parent
         return False
-
-
-def key_segment(key: object) -> str:
-    """How a dictionary key is spelled in a path."""
-    kind = type_of(key)
-    if kind is str:
-        text = str(key)
-        if text.isidentifier() and len(text) <= KEY_CHARS_MAX:
-            return f".{text}"
-        shown = text[:KEY_CHARS_MAX].encode("ascii", "backslashreplace").decode("ascii")
-        return f'["{shown}{"…" if len(text) > KEY_CHARS_MAX else ""}"]'
-    if kind is int or kind is bool:
-        return f"[{key}]" if kind is bool or -(10**18) < int(key) < 10**18 else "[int]"  # type: ignore[call-overload]
-    return f"[{type_name(kind)}]"
 
 
 def field_names(kind: type) -> tuple[str, ...] | None:
@@ -111,49 +98,56 @@ def is_pydantic_model(kind: object) -> bool:
 _UNSET: Final = object()
 
 
-def parts_of(value: object) -> Iterator[tuple[str, object]]:
+def parts_of(value: object) -> Iterator[tuple[Segment, object]]:
     """Each part directly inside a value, with its path segment. A scalar has none."""
     kind = type_of(value)
     if isinstance(value, Mapping):
-        for key, part in value.items():
-            yield key_segment(key), part
+        for index, (key, part) in enumerate(value.items()):
+            yield Key(index, key), part
     elif isinstance(value, tuple) and hasattr(kind, "_fields"):
         for name, part in zip(getattr(kind, "_fields", ()), value, strict=False):
-            yield f".{name}", part
+            yield Name(name), part
     elif isinstance(value, list | tuple):
         for index, part in enumerate(value):
-            yield f"[{index}]", part
+            yield Index(index), part
     elif isinstance(value, set | frozenset):
         for part in value:
-            yield "[*]", part
+            yield ANY_MEMBER, part
     elif not isinstance(value, Enum | type):
         yield from _fields_of(value)
 
 
-def _fields_of(value: object) -> Iterator[tuple[str, object]]:
+def _fields_of(value: object) -> Iterator[tuple[Segment, object]]:
     for name in field_names(type_of(value)) or ():
         part = getattr(value, name, _UNSET)
         if part is not _UNSET:
-            yield f".{name}", part
+            yield Name(name), part
     extra = getattr(value, "__pydantic_extra__", None)
     if isinstance(extra, dict):
         yield from parts_of(extra)
 
 
-def find(value: object, wrong: Callable[[Any, Link], str | None]) -> tuple[str, str] | None:
-    """Return the path and the fault of the first part, in reading order, that `wrong` names a fault for."""
-    stack = [(value, Link(None, "$", id(value)))]
+def find(
+    value: object, wrong: Callable[[Any, Link], str | None], shape: Shape | None = None
+) -> tuple[str, str] | None:
+    """Return the path and the fault of the first part, in reading order, that `wrong` names a fault for.
+
+    `shape`: the declared one of the value; a path names the keys that it declares.
+    """
+    stack = [(value, Link(None, None, id(value)))]
     looked_at = 0
     while stack:
         part, link = stack.pop()
         fault = wrong(part, link)
         if fault is not None:
-            return link.path(), fault
+            return link.path(shape), fault
         looked_at += 1
         if type_of(part) in SCALARS:
             continue
         if link.depth >= DEPTH_MAX or looked_at > PARTS_MAX:
-            return link.path(), "nested too deeply" if looked_at <= PARTS_MAX else "too large to look through"
+            return link.path(
+                shape
+            ), "nested too deeply" if looked_at <= PARTS_MAX else "too large to look through"
         inner = [(child, Link(link, segment, id(child))) for segment, child in parts_of(part)]
         inner.reverse()
         stack.extend(inner)
@@ -202,17 +196,19 @@ def _not_finite(part: object, _link: Link) -> str | None:
     return None
 
 
-def find_not_finite(value: object) -> tuple[str, str] | None:
+def find_not_finite(value: object, shape: Shape | None = None) -> tuple[str, str] | None:
     """Find a float that JSON cannot hold, which the encoder would turn into null without a word."""
     try:
         if all_finite(value):
             return None
     except RecursionError:
         pass
-    return find(value, _not_finite)
+    return find(value, _not_finite, shape)
 
 
-def find_unencodable(value: object, encode_leaf: Callable[[object], bytes]) -> tuple[str, str] | None:
+def find_unencodable(
+    value: object, encode_leaf: Callable[[object], bytes], shape: Shape | None = None
+) -> tuple[str, str] | None:
     """Find the first part that cannot be encoded. `encode_leaf` is tried on parts that have no parts."""
 
     def wrong(part: object, link: Link) -> str | None:
@@ -234,7 +230,7 @@ def find_unencodable(value: object, encode_leaf: Callable[[object], bytes]) -> t
             return _why(part)
         return None
 
-    return find(value, wrong)
+    return find(value, wrong, shape)
 
 
 def _bad_key(mapping: Mapping[Any, object], encode_leaf: Callable[[object], bytes]) -> str | None:
