@@ -191,7 +191,7 @@ async def test_a_signal_to_nobody_says_so(log: ExecutionLog) -> None:
 async def test_a_value_that_cannot_be_written_is_refused_at_the_sender(log: ExecutionLog) -> None:
     handle = await start(log, three.bind())
 
-    with pytest.raises(EncodingError, match=r"\$\.vote"):
+    with pytest.raises(EncodingError, match=r"\$\[key 0\]"):
         await handle.signal("vote", {"vote": object()})
 
 
