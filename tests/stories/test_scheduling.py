@@ -18,6 +18,7 @@ from ergon import (
     IllegalMove,
     InvalidName,
     NotInFlow,
+    RetryPolicy,
     ScheduleOptions,
     Scheduler,
     TaskStatus,
@@ -466,6 +467,67 @@ async def test_a_deadline_cancels_the_flow_and_survives_restarts(log: ExecutionL
     assert record.started_at is not None
     assert record.ended_at is not None
     assert 0.4 <= record.ended_at - record.started_at < 2
+
+
+async def test_a_flow_revived_past_its_deadline_starts_nothing_but_its_cleanup(
+    log: ExecutionLog, clock: SettableClock
+) -> None:
+    """The open step would run again after a restart; the deadline, which passed meanwhile, comes first."""
+    ran: list[str] = []
+
+    @step
+    async def work(name: str) -> None:
+        ran.append(name)
+        await asyncio.sleep(3_600)
+
+    @step
+    async def tidy() -> None:
+        ran.append("tidy")
+
+    @flow(timeout=60)
+    async def limited() -> None:
+        try:
+            await work("first")
+            await work("second")
+        finally:
+            await tidy()
+
+    first = worker(log, limited)
+    await first.start()
+    handle = await start(log, limited.bind())
+    await until(lambda: ran)
+    await first.shutdown(0)
+    clock.pass_time(61)
+    async with worker(log, limited):
+        with pytest.raises(FlowCancelled, match="deadline"):
+            await handle.result(10)
+
+    assert ran == ["first", "tidy"]
+
+
+async def test_a_flow_whose_deadline_passed_between_two_attempts_is_not_tried_again(
+    log: ExecutionLog, clock: SettableClock
+) -> None:
+    ran: list[str] = []
+
+    @step
+    async def work() -> None:
+        ran.append("work")
+        raise ConnectionError
+
+    @flow(timeout=60, retry=RetryPolicy(attempts_max=3, first_delay_seconds=30, backoff="fixed"))
+    async def limited() -> None:
+        await work()
+
+    async with worker(log, limited):
+        handle = await start(log, limited.bind())
+        await until_status(handle, "suspended")
+    clock.pass_time(61)
+    async with worker(log, limited):
+        with pytest.raises(FlowCancelled, match="deadline"):
+            await handle.result(10)
+
+    assert ran == ["work"]
 
 
 async def test_a_deadline_given_with_the_start_wins(log: ExecutionLog) -> None:

@@ -51,6 +51,11 @@ class Alarm:
             return deadline
         return due
 
+    def pass_deadline(self) -> None:
+        """Ask the flow to stop if its deadline is over: it may have passed while the flow was not in memory."""
+        if self._deadline_at is not None and self._deadline_at <= self._host.log.now():
+            self._inbox.cancel(encode("its deadline passed"))
+
     def set(self) -> None:
         """Match the host timer to what is due next."""
         if self._set_for is None and self._deadline_at is None and not self._machine.loop.has_timers:
@@ -88,8 +93,7 @@ class Alarm:
                 self._outbox.record(
                     EventKind.TIMER_FIRED, op=timer.op, name=timer.name, source=timer.source, at=now
                 )
-        if self._deadline_at is not None and self._deadline_at <= now:
-            self._inbox.cancel(encode("its deadline passed"))
+        self.pass_deadline()
         self.set()
         self._flush()
 

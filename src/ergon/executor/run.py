@@ -206,6 +206,8 @@ class FlowRun:
             if machine.stopped is not None:
                 self._park(machine.stopped)
                 return
+        if machine.requested:
+            self._alarm.pass_deadline()  # before anything is started that it forbids
         if machine.requested and not self.host.draining and not self._about_to_cancel():
             for op in machine.take_requested():
                 self._begin(op)
