@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -93,7 +92,6 @@ async def worker(
         logger.info("stopping: running steps have %g s to end", drain_seconds)
         await handle.shutdown(drain_seconds)
     logger.info("stopped")
-    _leave(code)
     return code
 
 
@@ -119,18 +117,6 @@ def _on_signals(stop: asyncio.Future[int]) -> None:
     on_signal.seen = False  # type: ignore[attr-defined]
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
-
-
-def _leave(code: int) -> None:
-    """End now when a plain `def` step is still on its thread: it cannot be cancelled, and Python would wait for it."""
-    main = threading.main_thread()
-    if any(not thread.daemon and thread is not main for thread in threading.enumerate()):
-        time.sleep(0.1)  # threads that are only about to end
-    busy = [thread.name for thread in threading.enumerate() if not thread.daemon and thread is not main]
-    if any(name.startswith("ergon-step") for name in busy):
-        logger.warning("leaving %d steps behind on their threads; they run again", len(busy))
-        logging.shutdown()
-        os._exit(code)
 
 
 def _on_eof(stop: asyncio.Future[int]) -> None:

@@ -8,18 +8,22 @@ import logging
 import random
 from collections.abc import Callable
 from concurrent.futures import Executor as Pool
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ergon.executor import watchdog
 from ergon.executor.runner import BodyRunner
+from ergon.executor.threads import StepThreads
 from ergon.flows.context import step_context
 from ergon.storage.log import ExecutionLog
 
 if TYPE_CHECKING:
     from ergon.executor.body import StepBody
+    from ergon.executor.processes import ProcessSteps
 
 logger = logging.getLogger("ergon.executor")
+
+NAMED_MAX: Final = 10
+"""More steps than this that are left behind are counted, not named."""
 
 
 class Host:
@@ -42,14 +46,14 @@ class Host:
         self.rng = rng if rng is not None else random.Random()  # jitter only
         self.runner = BodyRunner(self.loop)
         self._threads_max = threads_max
-        self._threads: ThreadPoolExecutor | None = None
-        self._processes: Pool | None = None
+        self._threads: StepThreads | None = None
+        self._processes: ProcessSteps | None = None
         self._unwatch = watchdog.watch()
 
     def threads(self) -> Pool:
         """The pool that plain `def` steps run on."""
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._threads_max, thread_name_prefix="ergon-step")
+            self._threads = StepThreads(self._threads_max, describe=_step_here)
         return self._threads
 
     def processes(self) -> Pool:
@@ -57,7 +61,9 @@ class Host:
         if self._processes is None:
             from ergon.executor.processes import ProcessSteps  # few programs need it
 
-            self._processes = ProcessSteps(may_start=self.wait_may_start, at_most_once=_in_at_most_once_step)
+            self._processes = ProcessSteps(
+                may_start=self.wait_may_start, at_most_once=_in_at_most_once_step, describe=_step_here
+            )
         return self._processes
 
     async def sleep_until(self, at: float, hurry: asyncio.Event | None = None) -> None:
@@ -73,12 +79,33 @@ class Host:
         while not self.may_start():  # noqa: ASYNC110 - the lease gives no event
             await asyncio.sleep(0.05)
 
+    async def wait_elsewhere(self, until: float) -> None:
+        """Wait for plain functions that still run though nobody wants their result, until a time of the host loop."""
+        while self._elsewhere() and self.loop.time() < until:  # noqa: ASYNC110 - threads give no event
+            await asyncio.sleep(0.02)
+
     def close(self) -> None:
-        """Let the pools go; a thread that still runs a step is not waited for."""
+        """Let the pools go and say what they leave behind: threads run on, processes are ended."""
         self._unwatch()
+        left = self._elsewhere()
         for pool in (self._threads, self._processes):
             if pool is not None:
                 pool.shutdown(wait=False, cancel_futures=True)
+        if left:
+            more = f", and {len(left) - NAMED_MAX} more" if len(left) > NAMED_MAX else ""
+            logger.warning(
+                "%d plain functions still run and are abandoned, the program need not wait for them: %s%s. What they "
+                "return is not recorded; a step that is still open runs again",
+                len(left),
+                ", ".join(left[:NAMED_MAX]),
+                more,
+            )
+
+    def _elsewhere(self) -> list[str]:
+        """The plain functions that run on threads and in processes."""
+        return [
+            what for pool in (self._threads, self._processes) if pool is not None for what in pool.running()
+        ]
 
     def on_flow_error(self, flow_id: str, context: dict[str, Any]) -> None:
         """A callback or a forgotten task of a flow raised: nobody else will say so."""
@@ -93,3 +120,9 @@ class Host:
 def _in_at_most_once_step() -> bool:
     body = cast("StepBody | None", step_context.get())
     return body is not None and body.op.request.step.options.at_most_once
+
+
+def _step_here() -> str:
+    """The step whose body is running, for people."""
+    body = cast("StepBody | None", step_context.get())
+    return f"step `{body.op.name}` of flow {body.flow_id}" if body is not None else "a call of no step"

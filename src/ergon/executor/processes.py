@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, Future
 from concurrent.futures import Executor as Pool
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ergon.errors import StepInterrupted
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing.process import BaseProcess
 
 RUN_AGAIN_MAX: Final = 3
 """How often a call is run again because its process died."""
@@ -24,13 +28,22 @@ class ProcessSteps(Pool):
     """A pool of processes that outlives the death of its processes."""
 
     def __init__(
-        self, *, may_start: Callable[[], Any], at_most_once: Callable[[], bool] = lambda: False
+        self,
+        *,
+        may_start: Callable[[], Any],
+        at_most_once: Callable[[], bool] = lambda: False,
+        describe: Callable[[], str] = lambda: "",
     ) -> None:
-        """`may_start` is awaited before a call is run again; `at_most_once` says whether the caller forbids that."""
+        """`may_start` is awaited before a call is run again; `at_most_once` says whether the caller forbids that.
+
+        `describe` says what a call is, for `running`.
+        """
         self._loop = asyncio.get_running_loop()
         self._may_start = may_start
         self._at_most_once = at_most_once
-        self._pool: Pool | None = None
+        self._describe = describe
+        self._pool: ProcessPoolExecutor | None = None
+        self._running: dict[Future[Any], tuple[Mapping[Any, BaseProcess], str]] = {}
         self._lanes = asyncio.Semaphore(os.cpu_count() or 1)
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -46,10 +59,17 @@ class ProcessSteps(Pool):
         return answer
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
-        """Let the processes go; what they still run is not waited for."""
+        """Let the processes go. One that still runs something is ended, as Python would wait for it at its own end."""
         for call in self._calls:
             call.cancel()
+        for processes, _ in list(self._running.values()):
+            for process in list(processes.values()):
+                process.kill()
         self._drop(self._pool)
+
+    def running(self) -> list[str]:
+        """What the processes are doing now, as `describe` named it."""
+        return [what for _, what in self._running.values()]
 
     async def _answer(self, answer: Future[Any], function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         try:
@@ -69,7 +89,7 @@ class ProcessSteps(Pool):
             self._pool = _new_pool(None)
         pool = self._pool
         try:
-            return await self._loop.run_in_executor(pool, function, *args)
+            return await self._call_in(pool, function, args)
         except BrokenExecutor as error:
             self._drop(pool)
             died = error
@@ -83,7 +103,7 @@ class ProcessSteps(Pool):
                 await self._may_start()
                 alone = _new_pool(1)
                 try:
-                    return await self._loop.run_in_executor(alone, function, *args)
+                    return await self._call_in(alone, function, args)
                 except BrokenExecutor as error:
                     died = error
                 finally:
@@ -93,14 +113,24 @@ class ProcessSteps(Pool):
             "it ran out of memory, called os._exit, or crashed in C code"
         ) from died
 
-    def _drop(self, pool: Pool | None) -> None:
+    async def _call_in(
+        self, pool: ProcessPoolExecutor, function: Callable[..., Any], args: tuple[Any, ...]
+    ) -> Any:
+        future = pool.submit(function, *args)
+        # Its processes are taken now: a pool that was shut down forgets them. (`kill_workers` came with Python 3.14.)
+        self._running[future] = pool._processes or {}, self._describe()  # noqa: SLF001
+        # Also when the caller has gone: until then its process is busy.
+        future.add_done_callback(lambda done: self._running.pop(done, None))
+        return await asyncio.wrap_future(future)
+
+    def _drop(self, pool: ProcessPoolExecutor | None) -> None:
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
             if self._pool is pool:
                 self._pool = None
 
 
-def _new_pool(processes: int | None) -> Pool:
+def _new_pool(processes: int | None) -> ProcessPoolExecutor:
     from concurrent.futures import ProcessPoolExecutor  # slow to import, and few programs need it
     from multiprocessing import get_context
 

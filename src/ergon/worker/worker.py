@@ -236,22 +236,27 @@ class Worker:
                 return
 
     async def shutdown(self, deadline_seconds: float | None = None) -> None:
-        """Stop claiming, let running steps end (for at most `deadline_seconds`, default 30), give everything back."""
+        """Stop claiming, let running steps end (for at most `deadline_seconds`, default 30), give everything back.
+
+        A plain `def` step cannot be stopped: one that is still on its thread after the deadline is abandoned, and the
+        log says so. It does not keep the program from ending; its flow is another worker's, where it runs again.
+        """
         if self._stopping or self._incarnation is None:
             return
         self._stopping = True
         assert self._residents is not None
         assert self._host is not None
         self._host.draining = True  # from here on no new step starts
+        if deadline_seconds is None:
+            deadline_seconds = self.options.drain_seconds
+        ends_at = self._host.loop.time() + deadline_seconds
         tasks = [*self._tasks, *([self._restart] if self._restart else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         fetching = asyncio.create_task(every(self.options.poll_seconds, self._residents.fetch, name="inbox"))
         try:
-            interrupted = await self._residents.drain(
-                deadline_seconds if deadline_seconds is not None else self.options.drain_seconds
-            )
+            interrupted = await self._residents.drain(deadline_seconds)
             if interrupted:
                 logger.warning(
                     "worker %s: %d flows were interrupted in a step; it runs again", self.name, interrupted
@@ -259,9 +264,12 @@ class Worker:
         finally:
             fetching.cancel()
             self._residents.abort_all("the worker was shut down")
-            await self._incarnation.retire()
-            self._unsubscribe()
-            self._host.close()
+            try:
+                await self._incarnation.retire()
+                self._unsubscribe()
+                await self._host.wait_elsewhere(ends_at)
+            finally:
+                self._host.close()
 
     async def __aenter__(self) -> Self:
         await self.start()

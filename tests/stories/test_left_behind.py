@@ -1,0 +1,137 @@
+"""A plain function cannot be stopped: past the drain deadline it is abandoned, and the program may end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from ergon import ExecutionLog, FlowError, StepTimeout, flow, step
+from tests.stories.helpers import ROOT, lines, soon, start, until, worker
+
+release = threading.Event()
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    release.clear()
+
+
+PROGRAM = """
+import asyncio, sys, time
+from pathlib import Path
+from ergon import Executor, Scheduler, SqliteExecutionLog, StepTimeout, Worker, WorkerOptions, flow, step
+
+def hang(marks):
+    with Path(marks).open("a") as file:
+        file.write("began\\n")
+    time.sleep(3_600)
+
+on_thread = step(name="hang")(hang)
+in_process = step(name="hang", process=True)(hang)
+short = step(name="hang", timeout=0.2)(hang)
+
+@flow
+async def stuck(marks: str, how: str) -> None:
+    await {"on_thread": on_thread, "in_process": in_process, "short": short}[how](marks)
+
+async def drained(path, marks, how):
+    async with SqliteExecutionLog(path) as log:
+        worker = await Worker(log, flows=[stuck]).start()
+        await Scheduler(log).schedule(stuck.bind(marks, how), id="f")
+        while not Path(marks).exists():
+            await asyncio.sleep(0.01)
+        await worker.shutdown(0.1)
+
+async def ran(path, marks, how):
+    async with SqliteExecutionLog(path) as log:
+        try:
+            await Executor(stuck.bind(marks, how), log, "f").run()
+        except StepTimeout:
+            pass
+
+if __name__ == "__main__":
+    asyncio.run((ran if sys.argv[3] == "short" else drained)(*sys.argv[1:]))
+    print("main has returned")
+"""
+
+
+@pytest.mark.parametrize("how", ["on_thread", "in_process", "short"])
+def test_a_program_ends_though_a_step_hangs(tmp_path: Path, how: str) -> None:
+    """Python waits for the threads and processes of its own pools: this one would run for an hour."""
+    program, marks = tmp_path / "program.py", tmp_path / "marks"
+    program.write_text(PROGRAM)
+
+    ended = subprocess.run(
+        [sys.executable, program, tmp_path / "flows.db", marks, how],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert "main has returned" in ended.stdout
+    assert lines(marks) == ["began"]
+    assert "abandoned" in ended.stderr
+    assert "step `hang` of flow f" in ended.stderr
+
+
+async def test_what_a_shutdown_leaves_behind_is_named_and_runs_again(
+    log: ExecutionLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs: list[str] = []
+
+    @step
+    def hang() -> str:
+        runs.append("began")
+        assert release.wait(30)
+        return "done"
+
+    @flow
+    async def stuck() -> str:
+        return await hang()
+
+    first = worker(log, stuck)
+    await first.start()
+    handle = await start(log, stuck.bind())
+    await until(lambda: runs)
+    with caplog.at_level(logging.WARNING, "ergon"):
+        await soon(first.shutdown(0))
+
+    assert "step `hang` of flow f" in caplog.text
+    release.set()
+    async with worker(log, stuck):
+        assert await handle.result(10) == "done"
+    assert runs == ["began", "began"]
+
+
+async def test_a_shutdown_lets_a_function_end_whose_result_nobody_wants(
+    log: ExecutionLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It timed out, and its flow has ended; it is not cut off in the middle as long as there is time."""
+    ended: list[str] = []
+
+    @step(timeout=0.05)
+    def slow() -> None:
+        assert release.wait(30)
+        ended.append("slow")
+
+    @flow
+    async def impatient() -> None:
+        await slow()
+
+    async with worker(log, impatient):
+        handle = await start(log, impatient.bind())
+        with pytest.raises((StepTimeout, FlowError)):
+            await handle.result(10)
+        asyncio.get_running_loop().call_later(0.1, release.set)
+
+    assert ended == ["slow"]
+    assert "abandoned" not in caplog.text
