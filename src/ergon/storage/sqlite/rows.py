@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from ergon.core.commit import FlowRecord, Received, WorkerRecord
-from ergon.core.history import Event
+from ergon.core.history import Event, make_event
 from ergon.core.status import TaskStatus
 from ergon.errors import LogDamaged
 
@@ -46,13 +46,14 @@ def flow_records(text: str | None) -> list[FlowRecord]:
 def events_by_flow(text: str | None) -> dict[str, list[Event]]:
     """Read a JSON array of `event_rows.row`, each flow's in the order given."""
     found: dict[str, list[Event]] = {}
+    last = None
+    events: list[Event] = []
     for flow_id, seq, kind, op, name, digest, payload, at, rest, source, attempt in _decode(_events, text):
-        event = Event(seq, kind, op, name, digest, payload, at + rest * _UNIT, source, attempt)
-        events = found.get(flow_id)
-        if events is None:
-            found[flow_id] = [event]
-        else:
-            events.append(event)
+        if flow_id != last:
+            last, events = flow_id, found.setdefault(flow_id, [])
+        events.append(
+            make_event((seq, kind, op, name, digest, payload, at + rest * _UNIT, source, attempt))
+        )
     return found
 
 
