@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from ergon import (
+    Completed,
     ExecutionLog,
+    Executor,
     FlowCancelled,
     FlowHandle,
     FlowIdConflict,
@@ -533,3 +535,41 @@ async def test_a_parent_that_comes_back_to_a_child_that_has_ended_hears_of_it_on
         assert await handle.result(10) == "went"
 
     assert await log.inbox("f") == []
+
+
+@pytest.mark.parametrize("turn", ["last", "earlier"])
+@pytest.mark.parametrize("how", ["worker", "executor"])
+async def test_a_detached_child_whose_id_is_taken_leaves_a_warning_when_its_parent_has_ended(
+    log: ExecutionLog, caplog: pytest.LogCaptureFixture, turn: str, how: str
+) -> None:
+    """Nobody is left to get the error."""
+
+    @step
+    async def more() -> None: ...
+
+    @flow
+    async def stranger() -> None: ...
+
+    @flow
+    async def courier(turn: str) -> str:
+        invoke(stranger.bind(), id="taken", detached=True)
+        invoke(stranger.bind(), id="free", detached=True)
+        if turn == "earlier":
+            await more()
+        return "sent"
+
+    await start(log, waits.bind(), "taken")
+    if how == "worker":
+        async with worker(log, courier):
+            assert await (await start(log, courier.bind(turn), "courier-1")).result(10) == "sent"
+    else:
+        assert await Executor(courier.bind(turn), log, "courier-1").run() == Completed("sent")
+
+    assert "courier-1" in caplog.text
+    assert "'taken'" in caplog.text
+    assert "'free'" not in caplog.text
+    if turn == "last":
+        assert "not started: its id 'taken' is taken by another flow, `waits`" in caplog.text
+    found = await log.find("free")
+    assert found is not None
+    assert found.parent_id == "courier-1"

@@ -10,23 +10,33 @@ creates none. There is one await, that commit. What a crash leaves behind:
 - after that message was taken from memory, before its event is durable: the message is unread, and is taken again.
 - after that: the event. The replay answers the operation with it and asks no more.
 
+A flow that ends in the turn in which it asks for a detached child hears no answer: that the id was taken is then a
+warning among the program's log lines.
+
 A child that is cancelled before the answer is known may be a stranger: the log cancels it only if this operation
 started it.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ergon.core.codec import encode
 from ergon.core.commit import ChildCancel, FlowRecord
+from ergon.errors import StoreError
 from ergon.executor.families import new_child
+from ergon.executor.host import Host
 from ergon.executor.inbox import Inbox, StepWait
 from ergon.executor.outbox import Outbox
-from ergon.replay.operations import Operation
+from ergon.replay.operations import Operation, OperationKind
+from ergon.storage.log import ExecutionLog
 
 if TYPE_CHECKING:
     from ergon.flows.children import ChildRequest
+
+logger = logging.getLogger("ergon.executor")
 
 
 class Children:
@@ -36,6 +46,7 @@ class Children:
         self._parent = parent
         self._outbox = outbox
         self._inbox = inbox
+        self._left: list[Operation] = []
 
     def start(self, op: Operation) -> None:
         """Create the child that the flow asked for."""
@@ -52,3 +63,36 @@ class Children:
         if not self._outbox.forget_child(operation):
             reason = encode("its parent stopped waiting")
             self._outbox.cancel_child(ChildCancel(flow_id, operation, reason))
+
+    def leave(self, unanswered: Iterable[Operation]) -> None:
+        """The flow ends: of these operations the detached children start, and nobody waits for the answer."""
+        for op in unanswered:
+            # An id that is derived from the parent's cannot be another flow's.
+            if op.kind == OperationKind.CHILD and op.request.detached and op.request.id is not None:
+                self._left.append(op)
+
+    def tell_of_taken(self, host: Host) -> None:
+        """The flow has ended: say in the program's log which of the children that it left were not started."""
+        if self._left:
+            host.in_background(self._tell_of_taken(host.log, self._left))
+
+    async def _tell_of_taken(self, log: ExecutionLog, left: list[Operation]) -> None:
+        for op in left:
+            try:
+                found = await log.find(op.request.flow_id)
+            except StoreError as error:
+                logger.warning(
+                    "flow %s: could not see whether its detached children started (%s)",
+                    self._parent.id,
+                    error,
+                )
+                return
+            if found is not None and (found.parent_id, found.parent_op) != (self._parent.id, op.id):
+                logger.warning(
+                    "flow %s ended with a detached child that was not started: its id %r is taken by another flow, "
+                    "`%s`. It asked for %s",
+                    self._parent.id,
+                    found.id,
+                    found.name,
+                    op,
+                )

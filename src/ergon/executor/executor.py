@@ -153,6 +153,7 @@ class Executor(Generic[T]):
         try:
             run.start()
             settled = await ended
+            await host.finish_background()
         except asyncio.CancelledError:
             run.give_back()
             await asyncio.wait({ended}, timeout=LEASE_SECONDS)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor as Pool
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -48,6 +48,7 @@ class Host:
         self._threads_max = threads_max
         self._threads: StepThreads | None = None
         self._processes: ProcessSteps | None = None
+        self._background: set[asyncio.Task[None]] = set()
         self._unwatch = watchdog.watch()
 
     def threads(self) -> Pool:
@@ -78,6 +79,17 @@ class Host:
         """Hold work back while the lease is in doubt."""
         while not self.may_start():  # noqa: ASYNC110 - the lease gives no event
             await asyncio.sleep(0.05)
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that no flow waits for."""
+        task = self.loop.create_task(work, name="ergon-background")
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def finish_background(self) -> None:
+        """Wait until what was begun in the background is done."""
+        while self._background:
+            await asyncio.wait(self._background)
 
     async def wait_elsewhere(self, until: float) -> None:
         """Wait for plain functions that still run though nobody wants their result, until a time of the host loop."""

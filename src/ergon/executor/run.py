@@ -241,6 +241,7 @@ class FlowRun:
 
     def _start_detached(self) -> None:
         """Children asked for in the flow's last turn: those that outlive it land with it, if their id is free."""
+        self._children.leave(self.machine.pending.values())
         for op in self.machine.take_requested():
             if op.kind == OperationKind.CHILD and op.request.detached:
                 self.outbox.children.append(new_child(self.record, op.request, op.id))
@@ -457,6 +458,8 @@ class FlowRun:
 
     def _end(self, settled: Settled | None) -> None:
         self.ended = True
+        if settled is not None and settled.status.is_terminal:
+            self._children.tell_of_taken(self.host)
         for body in self.bodies.values():
             body.drop()
         self.bodies.clear()

@@ -265,6 +265,7 @@ class Worker:
             fetching.cancel()
             self._residents.abort_all("the worker was shut down")
             try:
+                await self._host.finish_background()
                 await self._incarnation.retire()
                 self._unsubscribe()
                 await self._host.wait_elsewhere(ends_at)

@@ -51,9 +51,7 @@ def events_by_flow(text: str | None) -> dict[str, list[Event]]:
     for flow_id, seq, kind, op, name, digest, payload, at, rest, source, attempt in _decode(_events, text):
         if flow_id != last:
             last, events = flow_id, found.setdefault(flow_id, [])
-        events.append(
-            make_event((seq, kind, op, name, digest, payload, at + rest * _UNIT, source, attempt))
-        )
+        events.append(make_event((seq, kind, op, name, digest, payload, at + rest * _UNIT, source, attempt)))
     return found
 
 
