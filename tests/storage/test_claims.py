@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ergon.core.commit import Commit, Settled
+from ergon.core.commit import Commit, Lease, Settled
 from ergon.core.status import TaskStatus
 from ergon.errors import LeaseLost
 from tests.storage.kit import (
@@ -101,6 +101,20 @@ async def test_a_claim_brings_history_and_unread_messages_and_starts_the_clock(l
     assert [m.payload for m in again.inbox] == ["2"]
     assert (again.flow.started_at, again.flow.deadline_at) == (started, started + 60)
     assert again.flow.owner == "w1"
+
+
+async def test_new_flows_come_as_the_log_has_them_beside_one_with_a_past(log):
+    await register(log)
+    await claimed_flow(log, "old")
+    await settle(log, "old", Lease("w1", 1), TaskStatus.PENDING)
+    for name in ("new-1", "new-2"):
+        await log.create(new_flow(name, priority=1))
+
+    for claimed in (await claim(log, limit=2), await claim(log)):
+        for one in claimed:
+            assert one.flow == await log.find(one.flow.id)
+            assert one.lease == Lease("w1", one.flow.epoch)
+            assert one.events == await log.history(one.flow.id)
 
 
 async def test_many_claimers_never_get_the_same_flow(log):

@@ -22,6 +22,7 @@ from tests.storage.kit import (
     settle,
     signal,
     status_of,
+    until,
 )
 
 
@@ -285,6 +286,39 @@ async def test_a_flow_whose_start_time_passed_while_it_was_paused_starts_when_re
     await log.move("f1", TaskStatus.PENDING)
 
     assert len(await claim(log)) == 1
+
+
+async def test_a_flow_that_has_not_started_can_be_given_another_start_time(log, clock):
+    await register(log)
+    await log.create(new_flow("sooner", delay_seconds=1_000))
+    await log.create(new_flow("later"))
+    heard = []
+    log.subscribe(heard.append)
+
+    sooner = await log.reschedule("sooner", delay_seconds=10)
+    later = await log.reschedule("later", at=log.now() + 20)
+
+    assert (sooner.wake_at, later.wake_at) == (log.now() + 10, log.now() + 20)
+    await until(lambda: log.now() + 10 in [hint.wake_at for hint in heard])
+    assert await claim(log) == []
+    clock.advance(10)
+    assert [one.flow.id for one in await claim(log)] == ["sooner"]
+    await log.reschedule("later")
+    await until(lambda: any(hint.ready for hint in heard))
+    assert [one.flow.id for one in await claim(log)] == ["later"]
+
+
+async def test_a_flow_that_has_started_or_ended_keeps_its_time(log):
+    await register(log)
+    await claimed_flow(log, "f1")
+    with pytest.raises(IllegalMove, match="has started"):
+        await log.reschedule("f1", delay_seconds=10)
+    with pytest.raises(FlowNotFound):
+        await log.reschedule("nobody")
+    await log.create(new_flow("f2"))
+    await log.move("f2", TaskStatus.CANCELLED)
+    with pytest.raises(IllegalMove):
+        await log.reschedule("f2", delay_seconds=10)
 
 
 async def test_deleting_removes_an_ended_flow_with_all_that_belongs_to_it(log):

@@ -107,7 +107,7 @@ def reschedule(tx: Transaction, flow_id: str, at: float | None, delay_seconds: f
         raise FlowNotFound(flow_id)
     if not changed:
         raise IllegalMove(
-            f"flow {flow_id!r} is {flow.status} and has started; only a flow that has not can start at another time",
+            f"flow {flow_id!r} {_stands(flow)}; only a flow that has not started can be given another start",
             status=flow.status.value,
         )
     if flow.wake_at is not None:
@@ -115,6 +115,10 @@ def reschedule(tx: Transaction, flow_id: str, at: float | None, delay_seconds: f
     elif flow.status is TaskStatus.PENDING:
         tx.ready = True
     return flow
+
+
+def _stands(flow: FlowRecord) -> str:
+    return f"is {flow.status}" if flow.started_at is None else f"has started and is {flow.status}"
 
 
 def retry_now(tx: Transaction, flow_id: str) -> FlowRecord:
