@@ -27,6 +27,7 @@ from ergon.errors import (
     UsageError,
 )
 from ergon.executor.families import child_outcome
+from ergon.executor.idleness import works_beside
 from ergon.executor.inbox import StepWait
 from ergon.executor.mutations import Watched, watch
 from ergon.flows.children import child_id
@@ -49,7 +50,7 @@ class StepBody:
     dropped = False
     task: asyncio.Task[Any] | None = None
     idle = False
-    """True while the body waits durably and, as far as anyone can know, does nothing else."""
+    """True while the body waits durably; it may compute in another branch, which `computes` looks into."""
     _waits: Sequence[_Wait] = ()
     _answered: frozenset[asyncio.Future[Event]] = frozenset()
     _earlier: Sequence[Event] = ()
@@ -406,7 +407,7 @@ class StepBody:
         told["since"] = self.run.host.log.now()
         if due is not None:
             told["due"] = due
-        wait = _Wait(told, until)
+        wait = _Wait(told, until, asyncio.current_task())
         if until is None or not until.done():
             self._waits = [*self._waits, wait]
             self._judge()
@@ -431,6 +432,10 @@ class StepBody:
         self.idle = bool(self._waits) and not self._answered
         self.run.not_idle()
 
+    def computes(self) -> bool:
+        """True when it does more than wait durably. Takes a look at every task: for the moments when it matters."""
+        return not self.idle or works_beside(self, self.task, [wait.task for wait in self._waits])
+
     @property
     def due(self) -> float | None:
         """When the first of its waits is over by itself, by the log's clock."""
@@ -443,6 +448,8 @@ class _Wait(NamedTuple):
     told: dict[str, Any]
     """For whoever asks why the flow does not move."""
     until: asyncio.Future[Event] | None
+    task: asyncio.Task[Any] | None
+    """Which waits."""
 
 
 def _mutated(name: str, changed: Any) -> StepMutatedArguments:

@@ -20,7 +20,6 @@ started it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ergon.core.codec import encode
@@ -30,6 +29,7 @@ from ergon.executor.families import new_child
 from ergon.executor.host import Host
 from ergon.executor.inbox import Inbox, StepWait
 from ergon.executor.outbox import Outbox
+from ergon.replay.machine import FlowMachine
 from ergon.replay.operations import Operation, OperationKind
 from ergon.storage.log import ExecutionLog
 
@@ -64,12 +64,15 @@ class Children:
             reason = encode("its parent stopped waiting")
             self._outbox.cancel_child(ChildCancel(flow_id, operation, reason))
 
-    def leave(self, unanswered: Iterable[Operation]) -> None:
-        """The flow ends: of these operations the detached children start, and nobody waits for the answer."""
-        for op in unanswered:
-            # An id that is derived from the parent's cannot be another flow's.
+    def leave(self, machine: FlowMachine) -> None:
+        """The flow has ended: detached children asked for in its last turn land with it, if their id is free."""
+        for op in machine.pending.values():
+            # Nobody waits for the answer. An id that is derived from the parent's cannot be another flow's.
             if op.kind == OperationKind.CHILD and op.request.detached and op.request.id is not None:
                 self._left.append(op)
+        for op in machine.take_requested():
+            if op.kind == OperationKind.CHILD and op.request.detached:
+                self.start(op)
 
     def tell_of_taken(self, host: Host) -> None:
         """The flow has ended: say in the program's log which of the children that it left were not started."""

@@ -47,6 +47,7 @@ R = TypeVar("R")
 
 LEASE_SECONDS: Final = 10.0
 BODY_GRACE_SECONDS: Final = 0.02
+COMPUTING_LOOK_SECONDS: Final = 0.1
 POLL_SECONDS: Final = 1.0
 """How often to look for messages when no hint comes."""
 
@@ -248,8 +249,12 @@ def _leave(run: FlowRun) -> None:
 
 def _leave_if_idle(run: FlowRun, since: float | None) -> None:
     due = run.wake_at
-    if run.idle_since == since and (due is None or due > run.host.log.now()):  # else it goes on by itself
-        run.suspend()
+    if run.idle_since != since or (due is not None and due <= run.host.log.now()):
+        return  # it goes on by itself
+    if (
+        not run.suspend() and run.idle_since is not None and not run.ended
+    ):  # a body computes beside its wait: nothing tells when it is done
+        run.host.loop.call_later(COMPUTING_LOOK_SECONDS, _leave_if_idle, run, run.idle_since)
 
 
 class _Chooser:

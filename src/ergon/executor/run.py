@@ -25,7 +25,6 @@ from ergon.executor.alarm import Alarm
 from ergon.executor.body import StepBody
 from ergon.executor.children import Children
 from ergon.executor.earlier import begins_attempt, read_earlier
-from ergon.executor.families import new_child
 from ergon.executor.host import Host
 from ergon.executor.inbox import Inbox, StepWait
 from ergon.executor.outbox import Fact, Outbox
@@ -138,6 +137,9 @@ class FlowRun:
         """Let the flow go because it can only wait. False when it no longer can."""
         if not self._can_only_wait():
             return False
+        if self._computing():  # in another branch of a body that waits
+            self.idle_since = self.host.loop.time()
+            return False
         self._let_go(TaskStatus.SUSPENDED)
         return True
 
@@ -149,7 +151,8 @@ class FlowRun:
     def give_back(self) -> None:
         """Let the flow go whatever it does; another worker goes on. Open steps are cancelled and run again there."""
         if not self.ended and self.outbox.settled is None:
-            status = TaskStatus.SUSPENDED if self._can_only_wait() else TaskStatus.PENDING
+            idle = self._can_only_wait() and not self._computing()
+            status = TaskStatus.SUSPENDED if idle else TaskStatus.PENDING
             for body in self.bodies.values():
                 body.drop()
             self._let_go(status)
@@ -186,7 +189,7 @@ class FlowRun:
             self._park(machine.stopped)
         elif machine.finished:
             self._note_patches()
-            self._start_detached()
+            self._children.leave(machine)
             self._finish()
         elif self.host.draining and not self._computing():
             self._note_patches()
@@ -238,13 +241,6 @@ class FlowRun:
     def _about_to_cancel(self) -> bool:
         """True while the flow does not know yet that it is to stop: nothing new is started for it then."""
         return self.inbox.cancel_reason is not None and not self.machine.cancel_asked
-
-    def _start_detached(self) -> None:
-        """Children asked for in the flow's last turn: those that outlive it land with it, if their id is free."""
-        self._children.leave(self.machine.pending.values())
-        for op in self.machine.take_requested():
-            if op.kind == OperationKind.CHILD and op.request.detached:
-                self.outbox.children.append(new_child(self.record, op.request, op.id))
 
     def _note_patches(self) -> None:
         """The flow took new branches; this lands no later than anything that follows from it."""
@@ -398,7 +394,7 @@ class FlowRun:
                 self._on_idle(self)
 
     def _can_only_wait(self) -> bool:
-        """True when no body computes, nothing is on its way to the log, and nothing is about to start."""
+        """True when every body waits, nothing is on its way to the log, and nothing is about to start."""
         for body in self.bodies.values():
             if not body.idle:
                 return False
@@ -407,10 +403,8 @@ class FlowRun:
         return self.outbox.is_empty and not self.machine.requested
 
     def _computing(self) -> bool:
-        for body in self.bodies.values():  # noqa: SIM110 - a generator would cost as much as the loop, each turn
-            if not body.idle:
-                return True
-        return False
+        """True when a body does more than wait durably. Not for each turn."""
+        return any(body.computes() for body in self.bodies.values())
 
     @property
     def wake_at(self) -> float | None:

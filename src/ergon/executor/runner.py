@@ -81,7 +81,7 @@ class BodyRunner:
                 except BaseException as error:  # noqa: BLE001 - step boundary: user code may raise anything
                     body.raised(error)
                 else:
-                    rest = _rest(coroutine, awaited, context)
+                    rest_of_it = rest(coroutine, awaited, context)
                     break
                 if task.cancelling():  # the body cancelled its own task: that must not reach the next one
                     return
@@ -92,15 +92,15 @@ class BodyRunner:
             self._scheduled = False
             if ready:
                 self._schedule()
-        await self._stay_with(task, body, rest)
+        await self._stay_with(task, body, rest_of_it)
 
-    async def _stay_with(self, task: asyncio.Task[Any], body: Body, rest: Awaitable[Any]) -> None:
+    async def _stay_with(self, task: asyncio.Task[Any], body: Body, rest_of_it: Awaitable[Any]) -> None:
         """`body` waits for something: this task is its own from now on."""
         body.task = task
         if body.dropped:
             task.cancel()
         try:
-            result = await rest
+            result = await rest_of_it
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and task.cancelling() and not body.dropped:
                 # Somebody else cancelled the task: the whole loop is ending, and the step stays open; or it is not.
@@ -112,7 +112,7 @@ class BodyRunner:
 
 
 @types.coroutine
-def _rest(coroutine: Coroutine[Any, Any, Any], awaited: Any, context: Context) -> Generator[Any, Any, Any]:
+def rest(coroutine: Coroutine[Any, Any, Any], awaited: Any, context: Context) -> Generator[Any, Any, Any]:
     """The rest of a coroutine that waits for `awaited`, run in `context`."""
     try:
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ UNCLAIMED_MESSAGES_MAX: Final = 10_000
 
 EARLY_SECONDS: Final = 30.0
 """A message that came before its flow is kept this long; a claim takes far less, and reads the messages itself."""
+
+DRAIN_LOOK_SECONDS: Final = 0.1
 
 _CHUNK: Final = 500
 
@@ -205,7 +208,7 @@ class Residents:
             return 0
         try:
             async with asyncio.timeout(deadline_seconds):
-                await self._emptied.wait()
+                await self._all_let_go()
         except TimeoutError:
             left = list(self.runs.values())
             self._emptied.clear()
@@ -221,6 +224,15 @@ class Residents:
                 )
             return len(left)
         return 0
+
+    async def _all_let_go(self) -> None:
+        while not self._emptied.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_LOOK_SECONDS):
+                    await self._emptied.wait()
+            # A body that computed beside a durable wait may be done by now, which nothing tells.
+            for run in [run for run in self.runs.values() if run.idle_since is not None]:
+                run.drain()
 
     def abort_all(self, why: str) -> None:
         """The lease is lost, or the worker ends: forget every flow."""
