@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from ergon import Scheduler
-from ergon.core.commit import Commit, Lease
+from ergon.core.commit import Commit, Hint, Lease
 from ergon.core.status import TaskStatus
 from ergon.errors import FlowNotFound, IllegalMove, LeaseLost
 from tests.storage.kit import (
@@ -292,7 +292,7 @@ async def test_a_flow_that_has_not_started_can_be_given_another_start_time(log, 
     await register(log)
     await log.create(new_flow("sooner", delay_seconds=1_000))
     await log.create(new_flow("later"))
-    heard = []
+    heard: list[Hint] = []
     log.subscribe(heard.append)
 
     sooner = await log.reschedule("sooner", delay_seconds=10)
