@@ -67,7 +67,7 @@ if TYPE_CHECKING:
         uuid4,
     )
     from ergon.flows.steps import DID_NOT_HAPPEN, Happened, Step, run_step, step
-    from ergon.flows.types import flow_type
+    from ergon.flows.types import FlowType, flow_type
     from ergon.flows.waits import await_external_signal, schedule_timer, schedule_timer_named, wait_signal
     from ergon.opening import open_log
     from ergon.scheduler.handle import FlowHandle
@@ -97,7 +97,7 @@ _PLACES = {
         "attempt deprecate_patch flow_id get_logger idempotency_key is_replaying now patched random rng uuid4"
     ),
     "ergon.flows.steps": "DID_NOT_HAPPEN Happened Step run_step step",
-    "ergon.flows.types": "flow_type",
+    "ergon.flows.types": "FlowType flow_type",
     "ergon.flows.waits": "await_external_signal schedule_timer schedule_timer_named wait_signal",
     "ergon.opening": "open_log",
     "ergon.scheduler.handle": "FlowHandle",
@@ -135,6 +135,7 @@ __all__ = [
     "FlowNotRegistered",
     "FlowParked",
     "FlowRecord",
+    "FlowType",
     "ForkedConnection",
     "Happened",
     "IllegalMove",

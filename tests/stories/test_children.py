@@ -15,6 +15,7 @@ from ergon import (
     FlowHandle,
     FlowIdConflict,
     FlowRecord,
+    FlowType,
     NotInFlow,
     RetryableError,
     Scheduler,
@@ -96,12 +97,12 @@ class Shipping:
 
 @flow_type
 @dataclass
-class Checkout:
+class Checkout(FlowType):
     order: str
 
     @flow
     async def run(self) -> str:
-        one = await self.invoke(Shipping(self.order)).result()  # type: ignore[attr-defined]
+        one = await self.invoke(Shipping(self.order)).result()
         two = await Shipping(one).ship()
         return f"{two}"
 
@@ -111,6 +112,22 @@ async def test_an_object_starts_another_object_as_its_child(log: ExecutionLog) -
         handle = await Scheduler(log).schedule(Checkout("o"), id="f")
 
         assert await handle.result(10) == "shipped shipped o"
+
+
+@flow_type
+@dataclass
+class Bare:
+    order: str
+
+    @flow
+    async def run(self) -> str:
+        found: str = await getattr(self, "invoke")(Shipping(self.order)).result()  # noqa: B009  # no type declares it
+        return found
+
+
+async def test_a_class_without_the_base_class_can_start_children_too(log: ExecutionLog) -> None:
+    async with worker(log, Bare, Shipping):
+        assert await (await Scheduler(log).schedule(Bare("o"), id="f")).result(10) == "shipped o"
 
 
 async def test_a_child_with_its_own_id_on_another_queue_is_run_by_that_queues_worker(

@@ -13,6 +13,7 @@ from ergon import (
     Executor,
     FlowCall,
     FlowHandle,
+    FlowType,
     RetryPolicy,
     Scheduler,
     Suspended,
@@ -94,7 +95,7 @@ async def nightly(count: int) -> list[str]:
 
 @flow_type
 @dataclass
-class Checkout:
+class Checkout(FlowType):
     order: Order
 
     @step
@@ -112,6 +113,9 @@ class Checkout:
         assert_type(await invoke(Checkout(self.order)).result(), Any)
         assert_type(await invoke(Checkout(self.order).run.bind(1.0)).result(), Receipt)
         assert_type(await Checkout(self.order).run(2.0), Receipt)
+        assert_type(self.invoke(nightly.bind(3), id="child", queue="slow"), ChildHandle[list[str]])
+        assert_type(await self.invoke(Checkout(self.order).run.bind(1.0), detached=True).result(), Receipt)
+        assert_type(await self.invoke(Checkout(self.order)).result(), Any)
         return await self.pay(amount)
 
 

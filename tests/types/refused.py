@@ -5,7 +5,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ergon import ExecutionLog, Executor, Scheduler, flow, flow_type, invoke, run_step, step, wait_signal
+from ergon import (
+    ExecutionLog,
+    Executor,
+    FlowType,
+    Scheduler,
+    flow,
+    flow_type,
+    invoke,
+    run_step,
+    step,
+    wait_signal,
+)
 
 
 @step
@@ -35,7 +46,7 @@ async def process(amount: float) -> str:
 
 @flow_type
 @dataclass
-class Order:
+class Order(FlowType):
     id: str
 
     @step
@@ -47,7 +58,9 @@ class Order:
         await self.ship("two")  # type: ignore[arg-type]
         await self.ship()  # type: ignore[call-arg]
         number: int = await self.ship(1)  # type: ignore[assignment]
-        return f"{number} {amount}"
+        child: int = await self.invoke(process.bind(1.0)).result()  # type: ignore[assignment]
+        self.invoke(process.bind(1.0), name="child")  # type: ignore[call-overload]
+        return f"{number} {amount} {child}"
 
 
 async def start(log: ExecutionLog) -> None:

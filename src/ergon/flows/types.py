@@ -2,42 +2,81 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ergon.errors import UsageError
+from ergon.flows.context import caller_place
 from ergon.flows.flow import BoundFlow, Flow, FlowCall
 
+if TYPE_CHECKING:
+    from ergon.flows.children import ChildHandle
+
+R = TypeVar("R")
 T = TypeVar("T", bound=type)
 
 MARK = "__ergon_flow_type__"
+
+
+class FlowType:
+    """Base class for a `@flow_type` class whose flows use `self.invoke`: type checkers and editors know it then.
+
+        @flow_type
+        @dataclass
+        class Checkout(FlowType):
+            order: str
+
+            @flow
+            async def run(self) -> str:
+                return await self.invoke(Shipping(self.order).ship.bind()).result()
+
+    It has no fields and changes nothing else; the decorator gives `invoke` to classes without it as well.
+    """
+
+    __slots__ = ()
+
+    @overload
+    def invoke(
+        self, child: FlowCall[R], *, id: str | None = None, queue: str | None = None, detached: bool = False
+    ) -> ChildHandle[R]: ...
+    @overload
+    def invoke(
+        self, child: object, *, id: str | None = None, queue: str | None = None, detached: bool = False
+    ) -> ChildHandle[Any]: ...
+    def invoke(
+        self, child: Any, *, id: str | None = None, queue: str | None = None, detached: bool = False
+    ) -> ChildHandle[Any]:
+        """Start a child flow; `.result()` waits for its outcome. As `ergon.invoke(child)`, whose arguments it has."""
+        from ergon.flows.children import invoke
+
+        return invoke(child, id=id, queue=queue, detached=detached, place=caller_place())
 
 
 def flow_type(cls: T) -> T:
     """Mark a dataclass (or attrs, pydantic, msgspec class) as a flow with its data.
 
     Its `@flow` methods are flows whose input is the object; its `@step` methods are their steps. The class also
-    gets `invoke(child)`, which starts a child flow: `await self.invoke(Shipping(order)).result()`.
+    gets `invoke(child)`, which starts a child flow: `await self.invoke(Shipping(order)).result()`. A decorator cannot
+    tell type checkers of that: inherit from `FlowType`, or call `ergon.invoke(child)`, which does the same.
+    A pydantic model has to be told which of its attributes are no fields: `model_config =
+    ConfigDict(ignored_types=(Flow, Step))`.
+
+    Raises `UsageError` for a class without a flow.
     """
     if not flows_of(cls):
         raise UsageError(f"@flow_type class `{cls.__name__}` has no method decorated with @flow")
     setattr(cls, MARK, True)
     if not hasattr(cls, "invoke"):
-        cls.invoke = _invoke  # type: ignore[attr-defined]
+        cls.invoke = FlowType.invoke  # type: ignore[attr-defined]
     return cls
-
-
-def _invoke(_self: object, child: Any, *, id: str | None = None, detached: bool = False) -> Any:
-    """Start a child flow; `.result()` waits for its outcome."""
-    from ergon.flows.children import invoke
-    from ergon.flows.context import caller_place
-
-    return invoke(child, id=id, detached=detached, place=caller_place())
 
 
 def flows_of(cls: type) -> list[Flow[..., Any]]:
     """The flows among a class's methods, inherited ones included."""
-    names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base))
-    return [found for name in names if isinstance(found := getattr(cls, name, None), Flow)]
+    # Not by `getattr`: it would run properties of the class's own class, such as pydantic's deprecated ones.
+    attributes: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        attributes.update(vars(base))
+    return [found for found in attributes.values() if isinstance(found, Flow)]
 
 
 def flow_call_of(target: Any) -> FlowCall[Any]:
