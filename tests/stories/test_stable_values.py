@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -22,6 +23,7 @@ from ergon import (
     uuid4,
     wait_signal,
 )
+from ergon.core.commit import Commit
 from tests.stories.helpers import start, until_status, worker
 
 
@@ -120,6 +122,47 @@ async def test_the_logger_is_silent_while_the_flow_repeats_itself(
     assert told == ["[f] began well", "[f] in the step", "[f] between", "[f] ended"]
     assert {record.flow_id for record in caplog.records if record.name == "story"} == {"f"}  # type: ignore[attr-defined]
     assert plain == [False, True]
+
+
+async def test_a_crash_before_the_flow_saw_a_result_loses_the_lines_of_that_turn_and_repeats_none(
+    log: ExecutionLog, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether they were written is recorded nowhere: silence is promised, and a step for what must not be lost."""
+    logger = get_logger("story")
+    durable = asyncio.Event()
+    submit = log.submit
+
+    @step
+    async def work() -> None:
+        logger.info("in the step")
+
+    @flow
+    async def tell() -> None:
+        logger.info("began")
+        await work()
+        logger.info("between")
+        await wait_signal("go")
+        logger.info("ended")
+
+    def tell_nobody(commit: Commit, done: Callable[[BaseException | None], None]) -> None:
+        submit(commit, lambda _error: durable.set())
+
+    with caplog.at_level(logging.INFO, "story"):
+        dying = worker(log, tell)
+        with monkeypatch.context() as patch:
+            patch.setattr(log, "submit", tell_nobody)
+            await dying.start()
+            handle = await start(log, tell.bind())
+            await durable.wait()
+            assert dying._residents is not None
+            dying._residents.abort_all("it died")
+        await dying.shutdown(0)
+        await handle.signal("go")
+        async with worker(log, tell):
+            await handle.result(10)
+
+    told = [record.message for record in caplog.records if record.name == "story"]
+    assert told == ["[f] began", "[f] in the step", "[f] ended"]
 
 
 @pytest.mark.parametrize("call", [now, random, uuid4, rng, flow_id])

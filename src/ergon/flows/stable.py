@@ -94,7 +94,7 @@ def deprecate_patch(name: str) -> None:
 
 
 class FlowLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger that is silent on replay and adds the flow id to each record (`record.flow_id`)."""
+    """A logger that is silent on replay and adds the flow id to each record (`record.flow_id`): see `get_logger`."""
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # the standard library's name
         return not is_replaying() and super().isEnabledFor(level)
@@ -109,5 +109,13 @@ class FlowLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 def get_logger(name: str = "ergon.flow") -> FlowLogger:
-    """A logger for flows and steps: each line is written once, not again on replay."""
+    """A logger for flows and steps that is silent while a flow repeats what it did before.
+
+    name: of the standard logger that the lines go to, with the flow id before each. Default "ergon.flow".
+
+    In a flow a line is written at most once for each attempt of the flow, except that a new attempt whose worker died
+    before it recorded anything logs its beginning again. Lines can be lost: those that the flow writes between what it
+    saw last and what it waits for next, when the process dies just then. Nothing tells a replay whether they were
+    written, and it keeps silent. In a step each attempt logs: what must not be lost belongs there, or in a result.
+    """
     return FlowLogger(logging.getLogger(name), {})
