@@ -123,6 +123,22 @@ async def test_why_and_inbox_tell_what_a_flow_waits_for_and_what_is_unread(ergon
     assert as_json[0]["payload"] == "yes"
 
 
+def test_a_flow_whose_only_worker_was_killed_is_not_said_to_run(ergon, command, here) -> None:
+    process = command("run", "shop.py:works", "--input", '{"seconds": 60}', "--id", "works-1")
+    wait_for((here / "notes.txt").exists)
+    process.kill()
+    process.wait()
+
+    why, ls, show = ergon("why", "works-1"), ergon("ls"), ergon("show", "works-1")
+
+    gone = f"on worker 'ergon-run' (pid {process.pid} on "
+    for said in (why.out, show.out):
+        assert gone in said
+        assert "which is gone; it goes on as soon as a worker runs that has code for `works`" in said
+        assert "is running" not in said
+    assert "its worker is gone; it goes on as soon as another runs" in ls.out
+
+
 def test_workers_lists_the_living_and_with_all_the_others(filled, command) -> None:
     process = command("worker", "shop.py", "--name", "w1", "--queue", "default")
     wait_for(lambda: "w1" in filled("workers").out)

@@ -7,6 +7,9 @@ import asyncio
 import pytest
 
 from ergon import ExecutionLog, FlowNotFound, RetryPolicy, Scheduler, flow, step, wait_signal
+from ergon.core.commit import ClaimRequest
+from ergon.storage.process import this_process
+from tests.storage import kit
 from tests.stories.helpers import kinds, start, until, until_status, worker
 
 
@@ -108,6 +111,29 @@ async def test_a_suspended_flow_names_what_it_waits_for(
 
 async def retried(log: ExecutionLog) -> bool:
     return "step_retried" in await kinds(log)
+
+
+@pytest.mark.parametrize(
+    "lease_seconds, mark", [(-1.0, ""), (100.0, "0")], ids=["its lease ran out", "its process ended"]
+)
+async def test_a_flow_of_a_worker_that_is_gone_says_so_and_who_goes_on(
+    log: ExecutionLog, lease_seconds: float, mark: str
+) -> None:
+    """The log calls a dead worker alive until somebody reaps it; after the only one died, nobody does."""
+    handle = await start(log, waits.bind())
+    start_mark = this_process().process_start + mark
+    await kit.register(
+        log, "w#1", lease_seconds, name="w-1", process_start=start_mark, flows=("waits",), queues=("default",)
+    )
+    await log.claim(ClaimRequest(worker="w#1", names=("waits",), flow_id=handle.id))
+
+    alone = await handle.why()
+    await kit.register(log, "w#2", 100, name="w-2", flows=("waits",), queues=("default",))
+    with_an_heir = await handle.why()
+
+    assert alone.startswith("flow 'f' was running on worker 'w-1' (pid ")
+    assert alone.endswith(", which is gone; it goes on as soon as a worker runs that has code for `waits`")
+    assert with_an_heir.endswith(", which is gone; 'w-2' takes it over within seconds")
 
 
 async def test_a_due_flow_without_a_worker_says_that_nobody_runs_it(log: ExecutionLog) -> None:

@@ -15,12 +15,12 @@ import click
 from ergon.cli.options import asynchronous, json_option, log_option, opened, path_of
 from ergon.cli.output import clean, console, cut, print_json, size
 from ergon.cli.problems import FAILED, OK, BadInput
-from ergon.cli.worker import state_of
 from ergon.core.commit import FlowFilter, WorkerRecord
 from ergon.core.status import TaskStatus
 from ergon.errors import StoreError
 from ergon.opening import open_log
 from ergon.storage.log import ExecutionLog
+from ergon.storage.process import state_of
 
 FREE_BYTES_MIN: Final = 200_000_000
 SHOWN_MAX: Final = 5

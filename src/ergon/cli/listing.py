@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from typing import Any, Final
 
 import click
@@ -18,6 +19,7 @@ from ergon.core.status import TaskStatus
 from ergon.errors import UsageError
 from ergon.executor.sentences import clock_time, read_waits, waits_sentence
 from ergon.storage.log import ExecutionLog
+from ergon.storage.process import state_of
 
 COLUMNS: Final = ("ID", "FLOW", "STATUS", "QUEUE", "AGE", "ABOUT")
 WATCH_SECONDS: Final = 0.5
@@ -67,12 +69,21 @@ async def ls(
         if as_json:
             print_json({"flows": [flow_row(flow) for flow in flows], "next": following})
         elif flows:
-            table(COLUMNS, [_row(flow, log.now()) for flow in flows], styled="STATUS")
+            dead = await dead_owners(log, flows)
+            table(COLUMNS, [_row(flow, log.now(), dead) for flow in flows], styled="STATUS")
             if following is not None:
                 note(f"more flows: --after {following}")
         else:
             note(await _nothing(log, where, names))
     return FAILED if not flows and where != FlowFilter() else OK
+
+
+async def dead_owners(log: ExecutionLog, flows: Iterable[FlowRecord]) -> frozenset[str]:
+    """The ids of dead workers. Empty when none of the flows has an owner."""
+    if all(flow.owner is None for flow in flows):
+        return frozenset()
+    now = log.now()
+    return frozenset(worker.id for worker in await log.workers() if state_of(worker, now) == "dead")
 
 
 async def _page(
@@ -103,12 +114,15 @@ async def _nothing(log: ExecutionLog, where: FlowFilter, names: tuple[str, ...])
     return "no flow matches" + "".join(hints[:1])
 
 
-def _row(flow: FlowRecord, now: float) -> tuple[str, ...]:
-    return (flow.id, flow.name, flow.status.value, flow.queue, ago(now - flow.created_at), about(flow))
+def _row(flow: FlowRecord, now: float, dead: frozenset[str]) -> tuple[str, ...]:
+    age = ago(now - flow.created_at)
+    return (flow.id, flow.name, flow.status.value, flow.queue, age, about(flow, dead))
 
 
-def about(flow: FlowRecord) -> str:
-    """A few words on where a flow stands, from its record alone."""
+def about(flow: FlowRecord, dead: frozenset[str]) -> str:
+    """A few words on where a flow stands, from its record and the ids of dead workers."""
+    if flow.owner in dead:
+        return "its worker is gone; it goes on as soon as another runs"
     match flow.status:
         case TaskStatus.COMPLETED:
             start = flow.started_at if flow.started_at is not None else flow.created_at
@@ -136,7 +150,8 @@ async def _watch(log: ExecutionLog, where: FlowFilter, limit: int) -> None:
     with Live(console=screen, auto_refresh=False, screen=True) as live:
         while True:
             flows, _ = await log.list(where, limit=min(limit, max(screen.height - 2, 1)))
-            rows = [_row(flow, log.now()) for flow in flows]
+            dead = await dead_owners(log, flows)
+            rows = [_row(flow, log.now(), dead) for flow in flows]
             live.update(rich_table(COLUMNS, rows, styled="STATUS"), refresh=True)
             await asyncio.sleep(WATCH_SECONDS)
 
@@ -145,11 +160,12 @@ async def _watch_lines(log: ExecutionLog, where: FlowFilter, limit: int) -> None
     shown: dict[str, Any] = {}
     while True:
         flows, _ = await log.list(where, limit=limit)
+        dead = await dead_owners(log, flows)
         for flow in reversed(flows):
-            now = (flow.status, flow.reason)
+            now = (flow.status, flow.reason, flow.owner in dead)
             if shown.get(flow.id) != now:
                 shown[flow.id] = now
                 at = time.strftime("%H:%M:%S")
-                cells = (flow.id, flow.name, flow.status.value, about(flow))
+                cells = (flow.id, flow.name, flow.status.value, about(flow, dead))
                 print(at, *(clean(cell) for cell in cells), sep="\t", flush=True)
         await asyncio.sleep(WATCH_SECONDS)

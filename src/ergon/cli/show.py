@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from ergon.cli.listing import about
+from ergon.cli.listing import about, dead_owners
 from ergon.cli.options import asynchronous, find_flow, json_option, log_option, opened
 from ergon.cli.output import ago, clean, console, cut, local_time, note, print_json, table
 from ergon.cli.rows import EVENT, FLOW, MESSAGE, event_row, fields_of, flow_row, message_row, payload
@@ -161,6 +161,7 @@ async def _show_tree(log: ExecutionLog, record: FlowRecord, most: int) -> None:
     async def add(parent: FlowRecord, indent: str) -> None:
         children, more = await log.list(FlowFilter(parent_id=parent.id), limit=CHILDREN_READ)
         children.reverse()
+        dead = await dead_owners(log, children)
         for number, child in enumerate(children):
             if len(lines) >= most:
                 lines.append(
@@ -169,7 +170,9 @@ async def _show_tree(log: ExecutionLog, record: FlowRecord, most: int) -> None:
                 return
             last = number == len(children) - 1 and more is None
             label = child.id.removeprefix(f"{parent.id}/")
-            line = f"{indent}{'└' if last else '├'} {label}  {child.name}  {child.status}  {about(child)}"
+            line = (
+                f"{indent}{'└' if last else '├'} {label}  {child.name}  {child.status}  {about(child, dead)}"
+            )
             lines.append(line.rstrip())
             await add(child, indent + ("  " if last else "│ "))
 

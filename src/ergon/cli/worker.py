@@ -18,9 +18,8 @@ from ergon.cli.output import ago, note, print_json, table
 from ergon.cli.problems import FAILED, INTERRUPTED, OK
 from ergon.cli.rows import WORKER, fields_of, worker_row
 from ergon.cli.targets import load
-from ergon.core.commit import WorkerRecord
 from ergon.flows.flow import Flow
-from ergon.storage.process import is_gone
+from ergon.storage.process import state_of
 from ergon.worker.worker import Worker, WorkerOptions
 
 logger = logging.getLogger("ergon.worker")
@@ -179,11 +178,3 @@ async def workers(url: str | None, as_json: bool, show_all: bool) -> int:
     else:
         note("no worker is alive" + ("" if known else "; none ever was") + ". Start one: ergon worker TARGET")
     return OK if alive else FAILED
-
-
-def state_of(found: WorkerRecord, now: float) -> str:
-    """The worker's state, also when nobody has declared it dead yet: until then the log calls it alive."""
-    if found.state not in ("alive", "draining"):
-        return found.state
-    gone = is_gone(pid=found.pid, process_start=found.process_start, boot=found.boot_id)
-    return "dead" if gone or found.lease_expires_at < now else found.state

@@ -10,6 +10,7 @@ from ergon.core.versions import VersionSet
 from ergon.errors import FlowNotFound
 from ergon.executor.sentences import clock_time, read_waits, waits_sentence
 from ergon.storage.log import ExecutionLog
+from ergon.storage.process import state_of
 
 
 async def why(log: ExecutionLog, flow_id: str) -> str:
@@ -17,9 +18,14 @@ async def why(log: ExecutionLog, flow_id: str) -> str:
     record = await log.find(flow_id)
     if record is None:
         raise FlowNotFound(flow_id)
-    workers = [worker for worker in await log.workers() if worker.state in ("alive", "draining")]
+    known = await log.workers()
+    workers = [worker for worker in known if state_of(worker, log.now()) in ("alive", "draining")]
     unread = [message.name for message in await log.inbox(flow_id) if message.kind == "signal"]
-    sentence = _SENTENCES[record.status](record, workers, log.now())
+    owner = next((worker for worker in known if worker.id == record.owner), None)
+    if record.status is TaskStatus.RUNNING and owner not in workers:
+        sentence = _left_behind(record, owner, workers)
+    else:
+        sentence = _SENTENCES[record.status](record, workers, log.now())
     if unread and record.status is TaskStatus.SUSPENDED:
         sentence += f" (unread signals: {', '.join(sorted(set(unread))[:5])})"
     return f"flow {flow_id!r} {sentence}"
@@ -52,9 +58,7 @@ def _runs(worker: WorkerRecord, version: str | None) -> bool:
 
 
 def _running(record: FlowRecord, workers: list[WorkerRecord], _now: float) -> str:
-    owner = next((worker for worker in workers if worker.id == record.owner), None)
-    if owner is None:
-        return f"is owned by {record.owner}, which is gone; its lease has to run out before another worker goes on"
+    owner = next(worker for worker in workers if worker.id == record.owner)
     at = f"on worker {owner.name!r} (pid {owner.pid} on {owner.host})"
     waits = read_waits(record.reason)
     if not waits:
@@ -65,6 +69,26 @@ def _running(record: FlowRecord, workers: list[WorkerRecord], _now: float) -> st
             f" and {len(busy) - 1} more steps" if len(busy) > 1 else ""
         )
     return f"is in memory {at}, {waits_sentence(waits)}"
+
+
+def _left_behind(record: FlowRecord, owner: WorkerRecord | None, workers: list[WorkerRecord]) -> str:
+    """Its worker died, and no other has taken the flow over yet."""
+    waits = read_waits(record.reason)
+    busy = [wait for wait in waits if wait.get("kind") == "step"]
+    doing = f"was running {_step(busy[0])}" if busy else "was in memory" if waits else "was running"
+    who = f"worker {owner.name!r} (pid {owner.pid} on {owner.host})" if owner else f"worker {record.owner}"
+    return f"{doing} on {who}, which is gone; {_successor(record, workers)}"
+
+
+def _successor(record: FlowRecord, workers: list[WorkerRecord]) -> str:
+    able = [worker for worker in workers if _takes(worker, record)]
+    if able:
+        return f"{able[0].name!r} takes it over within seconds"
+    return f"it goes on as soon as a worker runs that has code for `{record.name}`"
+
+
+def _takes(worker: WorkerRecord, record: FlowRecord) -> bool:
+    return record.name in worker.flows and record.queue in worker.queues and _runs(worker, record.version)
 
 
 def _step(wait: dict[str, Any]) -> str:

@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from ergon.core.commit import WorkerRecord
+
 _PROC: Final = Path("/proc")
 
 
@@ -72,6 +74,14 @@ def is_gone(*, pid: int, process_start: str, boot: str) -> bool:
     if not stat:
         return False  # hidden from us, or it ended just now: the next look will tell
     return stat[0] in "ZX" or stat[19] != start
+
+
+def state_of(worker: WorkerRecord, now: float) -> str:
+    """The worker's state, also when nobody has declared it dead yet: until then the log calls it alive."""
+    if worker.state not in ("alive", "draining"):
+        return worker.state
+    gone = is_gone(pid=worker.pid, process_start=worker.process_start, boot=worker.boot_id)
+    return "dead" if gone or worker.lease_expires_at < now else worker.state
 
 
 def _kernel_start(pid: int) -> str:
