@@ -33,8 +33,41 @@ async def test_a_directory_a_missing_directory_and_a_read_only_one_are_refused(t
 async def test_a_file_that_is_no_database_is_damaged(file):
     file.write_bytes(b"Dear diary, " * 500)
 
-    assert "not a healthy database" in await refused(file, LogDamaged)
+    assert "not a healthy database; name another file" in await refused(file, LogDamaged)
     assert file.read_bytes().startswith(b"Dear diary")
+    assert list(file.parent.iterdir()) == [file], "nothing is left beside it"
+
+
+async def test_a_log_deleted_without_its_write_ahead_log_is_not_made_anew(file):
+    """Somebody may have it open; and what that one writes would end up in the new file's recovery."""
+    async with SqliteExecutionLog(file) as log:
+        await log.create(new_flow("f1"))
+        kept = file.with_name("kept")
+        file.rename(kept)
+
+        assert "is still there" in await refused(file)
+
+        kept.rename(file)
+    async with SqliteExecutionLog(file) as log:
+        assert await log.find("f1") is not None
+
+
+async def test_nothing_is_acknowledged_that_goes_to_a_file_nobody_will_find(file):
+    async with SqliteExecutionLog(file) as log:
+        kept = file.with_name("kept")
+        file.rename(kept)
+        with pytest.raises(LogDamaged, match="deleted or moved"):
+            await log.create(new_flow("f1"))
+        file.touch()
+        with pytest.raises(LogRefused, match="replaced"):
+            await log.create(new_flow("f1"))
+        kept.rename(file)
+
+        await log.create(new_flow("f2"))
+
+    async with SqliteExecutionLog(file) as log:
+        assert await log.find("f1") is None
+        assert await log.find("f2") is not None
 
 
 async def test_another_programs_database_is_refused_and_left_as_it_was(file):

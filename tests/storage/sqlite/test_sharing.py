@@ -118,7 +118,7 @@ async def test_a_file_that_another_process_makes_a_log_while_we_look_at_it_is_no
 
     def interfere(statement: str) -> None:
         if "user_version" in statement and migrations.inspect(other, "") == 0:
-            migrations.migrate(other, Turnstile(None, patience_seconds=1.0), "", 0.0)
+            migrations.migrate(other, Turnstile(patience_seconds=1.0), "", 0.0)
 
     looking.set_trace_callback(interfere)
 

@@ -53,7 +53,7 @@ def test_no_committed_row_vanishes_in_a_long_race():
 
 def race(file: Path, *, seed: int, seconds: float = ROUND_SECONDS):
     connection = open_writer(Settings(path=file))
-    migrations.migrate(connection, Turnstile(None, patience_seconds=5), "test", 0.0)
+    migrations.migrate(connection, Turnstile(patience_seconds=5), "test", 0.0)
     connection.execute("CREATE TABLE pages (id INTEGER PRIMARY KEY, v INTEGER, pad BLOB)")
     connection.executemany("INSERT INTO pages VALUES (?, 0, zeroblob(3000))", [(n,) for n in range(ROWS)])
     connection.close()
@@ -84,7 +84,8 @@ def write(file: str, number: int, seed: int, seconds: float, answers) -> None:
     """Update one-page rows as the log's writer would, checkpointing every few commits."""
     settings = Settings(path=Path(file), synchronous="OFF")
     connection = open_writer(settings)
-    turnstile = Turnstile(Path(f"{file}-turn"), patience_seconds=30)
+    turnstile = Turnstile(patience_seconds=30)
+    turnstile.open(Path(f"{file}-turn"))
     upkeep = Upkeep(connection, Path(file))
     dice = random.Random(seed * 100 + number)
     rows = [n for n in range(ROWS) if n % WRITERS == number]

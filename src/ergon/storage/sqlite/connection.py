@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
 
-from ergon.errors import LogDamaged, LogRefused
+from ergon.errors import LogRefused
+from ergon.storage.sqlite import place
 from ergon.storage.sqlite.errors import is_busy
 from ergon.storage.sqlite.migrations import generation, inspect
 
@@ -50,21 +51,16 @@ def reopen_writer(settings: Settings, made_as: str) -> sqlite3.Connection:
 
     Raises `LogDamaged` when the file was deleted, `LogRefused` when another has taken its place.
     """
-    assert settings.path is not None, "a log in memory is never reopened"
-    if not settings.path.exists():
-        raise LogDamaged(
-            f"log {settings.where} was deleted while it was open, and no new one is made in its place; restore a "
-            "backup, then start this process again"
-        )
+    path = settings.path
+    assert path is not None, "a log in memory is never reopened"
+    if not path.exists():
+        raise place.deleted(path)
 
     def check(connection: sqlite3.Connection, where: str) -> None:
         if not inspect(connection, where) or generation(connection, where) != made_as:
-            raise LogRefused(
-                f"log {where} was replaced by another while it was open; nothing is written to that one. Put the file "
-                "back, or start this process again to go on with the new one"
-            )
+            raise place.replaced(path)
 
-    return _open(settings, f"file:{quote(str(settings.path))}?mode=rw", check)
+    return _open(settings, f"file:{quote(str(path))}?mode=rw", check)
 
 
 def leave_waiting_to_turnstile(connection: sqlite3.Connection) -> None:

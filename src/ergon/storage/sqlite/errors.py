@@ -95,7 +95,8 @@ def translate(error: sqlite3.Error, where: str) -> StoreError | EncodingError:
             f"log {where}: no room to write, nothing acknowledged was lost; free some space: {said}"
         )
     if primary in _DAMAGED:
-        return LogDamaged(f"log {where} is not a healthy database; restore a backup: {said}")
+        advice = "name another file, or restore" if primary == sqlite3.SQLITE_NOTADB else "restore"
+        return LogDamaged(f"log {where} is not a healthy database; {advice} a backup: {said}")
     if primary in _PLACE:
         return LogRefused(f"log {where} cannot be opened for writing; check the path and its rights: {said}")
     if primary == sqlite3.SQLITE_TOOBIG:

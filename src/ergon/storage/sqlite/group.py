@@ -15,6 +15,7 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
@@ -24,6 +25,7 @@ from ergon.storage.clock import Clock
 from ergon.storage.failpoints import Failpoint
 from ergon.storage.sqlite import intake, journal
 from ergon.storage.sqlite.errors import is_of_one_part, leaves_outcome_unknown, translate
+from ergon.storage.sqlite.place import Anchor
 from ergon.storage.sqlite.transaction import Transaction
 from ergon.storage.sqlite.turnstile import Turnstile
 from ergon.storage.sqlite.writes import Create, Entry, Send, Write
@@ -53,11 +55,12 @@ class GroupCommit:
         clock: Clock,
         where: str,
         failpoint: Failpoint | None,
-        in_memory: bool,
+        path: Path | None,
     ) -> None:
         self.connection = connect()
+        self._anchor = Anchor(path) if path is not None else None
         self._connect, self._turnstile, self._clock, self._where = connect, turnstile, clock, where
-        self._failpoint, self._in_memory = failpoint, in_memory
+        self._failpoint, self._path, self._in_memory = failpoint, path, path is None
         self._writer_id = uuid4().hex
         self._batch = 0
         self._marked = False
@@ -87,6 +90,8 @@ class GroupCommit:
         try:
             if self._needs_reopening:
                 self._reopen()
+            elif self._anchor is not None:
+                self._anchor.check()
         except (sqlite3.Error, ErgonError, OSError) as error:
             return [self._not_reopened(error, "nothing was written") for _ in batch], None
         failure: sqlite3.Error | None = None
@@ -225,6 +230,7 @@ class GroupCommit:
         with contextlib.suppress(sqlite3.Error):
             self.connection.close()
         self.connection = self._connect()
+        self._anchor = Anchor(self._path) if self._path is not None else None
         self._needs_reopening = False
 
     def _unknown(self, batch: Sequence[Entry], error: Exception) -> Errors:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from ergon.errors import LogRefused
+from ergon.errors import LogDamaged, LogRefused
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _NETWORK: Final = frozenset(
@@ -75,6 +75,7 @@ def check(path: Path, *, allow_network_filesystem: bool) -> str:
         raise LogRefused(
             f"log {path}: the directory {folder} is read-only; SQLite keeps files beside the database"
         )
+    _check_not_half_gone(path)
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         raise LogRefused(f"log {path} is read-only for this process; give it read and write rights")
     filesystem = filesystem_of(folder)
@@ -85,3 +86,52 @@ def check(path: Path, *, allow_network_filesystem: bool) -> str:
             "When only one machine ever opens it, pass allow_network_filesystem=True"
         )
     return filesystem
+
+
+def _check_not_half_gone(path: Path) -> None:
+    wal = Path(f"{path}-wal")
+    # Asked again at last: another process may have made both in between.
+    if not path.exists() and wal.exists() and not path.exists():
+        raise LogRefused(
+            f"log {path} is gone, but {wal.name}, which holds its last commits, is still there: the file was deleted "
+            "or moved, perhaps under a process that still has it open. Put it back; or end that process and delete "
+            f"{wal.name} and {path.name}-shm as well, to start a new log"
+        )
+
+
+class Anchor:
+    """Where an open file was: whoever writes to one that has been deleted or moved keeps nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._identity = self._now()
+
+    def check(self) -> None:
+        """Raise `LogDamaged` when the file was deleted or moved, `LogRefused` when another is in its place."""
+        now = self._now()
+        if now == self._identity:
+            return
+        raise deleted(self._path) if now is None else replaced(self._path)
+
+    def _now(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._path)  # noqa: PTH116 - asked for each commit
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+
+def deleted(path: Path) -> LogDamaged:
+    """The error for a file that was deleted or moved while it was open."""
+    return LogDamaged(
+        f"log {path} was deleted or moved while it was open, and no new one is made in its place; put it back, or "
+        "restore a backup and start this process again"
+    )
+
+
+def replaced(path: Path) -> LogRefused:
+    """The error for a file that another has taken the place of."""
+    return LogRefused(
+        f"log {path} was replaced by another while it was open; nothing is written to that one. Put the file "
+        "back, or start this process again to go on with the new one"
+    )

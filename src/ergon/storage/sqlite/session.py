@@ -165,10 +165,7 @@ class Session:
 
     def _open_group(self) -> tuple[GroupCommit, Upkeep]:
         path, where = self._settings.path, self._settings.where
-        turnstile = Turnstile(
-            Path(f"{path}-turn") if path is not None else None,
-            patience_seconds=self._settings.busy_timeout_seconds,
-        )
+        turnstile = Turnstile(patience_seconds=self._settings.busy_timeout_seconds)
 
         made_as = ""
 
@@ -176,6 +173,10 @@ class Session:
             nonlocal made_as
             connection = reopen_writer(self._settings, made_as) if made_as else open_writer(self._settings)
             try:
+                if path is not None:
+                    turnstile.open(
+                        Path(f"{path}-turn")
+                    )  # not before: it would stand beside another program's file
                 migrations.migrate(connection, turnstile, where, self._clock.wall())
                 made_as = migrations.generation(connection, where)
                 leave_waiting_to_turnstile(connection)
@@ -190,7 +191,7 @@ class Session:
             clock=self._clock,
             where=where,
             failpoint=failpoints.current(),
-            in_memory=path is None,
+            path=path,
         )
         return group, Upkeep(group.connection, path)
 

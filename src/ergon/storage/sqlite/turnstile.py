@@ -34,14 +34,15 @@ _STUCK_SECONDS: Final = 0.25
 class Turnstile:
     """The way to `BEGIN IMMEDIATE` on one connection."""
 
-    def __init__(self, path: Path | None, *, patience_seconds: float) -> None:
+    def __init__(self, *, patience_seconds: float) -> None:
         self._patience_seconds = patience_seconds
         self._file: int | None = None
         self._flag: mmap.mmap | None = None
-        if path is not None and fcntl is not None:
-            self._open(path)
 
-    def _open(self, path: Path) -> None:
+    def open(self, path: Path) -> None:
+        """Go through the turnstile in this file, which is made when there is none. Once is enough."""
+        if self._file is not None or fcntl is None:
+            return
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             if os.fstat(self._file).st_size == 0:
