@@ -15,7 +15,8 @@ from typing import Any, Final, Self
 from ergon.core.codec import encode
 from ergon.core.failure import describe, rebuild
 from ergon.core.history import DELIVERED, Event, EventKind
-from ergon.replay.machine import SEEN_AGAIN, FlowMachine
+from ergon.replay.attempts import SEEN_AGAIN
+from ergon.replay.machine import FlowMachine
 from ergon.replay.operations import Operation, OperationKind
 from tests.replay_proof.play import Play, Rejected, outcome
 from tests.replay_proof.programs import Node
@@ -186,7 +187,7 @@ class LiveHost:
             self.counts[f"abandoned {op.kind}"] += 1
             self._open.pop(op.id, None)
         for op in machine.take_requested():
-            reused = machine.reused.get(op.id)
+            reused = machine.earlier.completed.get(op.id)
             if reused is not None and (reused.name, reused.digest) == (op.name, op.digest):
                 self.counts["reused"] += 1
                 self._settle(op, reused.kind, reused.payload)
@@ -198,13 +199,13 @@ class LiveHost:
     def _repeat_earlier(self) -> None:
         machine = self._machine
         for name, count in machine.wanted_signals().items():
-            again = machine.reused_signals.get(name)
+            again = machine.earlier.signals.get(name)
             while again and count > self._taken[name]:
                 self._taken[name] += 1
                 earlier = again.popleft()
                 self._record(EventKind.SIGNAL_RECEIVED, name=name, payload=earlier.payload, digest=SEEN_AGAIN)
         for timer in machine.loop.armed():
-            if timer.op in machine.reused and timer.op not in self._fired:
+            if timer.op in machine.earlier.completed and timer.op not in self._fired:
                 self._fired.add(timer.op)
                 self._record(EventKind.TIMER_FIRED, op=timer.op, name=timer.name)
 

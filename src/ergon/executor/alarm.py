@@ -99,7 +99,7 @@ class Alarm:
 
     def _fire_reused(self) -> None:
         """Timers that had fired in an earlier attempt of this flow fire at once in this one."""
-        reused = self._machine.reused
+        reused = self._machine.earlier.completed
         for timer in self._machine.loop.armed():
             if timer.op in reused and timer.op not in self._fired:
                 self._fired.add(timer.op)

@@ -23,7 +23,8 @@ from ergon.executor.families import (
     refusal,
 )
 from ergon.executor.outbox import Outbox
-from ergon.replay.machine import SEEN_AGAIN, FlowMachine
+from ergon.replay.attempts import SEEN_AGAIN
+from ergon.replay.machine import FlowMachine
 
 if TYPE_CHECKING:
     from ergon.executor.body import StepBody
@@ -108,7 +109,7 @@ class Inbox:
         wanted = self._machine.wanted_signals()
         for name, count in self._taken.items():
             wanted[name] = wanted.get(name, 0) - count
-        for name, again in self._machine.reused_signals.items():
+        for name, again in self._machine.earlier.signals.items():
             while again and wanted.get(name, 0) > 0:
                 wanted[name] -= 1
                 self._take_signal(name, again.popleft().payload, digest=SEEN_AGAIN)
@@ -117,7 +118,7 @@ class Inbox:
     def _take(self, message: Received, wanted: dict[str, int]) -> bool:
         """True when the message is accounted for."""
         if message.kind == MessageKind.SIGNAL:
-            if self._machine.reused_signals.get(message.name) or not self._take_wanted(message, wanted):
+            if self._machine.earlier.signals.get(message.name) or not self._take_wanted(message, wanted):
                 return False
         elif (
             message.kind == MessageKind.CHILD

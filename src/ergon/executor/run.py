@@ -204,7 +204,7 @@ class FlowRun:
         if machine.abandoned:
             for op in machine.take_abandoned():
                 self._abandon(op)
-        if self.inbox.messages or machine.reused_signals:
+        if self.inbox.messages or (machine.attempt > 1 and machine.earlier.signals):
             self.inbox.take()
             if machine.stopped is not None:
                 self._park(machine.stopped)
@@ -251,7 +251,7 @@ class FlowRun:
     def _begin(self, op: Operation) -> None:
         if self.machine.has_answer(op):
             return  # from a message that came while the flow was not here
-        reused = self.machine.reused.get(op.id)
+        reused = self.machine.earlier.completed.get(op.id)
         if reused is not None and reused.name == op.name and reused.digest == op.digest:
             self.outbox.answer_later(op, reused.kind, reused.payload)
         elif op.kind == OperationKind.STEP:

@@ -115,7 +115,7 @@ def start_child(
         return ChildHandle(*context.start_child(request))
     fingerprint = digest((call.input, id, detached), {})
     op = machine.ask(OperationKind.CHILD, call.flow.name, fingerprint, request, place)
-    flow_id = id or child_id(machine.flow_id, op.id, machine.failed_children.get(op.id, 0))
+    flow_id = id or child_id(machine.flow_id, op.id, machine.earlier.children_failed.get(op.id, 0))
     op.request = request._replace(flow_id=flow_id)
     return ChildHandle(flow_id, partial(_wait, op))
 

@@ -3,7 +3,8 @@
 The machine is all there is to determinism. It delivers recorded events one at a time, in their recorded order, and
 drains the loop between two of them; live it is fed the very same way, with events that have just become durable.
 So a flow cannot tell a replay from its first run, and neither can this class, but for `replaying`, which only
-silences log lines and decides `patched`.
+silences log lines and decides `patched`. Whether code and history agree is judged in `mismatch.py`; what earlier
+attempts of a retried flow came to is kept in `attempts.py`.
 
 It must be driven from a plain callback of the host loop, never from inside a host task: since Python 3.14 a thread
 has one current task.
@@ -14,24 +15,22 @@ from __future__ import annotations
 import contextvars
 import hashlib
 import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, NoReturn
 
 from ergon.core.history import DELIVERED, Event, EventKind
-from ergon.errors import ErgonError, NonDeterminismError, NotAllowedInFlow
-from ergon.replay import backports, generators, ordering
+from ergon.errors import ErgonError, NotAllowedInFlow
+from ergon.replay import backports, generators, mismatch, ordering
+from ergon.replay.attempts import EarlierAttempts
 from ergon.replay.eviction import evict
 from ergon.replay.loop import FlowLoop
 from ergon.replay.mailbox import Mailbox
-from ergon.replay.operations import EXPECTED_KIND, Operation, Place, describe_event, place_text
+from ergon.replay.operations import Operation, Place, place_text
 from ergon.replay.tasks import FlowTask, Scope
 
 ordering.install()
 backports.install()
-
-SEEN_AGAIN: Final = "again"
-"""Digest of a signal's event that repeats one from an earlier attempt of the flow."""
 
 NOT_DECODED: Final[Any] = object()
 """In place of an event's value: decode its payload when it is delivered."""
@@ -67,12 +66,7 @@ class FlowMachine:
         self.patches: dict[str, bool] = {}
         self.new_patches: list[tuple[str, str]] = []
         self.cancel_asked = False
-        self.reused: dict[str, Event] = {}
-        """Completed operations of an earlier attempt of this flow, by operation id."""
-        self.reused_signals: dict[str, deque[Event]] = {}
-        self.failed_children: dict[str, int] = {}
-        """How many children an operation had in earlier attempts that failed; the next one needs an id of its own."""
-        self.attempt = 1
+        self.earlier = EarlierAttempts()
         self._entry = entry
         self._answer = answer
         self._on_error = on_error
@@ -82,7 +76,10 @@ class FlowMachine:
         self._history = history
         if history:
             self.patches.update((event.name, True) for event in history if event.kind == EventKind.PATCHED)
-            self._history = self._current_attempt(history)
+            self._history = self.earlier.split_off(history)
+            # The new attempt's time begins here: from the first start on, its time limits would be over at once.
+            self.loop.now = max(self.loop.now, self.earlier.present_began or 0.0)
+        self.attempt = self.earlier.count + 1
         self._expected: dict[str, Event] = {}
         self._left_behind: set[str] = set()
         self._ahead: deque[Event] = deque()
@@ -104,7 +101,7 @@ class FlowMachine:
             loop.run_until_quiet()
             while ahead and self.stopped is None:
                 if root.done():
-                    self._check_left_over(ahead)
+                    self._check_left_over()
                     return
                 event = ahead.popleft()
                 if not ahead:
@@ -237,8 +234,8 @@ class FlowMachine:
         expected = self._expected.get(op_id) if self._expected else None
         if expected is None:
             self.requested.append(op)
-        elif not _fits(op, expected):
-            self._stop(expected=describe_event(expected), actual=_ask_text(op, expected), seq=expected.seq)
+        elif not mismatch.fits(op, expected):
+            self.stop(mismatch.asked_otherwise(op, expected))
             return op
         self.pending[op_id] = op
         return op
@@ -266,26 +263,12 @@ class FlowMachine:
         """
         known = self.patches.get(name)
         if known is None:
-            known = self.patches[name] = not self._been_past_here()
+            ahead = self._ahead
+            been_past = bool(ahead) and mismatch.been_past(ahead, self._asked(), self.mailboxes)
+            known = self.patches[name] = not been_past
             if known and not self.muted:
                 self.new_patches.append((name, place_text(place)))
         return known
-
-    def _been_past_here(self) -> bool:
-        """True when the history goes on with anything that has not been asked for yet.
-
-        Answers to what was asked for earlier prove nothing: they may have shared a commit with the event that led
-        here, whose own turn was then lost in a crash.
-        """
-        if not self._ahead:
-            return False
-        signals = Counter(event.name for event in self._ahead if event.kind == EventKind.SIGNAL_RECEIVED)
-        for name, count in signals.items():
-            box = self.mailboxes.get(name)
-            if box is None or count > box.wanted() + box.withdrawn:
-                return True
-        asked = {*self.pending, *self._left_behind, *self.loop.armed_ids()}
-        return any(event.op and event.op not in asked for event in self._ahead)
 
     def random(self) -> random.Random:
         """This flow's own generator, seeded by its id."""
@@ -301,31 +284,6 @@ class FlowMachine:
         code = getattr(coroutine, "cr_code", None)
         self._entered_at = (code, 0) if code is not None else None
         return self.loop.spawn(coroutine, name="flow", scope=Scope("0"))
-
-    def _current_attempt(self, history: Sequence[Event]) -> Sequence[Event]:
-        """Split off earlier attempts of a retried flow; what they completed is reused by operation id."""
-        start, began = 0, self.loop.now
-        for index, event in enumerate(history):
-            if event.kind == EventKind.FLOW_RETRIED:
-                start = index + 1
-                self.attempt += 1
-                began = event.at
-            elif event.kind == EventKind.RETRY_NOW and start == index:
-                began = event.at  # it did not wait
-        # The new attempt's time begins here: from the first start on, its time limits would be over at once.
-        self.loop.now = max(self.loop.now, began)
-        self.remember(history[:start])
-        return history[start:]
-
-    def remember(self, earlier: Sequence[Event]) -> None:
-        """Keep what an earlier attempt completed, to answer the same operations without doing them again."""
-        for event in earlier:
-            if event.kind in _REUSABLE:
-                self.reused[event.op] = event
-            elif event.kind == EventKind.CHILD_FAILED:
-                self.failed_children[event.op] = self.failed_children.get(event.op, 0) + 1
-            elif event.kind == EventKind.SIGNAL_RECEIVED and event.digest != SEEN_AGAIN:
-                self.reused_signals.setdefault(event.name, deque()).append(event)
 
     def _drain(self) -> None:
         try:
@@ -377,36 +335,24 @@ class FlowMachine:
         if event.op in self._left_behind:
             self._left_behind.discard(event.op)
             return
-        self._stop(expected=describe_event(event), actual=self._pending_text(), seq=event.seq)
-
-    def _check_left_over(self, events: Iterable[Event]) -> None:
-        """The flow ended before its history did: fine for what shared the last commit, wrong for the rest."""
-        armed = self.loop.armed_ids()
-        for event in events:
-            op = event.op
-            if op and not (op in self.pending or op in self._left_behind or op in armed):
-                ended = f"nothing: the flow that begins at {place_text(self._entered_at)} has ended"
-                self._stop(expected=describe_event(event), actual=ended, seq=event.seq)
-                return
-
-    def _pending_text(self) -> str:
-        waits = [str(op) for op in self.pending.values()]
-        waits += [str(timer) for timer in self.loop.armed()]
-        waits += [
-            f"signal `{box.name}` ({waiter.source})"
-            for box in self.mailboxes.values()
-            for waiter in box.waiters
-        ]
-        return (
-            "; ".join(waits[:5]) if waits else f"nothing (the flow begins at {place_text(self._entered_at)})"
+        waits = mismatch.waits_text(
+            self.pending.values(), self.loop.armed(), self.mailboxes.values(), self._entered_at
         )
+        self.stop(mismatch.never_asked(event, waits))
+
+    def _check_left_over(self) -> None:
+        """The flow ended before its history did: fine for what shared the last commit, wrong for the rest."""
+        event = mismatch.first_unasked(self._ahead, self._asked())
+        if event is not None:
+            self.stop(mismatch.ended_early(event, self._entered_at))
+
+    def _asked(self) -> set[str]:
+        """The ids of all that the flow has asked for and the history has not answered yet."""
+        return {*self.pending, *self._left_behind, *self.loop.armed_ids()}
 
     def _report(self, context: dict[str, Any]) -> None:
         if not self.muted:  # what a flow says while it is taken out of memory is not news
             self._on_error(context)
-
-    def _stop(self, *, expected: str, actual: str, seq: int | None) -> None:
-        self.stop(NonDeterminismError(expected=expected, actual=actual, seq=seq))
 
     def _timer_cancelled(self, op: str) -> None:
         if op in self._expected:
@@ -421,15 +367,3 @@ _ANSWERS: Final = frozenset(
     {EventKind.STEP_COMPLETED, EventKind.STEP_FAILED, EventKind.CHILD_COMPLETED, EventKind.CHILD_FAILED}
 )
 _FAILURES: Final = frozenset({EventKind.STEP_FAILED, EventKind.CHILD_FAILED})
-_REUSABLE: Final = frozenset({EventKind.STEP_COMPLETED, EventKind.CHILD_COMPLETED, EventKind.TIMER_FIRED})
-
-
-def _fits(op: Operation, event: Event) -> bool:
-    if EXPECTED_KIND.get(event.kind) != op.kind or event.name != op.name:
-        return False
-    return event.digest == op.digest or not event.digest or not op.digest
-
-
-def _ask_text(op: Operation, event: Event) -> str:
-    same = EXPECTED_KIND.get(event.kind) == op.kind and event.name == op.name
-    return f"{op}, with other arguments" if same else str(op)
