@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING
 from ergon.core.codec import encode
 from ergon.core.commit import ChildCancel, FlowRecord
 from ergon.errors import StoreError
+from ergon.executor.body_waits import StepWait
 from ergon.executor.families import new_child
 from ergon.executor.host import Host
-from ergon.executor.inbox import Inbox, StepWait
+from ergon.executor.inbox import Inbox
 from ergon.executor.outbox import Outbox
 from ergon.replay.machine import FlowMachine
 from ergon.replay.operations import Operation, OperationKind

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
 
 from ergon.core.codec import decoder_for
 from ergon.core.commit import IdTaken, MessageKind, Received
 from ergon.core.failure import describe
 from ergon.core.history import Event, EventKind
 from ergon.errors import DecodingError
+from ergon.executor.body_waits import StepWait
 from ergon.executor.families import (
     id_taken,
     is_what_was_asked_for,
@@ -26,18 +26,6 @@ from ergon.executor.outbox import Outbox
 from ergon.replay.attempts import SEEN_AGAIN
 from ergon.replay.machine import FlowMachine
 
-if TYPE_CHECKING:
-    from ergon.executor.body import StepBody
-
-
-class StepWait(NamedTuple):
-    """A step body that waits for a message."""
-
-    body: StepBody
-    key: str
-    """The wait's name in the history, such as `signal:approval#1`."""
-    arrived: asyncio.Future[Event]
-
 
 class Inbox:
     """The messages of one flow in memory."""
@@ -47,12 +35,11 @@ class Inbox:
         messages: list[Received],
         machine: FlowMachine,
         outbox: Outbox,
-        answer_wait: Callable[[StepWait, str | None], None],
         *,
         seen: int = 0,
         retry_now: Callable[[], None] = lambda: None,
     ) -> None:
-        """`answer_wait` records the answer to a step body's wait. `seen`: up to here nothing is missing.
+        """`seen`: up to here nothing is missing.
 
         `retry_now` is called when it is durable that steps are not to back off any longer.
         """
@@ -64,7 +51,6 @@ class Inbox:
         """What no fact accounts for yet, oldest first."""
         self._machine = machine
         self._outbox = outbox
-        self._answer_wait = answer_wait
         self._retry_now = retry_now
         self._taken: dict[str, int] = {}
         self._signal_waits: list[tuple[str, StepWait]] = []
@@ -79,8 +65,9 @@ class Inbox:
         return bool(fresh)
 
     def close(self) -> None:
-        """Answer no more waits."""
-        self._answer_wait = _answer_nobody
+        """Answer no more waits, and forget them."""
+        self._signal_waits.clear()
+        self._child_waits.clear()
 
     def want_signal(self, name: str, wait: StepWait) -> None:
         """A step body waits for a signal."""
@@ -146,7 +133,7 @@ class Inbox:
         for index, (name, wait) in enumerate(self._signal_waits):
             if name == message.name and not wait.arrived.done():
                 del self._signal_waits[index]
-                self._answer_wait(wait, message.payload)
+                wait.answer(message.payload)
                 return True
         return False
 
@@ -168,7 +155,7 @@ class Inbox:
     def _take_child(self, message: Received) -> bool:
         wanted = self._child_waits.pop(message.name, None)
         if wanted is not None:
-            self._answer_wait(wanted[0], message.payload)
+            wanted[0].answer(message.payload)
             return True
         op = self._machine.pending.get(message.name)
         if op is not None:
@@ -186,7 +173,7 @@ class Inbox:
             # A body that runs again may compute another input: its child is the one it started first.
             if found.input is None and found.flow_id == flow_id:
                 del self._child_waits[operation]
-                self._answer_wait(wait, refusal(found))
+                wait.answer(refusal(found))
             return
         op = self._machine.pending.get(operation)
         if op is None or self._machine.has_answer(op) or op.request.flow_id != found.flow_id:
@@ -197,10 +184,6 @@ class Inbox:
             self._machine.stop(other_child(op, found))
         else:
             self._outbox.answer_later(op, EventKind.CHILD_FAILED, describe(id_taken(found)))
-
-
-def _answer_nobody(_wait: StepWait, _payload: str | None) -> None:
-    """In place of a run that has ended."""
 
 
 def read_reason(payload: str | None) -> str:

@@ -23,10 +23,11 @@ from ergon.core.status import TaskStatus
 from ergon.errors import DecodingError, ErgonError
 from ergon.executor.alarm import Alarm
 from ergon.executor.body import StepBody
+from ergon.executor.body_waits import StepWait
 from ergon.executor.children import Children
 from ergon.executor.earlier import begins_attempt, read_earlier
 from ergon.executor.host import Host
-from ergon.executor.inbox import Inbox, StepWait
+from ergon.executor.inbox import Inbox
 from ergon.executor.outbox import Fact, Outbox
 from ergon.executor.settling import Retry, backing_off, settle, still_backing_off
 from ergon.executor.waits import describe_waits
@@ -95,7 +96,6 @@ class FlowRun:
             claimed.inbox,
             self.machine,
             self.outbox,
-            self._answer_wait,
             seen=claimed.inbox_seen,
             retry_now=self._retry_now,
         )
@@ -266,8 +266,9 @@ class FlowRun:
         body = self.bodies.pop(op.id, None)
         if body is not None:
             body.drop()
-            for key, flow_id in body.children.items():
-                self._children.cancel(flow_id, f"{op.id}/{key}")
+            if body.waits is not None:
+                for key, flow_id in body.waits.children.items():
+                    self._children.cancel(flow_id, f"{op.id}/{key}")
         if op.kind == OperationKind.CHILD and not op.request.detached:
             self._children.cancel(op.request.flow_id, op.id)
 
@@ -319,12 +320,13 @@ class FlowRun:
         """A body failed for good; the flow sees the error as it reads from the log."""
         if not body.dropped and self.outbox.settled is None:
             del self.bodies[body.op.id]
-            self.step_event(EventKind.STEP_FAILED, body, payload=describe(error))
+            self.step_event(EventKind.STEP_FAILED, body.op, body.attempt, payload=describe(error))
 
     def step_event(
         self,
         kind: str,
-        body: StepBody,
+        op: Operation,
+        attempt: int,
         *,
         name: str = "",
         payload: str | None = None,
@@ -333,7 +335,6 @@ class FlowRun:
         flush: bool = True,
     ) -> None:
         """Something about a step; `after` is called when it is durable."""
-        op = body.op
         if not self.ended and self.outbox.settled is None:
             self.outbox.record(
                 kind,
@@ -342,7 +343,7 @@ class FlowRun:
                 digest=op.digest,
                 payload=payload,
                 source=op.source,
-                attempt=body.attempt,
+                attempt=attempt,
                 at=at,
                 after=after,
             )
@@ -358,21 +359,6 @@ class FlowRun:
         """A body starts a child flow."""
         self._children.start_for_step(request, operation, wait)
         self._advance()
-
-    def _answer_wait(self, wait: StepWait, payload: str | None) -> None:
-        body, key, arrived = wait
-
-        def durable() -> None:
-            event = Event(0, EventKind.STEP_WAITED, body.op.id, key, "", payload, 0.0, "", body.attempt)
-            body.remember(event)
-            if not arrived.done():
-                body.answered(arrived)
-                arrived.set_result(event)
-            else:  # the body stopped waiting meanwhile: its next wait of this name gets it
-                body.keep(key, event)
-
-        # Not flushed yet: the message's consumption follows and must land in the same commit.
-        self.step_event(EventKind.STEP_WAITED, body, name=key, payload=payload, after=durable, flush=False)
 
     def _retry_now(self) -> None:
         for body in self.bodies.values():
@@ -396,7 +382,7 @@ class FlowRun:
     def _can_only_wait(self) -> bool:
         """True when every body waits, nothing is on its way to the log, and nothing is about to start."""
         for body in self.bodies.values():
-            if not body.idle:
+            if (waits := body.waits) is None or not waits.idle:
                 return False
         if self.ended or self._turning or self.outbox.is_sealed:
             return False
@@ -409,7 +395,8 @@ class FlowRun:
     @property
     def wake_at(self) -> float | None:
         """When the flow goes on by itself, by the log's clock, or None when only a message can wake it."""
-        due = [due for body in self.bodies.values() if (due := body.due) is not None]
+        waits = [body.waits for body in self.bodies.values() if body.waits is not None]
+        due = [due for each in waits if (due := each.due) is not None]
         alarm = self._alarm.due
         return min(due if alarm is None else [*due, alarm], default=None)
 

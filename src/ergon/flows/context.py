@@ -40,11 +40,11 @@ class StepContext(Protocol):
         """The log's clock."""
         ...
 
-    async def wait_timer(self, seconds: float, name: str) -> None:
+    def wait_timer(self, seconds: float, name: str) -> Coroutine[Any, Any, None]:
         """A durable timer, recorded under the step."""
         ...
 
-    async def wait_signal(self, name: str) -> str:
+    def wait_signal(self, name: str) -> Coroutine[Any, Any, str]:
         """The next value of a signal as JSON, recorded under the step."""
         ...
 

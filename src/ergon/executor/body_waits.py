@@ -1,0 +1,245 @@
+"""The durable waits inside one step body: for a timer, a signal, a child flow, and those of its ladder.
+
+The n-th wait of a kind and name has the same key each time the body runs, such as `signal:approval#1`. Its answer is a
+STEP_WAITED event under that key, so a body that runs again from its start, in this process or another, gets it at once.
+A crash before that event is durable leaves the wait open: the message is still unread, the timer's clock not started.
+
+While a body waits it is `idle`, and its flow may leave memory if `idleness.py` finds no other work in it. The attempts
+live in `body.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ergon.core.codec import decoder_for, encode
+from ergon.core.history import Event, EventKind
+from ergon.executor.families import child_outcome
+from ergon.flows.children import child_id
+from ergon.replay.operations import Operation
+
+if TYPE_CHECKING:
+    from ergon.executor.run import FlowRun
+
+
+class BodyWaits:
+    """What one step body waits for, and has waited for."""
+
+    def __init__(self, run: FlowRun, op: Operation, attempt: int) -> None:
+        self.idle = False
+        """True while the body waits; it may compute in another branch, which `StepBody.computes` looks into."""
+        self.children: dict[str, str] = {}
+        """Child flows that are to follow the body when it is cancelled: flow ids by the key of their wait."""
+        self._run = run
+        self._op = op
+        self._attempt = attempt
+        self._open: Sequence[_Open] = ()
+        self._answered: frozenset[asyncio.Future[Event]] = frozenset()
+        self._recorded: dict[str, Event] = {}
+        self._kept: dict[str, Event] = {}
+        self._counts: dict[str, int] = {}
+
+    def begin(self, attempt: int) -> None:
+        """The body runs from its start: its first waits are the first ones again."""
+        self._attempt = attempt
+        self._counts = {}
+
+    def remember(self, event: Event) -> None:
+        """A wait was answered; a further attempt finds it."""
+        self.children.pop(event.name, None)
+        self._recorded[event.name] = event
+
+    # -- asked by the body -------------------------------------------------------------------------------
+
+    async def wait_timer(self, seconds: float, name: str) -> None:
+        """Wait; the due time is recorded once, so that running the body again does not wait from the start."""
+        key = self._key("timer", name)
+        recorded = self._recorded.get(key)
+        if recorded is None:
+            due = self._run.host.log.now() + seconds
+            await self._record_due(key, encode(due))
+        else:
+            due = decoder_for(float).decode(recorded.payload or "0")
+        wait = self.open("timer", name or self._op.name, due=due)
+        try:
+            await self._run.host.sleep_until(due)
+        finally:
+            self.close(wait)
+
+    async def wait_signal(self, name: str) -> str:
+        """The next value of a signal; recorded together with its consumption."""
+        key = self._key("signal", name)
+        recorded = self._recorded.get(key) or self._take_kept(f"signal:{name}")
+        if recorded is None:
+            arrived = self._run.host.loop.create_future()
+            # A signal that came before is taken right here: only without one may the flow leave memory.
+            self._run.want_signal(name, StepWait(self, key, arrived))
+            wait = self.open("signal", name, until=arrived)
+            try:
+                recorded = await arrived
+            finally:
+                self.close(wait)
+                self._run.inbox.unwant(arrived)
+        assert recorded.payload is not None
+        return recorded.payload
+
+    def start_child(self, request: Any) -> tuple[str, Callable[[], Coroutine[Any, Any, Any]]]:
+        """Start a child flow whose outcome is recorded under this step; its id, and how to wait for it."""
+        key = self._key("child", request.call.flow.name)
+        recorded = self._recorded.get(key)
+        arrived: asyncio.Future[Event] = self._run.host.loop.create_future()
+        operation = f"{self._op.id}/{key}"
+        flow_id = request.id or child_id(self._run.flow_id, operation)
+        if recorded is not None:
+            arrived.set_result(recorded)
+        else:
+            if not request.detached:
+                self.children[key] = flow_id
+            request = request._replace(flow_id=flow_id)
+            self._run.start_child_of_step(request, operation, StepWait(self, key, arrived))
+
+        async def wait() -> Any:
+            waiting = self.open("child", request.call.flow.name, until=arrived)
+            try:
+                event = await asyncio.shield(arrived)
+            finally:
+                self.close(waiting)
+            return child_outcome(request, event.payload or "null")
+
+        return flow_id, wait
+
+    # -- answers -----------------------------------------------------------------------------------------
+
+    def answer(self, wait: StepWait, payload: str | None) -> None:
+        """Record what a message brought; the body gets it when it is durable."""
+        key, arrived = wait.key, wait.arrived
+
+        def durable() -> None:
+            event = self._event(key, payload)
+            self.remember(event)
+            if not arrived.done():
+                self._answer_open(arrived)
+                arrived.set_result(event)
+            else:  # the body stopped waiting meanwhile: its next wait of this name gets it
+                self._kept[key] = event
+
+        # Not flushed yet: the message's consumption follows and must land in the same commit.
+        self._record(key, payload, after=durable, flush=False)
+
+    async def _record_due(self, key: str, payload: str) -> None:
+        durable = self._run.host.loop.create_future()
+
+        def landed() -> None:
+            self.remember(self._event(key, payload))
+            resolve(durable)
+
+        self._record(key, payload, after=landed)
+        await durable
+
+    def _record(
+        self, key: str, payload: str | None, *, after: Callable[[], None], flush: bool = True
+    ) -> None:
+        self._run.step_event(
+            EventKind.STEP_WAITED,
+            self._op,
+            self._attempt,
+            name=key,
+            payload=payload,
+            after=after,
+            flush=flush,
+        )
+
+    def _event(self, key: str, payload: str | None) -> Event:
+        return Event(0, EventKind.STEP_WAITED, self._op.id, key, "", payload, 0.0, "", self._attempt)
+
+    def _take_kept(self, kind_and_name: str) -> Event | None:
+        for key in self._kept:
+            if key.rpartition("#")[0] == kind_and_name:
+                return self._kept.pop(key)
+        return None
+
+    def _key(self, kind: str, name: str) -> str:
+        """Names the n-th wait of this kind and name, which stays the same when the body runs again."""
+        base = f"{kind}:{name}"
+        self._counts[base] = number = self._counts.get(base, 0) + 1
+        return f"{base}#{number}"
+
+    # -- idle ----------------------------------------------------------------------------------------------
+
+    def open(
+        self, kind: str, name: str, *, due: float | None = None, until: asyncio.Future[Event] | None = None
+    ) -> _Open:
+        """The body waits from now on, until it closes what this returns."""
+        told: dict[str, Any] = {"kind": kind, "name": name, "op": self._op.id, "step": self._op.name}
+        told["since"] = self._run.host.log.now()
+        if due is not None:
+            told["due"] = due
+        wait = _Open(told, until, asyncio.current_task())
+        if until is None or not until.done():
+            self._open = [*self._open, wait]
+            self._judge()
+            self._run.may_be_idle()
+        return wait
+
+    def close(self, wait: _Open) -> None:
+        """The body goes on, or waits no longer."""
+        self._open = [each for each in self._open if each is not wait]
+        if wait.until is not None:
+            self._answered -= {wait.until}
+        self._judge()
+        if self.idle:  # another branch of the body still waits: look again when this one has had its turn
+            self._run.host.loop.call_soon(self._run.may_be_idle)
+
+    def _answer_open(self, until: asyncio.Future[Event]) -> None:
+        """A wait has its answer: the body is about to go on, though its task has not run yet."""
+        if any(wait.until is until for wait in self._open):
+            self._answered |= {until}
+            self._judge()
+
+    def _judge(self) -> None:
+        self.idle = bool(self._open) and not self._answered
+        self._run.not_idle()
+
+    def tasks(self) -> list[asyncio.Task[Any] | None]:
+        """Which wait."""
+        return [wait.task for wait in self._open]
+
+    @property
+    def due(self) -> float | None:
+        """When the first of the waits is over by itself, by the log's clock."""
+        return min((wait.told["due"] for wait in self._open if "due" in wait.told), default=None)
+
+    def describe(self) -> Sequence[dict[str, Any]]:
+        """What the body waits for, for whoever asks why the flow does not move; empty when it does not wait."""
+        return [wait.told for wait in self._open]
+
+
+class StepWait(NamedTuple):
+    """A step body that waits for a message."""
+
+    waits: BodyWaits
+    key: str
+    """The wait's name in the history, such as `signal:approval#1`."""
+    arrived: asyncio.Future[Event]
+
+    def answer(self, payload: str | None) -> None:
+        """Record the answer."""
+        self.waits.answer(self, payload)
+
+
+class _Open(NamedTuple):
+    """A wait that is not over."""
+
+    told: dict[str, Any]
+    """For whoever asks why the flow does not move."""
+    until: asyncio.Future[Event] | None
+    task: asyncio.Task[Any] | None
+    """Which waits."""
+
+
+def resolve(future: asyncio.Future[None]) -> None:
+    """Let go who waits for the future, if anybody still does."""
+    if not future.done():
+        future.set_result(None)
