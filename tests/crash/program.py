@@ -77,15 +77,15 @@ def where_am_i() -> dict[str, Any]:
     """Which execution of which step this is."""
     body: Any = step_context.get()
     assert body is not None, "outside a step"
-    run = body.run
+    record = body.work.record
     return {
         "key": body.idempotency_key,
         "flow": body.flow_id,
         "op": body.op.id,
         "attempt": body.attempt,
-        "flow_attempt": run.machine.attempt,
-        "epoch": run.record.epoch,
-        "owner": run.record.owner,
+        "flow_attempt": body.op.machine.attempt,
+        "epoch": record.epoch,
+        "owner": record.owner,
     }
 
 

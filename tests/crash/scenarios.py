@@ -346,7 +346,7 @@ async def act_in_attempt(good: int, label: str, saw: list[str]) -> str:
         from ergon.flows.context import step_context
 
         body: Any = step_context.get()
-        if body.run.machine.attempt < good:
+        if body.op.machine.attempt < good:
             raise RuntimeError("not in this attempt of the flow")
         return token
 

@@ -156,7 +156,7 @@ async def fails_until(fails: int, saw: list[str]) -> str:
 
     with effecting("unsteady", *saw) as token:
         body: Any = step_context.get()
-        if body.run.machine.attempt <= fails:
+        if body.op.machine.attempt <= fails:
             raise Transient("not in this attempt of the flow")
         return token
 

@@ -34,7 +34,7 @@ from ergon.flows.steps import DID_NOT_HAPPEN, Happened, Step, StepCall
 from ergon.replay.operations import Operation
 
 if TYPE_CHECKING:
-    from ergon.executor.run import FlowRun
+    from ergon.executor.work import Work
 
 _RECORDED: Final = object()
 """Result of an attempt whose outcome has been recorded already."""
@@ -54,8 +54,8 @@ class StepBody:
     _watched: Watched | None = None
     _hurry: asyncio.Event | None = None
 
-    def __init__(self, run: FlowRun, op: Operation, earlier: list[Event] | None) -> None:
-        self.run = run
+    def __init__(self, work: Work, op: Operation, earlier: list[Event] | None) -> None:
+        self.work = work
         self.op = op
         self._request: StepCall = op.request
         if earlier:
@@ -65,17 +65,17 @@ class StepBody:
         """Begin the next attempt; what earlier processes recorded about this step counts."""
         if self._earlier or self._request.step.options.at_most_once:
             self._prepare = self._resume
-        self.run.host.runner.start(self)
+        self.work.host.runner.start(self)
 
     def begin(self) -> Coroutine[Any, Any, Any]:
         """The attempt as a coroutine, not started; the runner gives its outcome to `returned` or `raised`."""
         step_context.set(self)
         request = self._request
         step = request.step
-        watched = watch(request.args, request.kwargs, self.run.turns)
+        watched = watch(request.args, request.kwargs, self.work.turns)
         if watched is not None:
             self._watched = watched
-        if step.is_plain and self._prepare is None and self.run.host.may_start():
+        if step.is_plain and self._prepare is None and self.work.host.may_start():
             return step.function(*request.args, **request.kwargs)  # type: ignore[no-any-return]
         return self._attempt()
 
@@ -83,7 +83,7 @@ class StepBody:
         """The attempt returned: record it."""
         if self.dropped or result is _RECORDED:
             return
-        if self._watched is not None and (changed := self._watched.changed(self.run.turns)) is not None:
+        if self._watched is not None and (changed := self._watched.changed(self.work.turns)) is not None:
             self._failed(_mutated(self._request.step.name, changed))
             return
         step = self._request.step
@@ -92,11 +92,11 @@ class StepBody:
         except Exception as error:  # noqa: BLE001 - the user's type may raise anything when it is read back
             self._failed(error)
         else:
-            self.run.step_completed(self, text, copy)
+            self.work.completed(self, text, copy)
 
     def raised(self, error: BaseException) -> None:
         """The attempt raised: try again, or record the failure."""
-        if self.dropped or self.run.ended:
+        if self.dropped or self.work.closed:
             return
         if isinstance(error, asyncio.CancelledError):
             name = self._request.step.name
@@ -111,7 +111,7 @@ class StepBody:
         """Nobody waits for the result any more: cancel the body, write nothing."""
         if not self.dropped:
             self.dropped = True
-            self.run.host.runner.cancel(self)
+            self.work.host.runner.cancel(self)
 
     # -- the ladder ------------------------------------------------------------------------------------
 
@@ -131,7 +131,7 @@ class StepBody:
             elif event.kind == EventKind.STEP_FAILED:  # in an earlier attempt of the flow
                 failure = event.payload
         if started and failure is not None and options.verify is None:
-            self.run.step_failed(self, rebuild(failure))
+            self.work.failed(self, rebuild(failure))
             return False
         if started and not await self._did_not_happen():
             return False
@@ -141,7 +141,7 @@ class StepBody:
 
     async def _attempt(self) -> Any:
         """An attempt that takes more than calling an `async def`."""
-        step, host = self._request.step, self.run.host
+        step, host = self._request.step, self.work.host
         if self._prepare is not None:
             if not await self._prepare():
                 return _RECORDED
@@ -171,7 +171,7 @@ class StepBody:
 
     async def _call_elsewhere(self, step: Step[Any, Any]) -> Any:
         """A plain function: on a thread, or in another process."""
-        request, host = self._request, self.run.host
+        request, host = self._request, self.work.host
         if step.options.process:
             call = (step.function.__module__, step.function.__qualname__, request.args, request.kwargs)
             return await host.loop.run_in_executor(host.processes(), call_by_name, *call)
@@ -182,12 +182,12 @@ class StepBody:
 
     def _failed(self, error: Exception) -> None:
         policy = self._request.step.options.retry
-        delay = next_delay(policy, self.attempt, error, self.run.host.rng)
+        delay = next_delay(policy, self.attempt, error, self.work.host.rng)
         if delay is None:
-            self.run.step_failed(self, error)
+            self.work.failed(self, error)
             return
-        at = self.run.host.log.now() + delay
-        self.run.step_event(
+        at = self.work.host.log.now() + delay
+        self.work.note(
             EventKind.STEP_RETRIED,
             self.op,
             self.attempt,
@@ -198,13 +198,13 @@ class StepBody:
 
     def _again(self, at: float) -> None:
         """The failed attempt is durable: wait, then try once more."""
-        if self.dropped or self.run.ended:
+        if self.dropped or self.work.closed:
             return
         self.attempt += 1
         self._earlier = ()
         self.task = None
         self._prepare = lambda: self._after_back_off(at)
-        self.run.host.runner.start(self)
+        self.work.host.runner.start(self)
 
     async def _after_back_off(self, at: float) -> bool:
         await self._back_off(at)
@@ -216,7 +216,7 @@ class StepBody:
         waits = self._durable_waits()
         wait = waits.open("retry", self.op.name, due=until)
         self._hurry = hurry = asyncio.Event()
-        await self.run.host.sleep_until(until, hurry)
+        await self.work.host.sleep_until(until, hurry)
         self._hurry = None
         waits.close(wait)
 
@@ -228,15 +228,15 @@ class StepBody:
     # -- at most once ----------------------------------------------------------------------------------
 
     async def _record_start(self) -> None:
-        durable = self.run.host.loop.create_future()
-        self.run.step_event(EventKind.STEP_STARTED, self.op, self.attempt, after=lambda: resolve(durable))
+        durable = self.work.host.loop.create_future()
+        self.work.note(EventKind.STEP_STARTED, self.op, self.attempt, after=lambda: resolve(durable))
         await durable
 
     async def _did_not_happen(self) -> bool:
         """An attempt was interrupted. True: run it again. False: its outcome has been recorded."""
         options, step = self._request.step.options, self._request.step
         if options.verify is None:
-            self.run.step_failed(
+            self.work.failed(
                 self,
                 StepInterrupted(
                     f"step `{step.name}` was interrupted after it started; whether its effect happened is unknown, and "
@@ -258,9 +258,9 @@ class StepBody:
                 )
             text, copy = recode(answer.result, step.decoder)
         except Exception as error:  # noqa: BLE001 - step boundary: user code may raise anything
-            self.run.step_failed(self, error)
+            self.work.failed(self, error)
             return False
-        self.run.step_completed(self, text, copy)
+        self.work.completed(self, text, copy)
         return False
 
     # -- the context the body sees (`ergon.flows.context.StepContext`) ------------------------------------
@@ -268,16 +268,16 @@ class StepBody:
     @property
     def flow_id(self) -> str:
         """The flow this step belongs to."""
-        return self.run.flow_id
+        return self.work.flow_id
 
     @property
     def idempotency_key(self) -> str:
         """Flow id and operation id: every attempt of this call has it, no other call does."""
-        return f"{self.run.flow_id}/{self.op.id}"
+        return f"{self.work.flow_id}/{self.op.id}"
 
     def now(self) -> float:
         """The log's clock."""
-        return self.run.host.log.now()
+        return self.work.host.log.now()
 
     def wait_timer(self, seconds: float, name: str) -> Coroutine[Any, Any, None]:
         """A durable timer, recorded under the step."""
@@ -298,7 +298,7 @@ class StepBody:
 
     def _durable_waits(self) -> BodyWaits:
         if self.waits is None:
-            self.waits = BodyWaits(self.run, self.op, self.attempt)
+            self.waits = BodyWaits(self.work, self.op, self.attempt)
         return self.waits
 
     def describe(self) -> Sequence[dict[str, Any]]:

@@ -21,18 +21,18 @@ from ergon.flows.children import child_id
 from ergon.replay.operations import Operation
 
 if TYPE_CHECKING:
-    from ergon.executor.run import FlowRun
+    from ergon.executor.work import Work
 
 
 class BodyWaits:
     """What one step body waits for, and has waited for."""
 
-    def __init__(self, run: FlowRun, op: Operation, attempt: int) -> None:
+    def __init__(self, work: Work, op: Operation, attempt: int) -> None:
         self.idle = False
         """True while the body waits; it may compute in another branch, which `StepBody.computes` looks into."""
         self.children: dict[str, str] = {}
         """Child flows that are to follow the body when it is cancelled: flow ids by the key of their wait."""
-        self._run = run
+        self._work = work
         self._op = op
         self._attempt = attempt
         self._open: Sequence[_Open] = ()
@@ -58,13 +58,13 @@ class BodyWaits:
         key = self._key("timer", name)
         recorded = self._recorded.get(key)
         if recorded is None:
-            due = self._run.host.log.now() + seconds
+            due = self._work.host.log.now() + seconds
             await self._record_due(key, encode(due))
         else:
             due = decoder_for(float).decode(recorded.payload or "0")
         wait = self.open("timer", name or self._op.name, due=due)
         try:
-            await self._run.host.sleep_until(due)
+            await self._work.host.sleep_until(due)
         finally:
             self.close(wait)
 
@@ -73,15 +73,15 @@ class BodyWaits:
         key = self._key("signal", name)
         recorded = self._recorded.get(key) or self._take_kept(f"signal:{name}")
         if recorded is None:
-            arrived = self._run.host.loop.create_future()
+            arrived = self._work.host.loop.create_future()
             # A signal that came before is taken right here: only without one may the flow leave memory.
-            self._run.want_signal(name, StepWait(self, key, arrived))
+            self._work.want_signal(name, StepWait(self, key, arrived))
             wait = self.open("signal", name, until=arrived)
             try:
                 recorded = await arrived
             finally:
                 self.close(wait)
-                self._run.inbox.unwant(arrived)
+                self._work.unwant(arrived)
         assert recorded.payload is not None
         return recorded.payload
 
@@ -89,16 +89,16 @@ class BodyWaits:
         """Start a child flow whose outcome is recorded under this step; its id, and how to wait for it."""
         key = self._key("child", request.call.flow.name)
         recorded = self._recorded.get(key)
-        arrived: asyncio.Future[Event] = self._run.host.loop.create_future()
+        arrived: asyncio.Future[Event] = self._work.host.loop.create_future()
         operation = f"{self._op.id}/{key}"
-        flow_id = request.id or child_id(self._run.flow_id, operation)
+        flow_id = request.id or child_id(self._work.flow_id, operation)
         if recorded is not None:
             arrived.set_result(recorded)
         else:
             if not request.detached:
                 self.children[key] = flow_id
             request = request._replace(flow_id=flow_id)
-            self._run.start_child_of_step(request, operation, StepWait(self, key, arrived))
+            self._work.start_child(request, operation, StepWait(self, key, arrived))
 
         async def wait() -> Any:
             waiting = self.open("child", request.call.flow.name, until=arrived)
@@ -129,7 +129,7 @@ class BodyWaits:
         self._record(key, payload, after=durable, flush=False)
 
     async def _record_due(self, key: str, payload: str) -> None:
-        durable = self._run.host.loop.create_future()
+        durable = self._work.host.loop.create_future()
 
         def landed() -> None:
             self.remember(self._event(key, payload))
@@ -141,7 +141,7 @@ class BodyWaits:
     def _record(
         self, key: str, payload: str | None, *, after: Callable[[], None], flush: bool = True
     ) -> None:
-        self._run.step_event(
+        self._work.note(
             EventKind.STEP_WAITED,
             self._op,
             self._attempt,
@@ -173,14 +173,14 @@ class BodyWaits:
     ) -> _Open:
         """The body waits from now on, until it closes what this returns."""
         told: dict[str, Any] = {"kind": kind, "name": name, "op": self._op.id, "step": self._op.name}
-        told["since"] = self._run.host.log.now()
+        told["since"] = self._work.host.log.now()
         if due is not None:
             told["due"] = due
         wait = _Open(told, until, asyncio.current_task())
         if until is None or not until.done():
             self._open = [*self._open, wait]
             self._judge()
-            self._run.may_be_idle()
+            self._work.may_be_idle()
         return wait
 
     def close(self, wait: _Open) -> None:
@@ -190,7 +190,7 @@ class BodyWaits:
             self._answered -= {wait.until}
         self._judge()
         if self.idle:  # another branch of the body still waits: look again when this one has had its turn
-            self._run.host.loop.call_soon(self._run.may_be_idle)
+            self._work.host.loop.call_soon(self._work.may_be_idle)
 
     def _answer_open(self, until: asyncio.Future[Event]) -> None:
         """A wait has its answer: the body is about to go on, though its task has not run yet."""
@@ -200,7 +200,7 @@ class BodyWaits:
 
     def _judge(self) -> None:
         self.idle = bool(self._open) and not self._answered
-        self._run.not_idle()
+        self._work.not_idle()
 
     def tasks(self) -> list[asyncio.Task[Any] | None]:
         """Which wait."""

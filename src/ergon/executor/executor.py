@@ -241,20 +241,20 @@ def _chosen(target: Any, entry: Callable[[Any], Coroutine[Any, Any, Any]]) -> Fl
 
 def _leave(run: FlowRun) -> None:
     """Suspend a flow that can only wait; while a step body waits, after its other branches have had time to begin."""
-    if run.bodies:
-        run.host.loop.call_later(BODY_GRACE_SECONDS, _leave_if_idle, run, run.idle_since)
+    if run.work.bodies:
+        run.host.loop.call_later(BODY_GRACE_SECONDS, _leave_if_idle, run, run.work.idle_since)
     else:
-        _leave_if_idle(run, run.idle_since)
+        _leave_if_idle(run, run.work.idle_since)
 
 
 def _leave_if_idle(run: FlowRun, since: float | None) -> None:
     due = run.wake_at
-    if run.idle_since != since or (due is not None and due <= run.host.log.now()):
+    if run.work.idle_since != since or (due is not None and due <= run.host.log.now()):
         return  # it goes on by itself
     if (
-        not run.suspend() and run.idle_since is not None and not run.ended
+        not run.suspend() and run.work.idle_since is not None and not run.ended
     ):  # a body computes beside its wait: nothing tells when it is done
-        run.host.loop.call_later(COMPUTING_LOOK_SECONDS, _leave_if_idle, run, run.idle_since)
+        run.host.loop.call_later(COMPUTING_LOOK_SECONDS, _leave_if_idle, run, run.work.idle_since)
 
 
 class _Chooser:

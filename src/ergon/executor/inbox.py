@@ -7,7 +7,6 @@ a message and the event that accounts for it land in one commit: consumed once, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from ergon.core.codec import decoder_for
 from ergon.core.commit import IdTaken, MessageKind, Received
@@ -37,12 +36,8 @@ class Inbox:
         outbox: Outbox,
         *,
         seen: int = 0,
-        retry_now: Callable[[], None] = lambda: None,
     ) -> None:
-        """`seen`: up to here nothing is missing.
-
-        `retry_now` is called when it is durable that steps are not to back off any longer.
-        """
+        """`seen`: up to here nothing is missing."""
         self.seen = messages[-1].id if messages else seen
         """The newest message known here; up to it, every message is in `messages` or accounted for."""
         self.cancel_reason: str | None = None
@@ -51,7 +46,6 @@ class Inbox:
         """What no fact accounts for yet, oldest first."""
         self._machine = machine
         self._outbox = outbox
-        self._retry_now = retry_now
         self._taken: dict[str, int] = {}
         self._signal_waits: list[tuple[str, StepWait]] = []
         self._child_waits: dict[str, tuple[StepWait, str]] = {}
@@ -121,7 +115,7 @@ class Inbox:
         elif message.kind == MessageKind.CANCEL:
             self.cancel(message.payload)
         elif message.kind == MessageKind.RETRY_NOW:
-            self._outbox.record(EventKind.RETRY_NOW, after=self._retry_now)
+            self._outbox.record(EventKind.RETRY_NOW)
         self._outbox.consume(message.id)
         return True
 

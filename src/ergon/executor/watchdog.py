@@ -140,7 +140,7 @@ def _turn_in(frame: FrameType) -> tuple[Turn, FrameType] | None:
         code = place.f_code
         if code.co_name in _TURNS and code.co_filename == _RUN:
             run: FlowRun = place.f_locals["self"]
-            return Turn(run.flow_id, id(run), run.turns), place
+            return Turn(run.flow_id, id(run), run.work.turns), place
         place = place.f_back
     return None
 

@@ -186,8 +186,8 @@ class Residents:
         patience = STEP_WAIT_EVICT_SECONDS if idle_seconds else self._evict_after
         waiting: list[tuple[float, FlowRun]] = []
         for run in self.runs.values():
-            since = run.idle_since
-            if since is None or now - since < (patience if run.bodies else idle_seconds):
+            since = run.work.idle_since
+            if since is None or now - since < (patience if run.work.bodies else idle_seconds):
                 continue
             wake_at = run.wake_at
             if wake_at is None or wake_at - log_now > self._evict_after:
@@ -231,7 +231,7 @@ class Residents:
                 async with asyncio.timeout(DRAIN_LOOK_SECONDS):
                     await self._emptied.wait()
             # A body that computed beside a durable wait may be done by now, which nothing tells.
-            for run in [run for run in self.runs.values() if run.idle_since is not None]:
+            for run in [run for run in self.runs.values() if run.work.idle_since is not None]:
                 run.drain()
 
     def abort_all(self, why: str) -> None:
@@ -247,7 +247,7 @@ class Residents:
         seen, self._seen = self._seen, {}
         told: dict[str, str] = {}
         for run in self.runs.values():
-            moves = (run.turns, len(run.bodies), run.idle_since)
+            moves = (run.work.turns, len(run.work.bodies), run.work.idle_since)
             moves_seen, is_told = seen.get(run.flow_id, (None, False))
             if moves_seen == moves and not is_told:
                 told[run.flow_id] = run.waits()

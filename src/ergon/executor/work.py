@@ -1,0 +1,233 @@
+"""What one flow in memory has under way: the bodies of its open steps, and whether they do anything but wait.
+
+`FlowRun` says when something may begin; here it begins, is abandoned, and reports. A report becomes a fact in the
+outbox. While every body only waits, and nothing is on its way to the log, the flow may leave memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ergon.core.commit import FlowRecord
+from ergon.core.failure import describe
+from ergon.core.history import Event, EventKind
+from ergon.executor.body import StepBody
+from ergon.executor.body_waits import StepWait
+from ergon.executor.children import Children
+from ergon.executor.host import Host
+from ergon.executor.inbox import Inbox
+from ergon.executor.outbox import Outbox
+from ergon.replay.machine import FlowMachine
+from ergon.replay.operations import Operation, OperationKind
+
+if TYPE_CHECKING:
+    from ergon.flows.children import ChildRequest
+
+
+class Work:
+    """Begins what the flow asked for, and takes the reports of step bodies."""
+
+    def __init__(  # noqa: PLR0917
+        self,
+        record: FlowRecord,
+        host: Host,
+        machine: FlowMachine,
+        outbox: Outbox,
+        inbox: Inbox,
+        children: Children,
+        *,
+        advance: Callable[[], None],
+        on_idle: Callable[[], None],
+    ) -> None:
+        """`advance` is called when a body asked for something, `on_idle` when the flow has begun to only wait."""
+        self.flow_id = record.id
+        self.record = record
+        self.host = host
+        self.bodies: dict[str, StepBody] = {}
+        """By operation id: the steps that have no result yet."""
+        self.turns = 0
+        """How often something was delivered to the flow: while it stays the same, no flow code has run."""
+        self.idle_since: float | None = None
+        """When the flow began to only wait, by the host loop's clock; None while it does more."""
+        self.closed = False
+        self.earlier: dict[str, list[Event]] = {}
+        """By operation id: what earlier runs of the flow recorded about steps that are still open."""
+        self._machine = machine
+        self._outbox = outbox
+        self._inbox = inbox
+        self._children = children
+        self._advance = advance
+        self._on_idle = on_idle
+
+    # -- what the flow asks for --------------------------------------------------------------------------
+
+    def begin_steps(self) -> bool:
+        """Begin what the flow asked for in a usual turn: steps, and nothing else happened. False: it is not one."""
+        machine, host, inbox = self._machine, self.host, self._inbox
+        requested = machine.requested
+        if not requested or host.draining or self.earlier or machine.attempt > 1:
+            return False
+        if inbox.messages or inbox.cancel_reason is not None:
+            return False
+        machine.requested = []
+        bodies, runner = self.bodies, host.runner
+        for op in requested:
+            if op.kind == OperationKind.STEP and op.request.step.is_plain:
+                body = bodies[op.id] = StepBody(self, op, None)
+                runner.start(body)
+            else:
+                self.begin(op)
+        outbox = self._outbox
+        if outbox.facts or outbox.children:
+            outbox.flush()
+        return True
+
+    def begin(self, op: Operation) -> None:
+        """Begin what the flow asked for, unless its answer is known."""
+        machine = self._machine
+        if machine.has_answer(op):
+            return  # from a message that came while the flow was not here
+        again = machine.earlier.completed.get(op.id) if machine.attempt > 1 else None
+        if again is not None and again.name == op.name and again.digest == op.digest:
+            self._outbox.answer_later(op, again.kind, again.payload)
+        elif op.kind == OperationKind.STEP:
+            body = self.bodies[op.id] = StepBody(self, op, self.earlier.pop(op.id, []))
+            body.start()
+        else:
+            assert op.kind == OperationKind.CHILD, op.kind
+            self._children.start(op)
+
+    def abandon(self, op: Operation) -> None:
+        """The flow stopped waiting: cancel the body, or ask the child to cancel."""
+        body = self.bodies.pop(op.id, None)
+        if body is not None:
+            body.drop()
+            if body.waits is not None:
+                for key, flow_id in body.waits.children.items():
+                    self._children.cancel(flow_id, f"{op.id}/{key}")
+        if op.kind == OperationKind.CHILD and not op.request.detached:
+            self._children.cancel(op.request.flow_id, op.id)
+
+    def drop(self) -> None:
+        """The flow is let go: cancel the bodies. Their steps stay open."""
+        for body in self.bodies.values():
+            body.drop()
+
+    def close(self) -> None:
+        """The flow has left memory: drop the bodies, and tell nobody of them."""
+        self.closed = True
+        self.drop()
+        self.bodies.clear()
+        self._advance = self._on_idle = _tell_nobody
+
+    # -- what step bodies report -------------------------------------------------------------------------
+
+    def completed(self, body: StepBody, payload: str, value: Any) -> None:
+        """A body returned; `value` is what the flow will see."""
+        outbox = self._outbox
+        if not body.dropped and outbox.settled is None:
+            op = body.op
+            del self.bodies[op.id]
+            self.idle_since = None
+            outbox.answer(op, EventKind.STEP_COMPLETED, payload, body.attempt, value)
+
+    def failed(self, body: StepBody, error: Exception) -> None:
+        """A body failed for good; the flow sees the error as it reads from the log."""
+        if not body.dropped and self._outbox.settled is None:
+            del self.bodies[body.op.id]
+            self.note(EventKind.STEP_FAILED, body.op, body.attempt, payload=describe(error))
+
+    def note(
+        self,
+        kind: str,
+        op: Operation,
+        attempt: int,
+        *,
+        name: str = "",
+        payload: str | None = None,
+        at: float | None = None,
+        after: Callable[[], None] | None = None,
+        flush: bool = True,
+    ) -> None:
+        """Note something about a step; `after` is called when it is durable."""
+        if not self.closed and self._outbox.settled is None:
+            self._outbox.record(
+                kind,
+                op=op.id,
+                name=name or op.name,
+                digest=op.digest,
+                payload=payload,
+                source=op.source,
+                attempt=attempt,
+                at=at,
+                after=after,
+            )
+            if flush:
+                self.flush()
+
+    def flush(self) -> None:
+        """Something has happened: submit it, unless a commit is in flight."""
+        self.idle_since = None
+        self._outbox.flush()
+
+    def want_signal(self, name: str, wait: StepWait) -> None:
+        """A body waits for a signal."""
+        self._inbox.want_signal(name, wait)
+        self._advance()
+
+    def unwant(self, arrived: asyncio.Future[Event]) -> None:
+        """The body waits for its signal no more."""
+        self._inbox.unwant(arrived)
+
+    def start_child(self, request: ChildRequest, operation: str, wait: StepWait) -> None:
+        """A body starts a child flow."""
+        self._children.start_for_step(request, operation, wait)
+        self._advance()
+
+    def retry_now(self) -> None:
+        """Steps that back off wait no longer."""
+        for body in self.bodies.values():
+            body.retry_now()
+
+    # -- idle --------------------------------------------------------------------------------------------
+
+    def not_idle(self) -> None:
+        """A body computes again."""
+        self.idle_since = None
+
+    def may_be_idle(self) -> None:
+        """Notice that the flow can only wait, or that it no longer does."""
+        if not self.can_only_wait():
+            self.idle_since = None
+        elif self.idle_since is None:
+            self.idle_since = self.host.loop.time()
+            self._on_idle()
+
+    def can_only_wait(self) -> bool:
+        """True when every body waits, nothing is on its way to the log, and nothing is about to start."""
+        for body in self.bodies.values():
+            if (waits := body.waits) is None or not waits.idle:
+                return False
+        if self._outbox.is_sealed:
+            return False
+        return self._outbox.is_empty and not self._machine.requested
+
+    def computes(self) -> bool:
+        """True when a body does more than wait durably. Not for each turn."""
+        return any(body.computes() for body in self.bodies.values())
+
+    @property
+    def due(self) -> list[float]:
+        """When the bodies go on by themselves, by the log's clock: those that do."""
+        waits = [body.waits for body in self.bodies.values() if body.waits is not None]
+        return [due for each in waits if (due := each.due) is not None]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """What the bodies do or wait for."""
+        return [told for body in self.bodies.values() for told in body.describe()]
+
+
+def _tell_nobody() -> None:
+    """In place of a run that has ended."""
