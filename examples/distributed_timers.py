@@ -51,4 +51,5 @@ async def main():
     await storage.close()
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -40,4 +40,5 @@ async def main():
     await storage.close()
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -30,6 +30,21 @@ def test_every_program_in_the_readme_runs_and_runs_again(tmp_path: Path) -> None
             assert done.stdout == "payment for order-1, shipped\n"
 
 
+def test_the_flow_of_the_first_program_runs_from_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(README.split("```python\n")[1].split("```")[0], encoding="utf-8")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "ergon", "run", "program.py:process", "--input", '{"order": "order-2"}'],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (0, '"payment for order-2, shipped"\n'), done.stderr
+
+
 def test_the_first_program_is_short() -> None:
     program = README.split("```python\n")[1].split("```")[0]
 

@@ -71,6 +71,22 @@ def test_bad_input_gets_one_line_and_an_exit_code(ergon, here, typed, code, word
         assert word in answer.err
 
 
+def test_a_file_that_starts_its_program_when_imported_is_told_the_guard(command, here: Path) -> None:
+    (here / "program.py").write_text(
+        "import asyncio\nfrom ergon import flow\n@flow\nasync def f() -> int:\n    return 1\n"
+        "async def main() -> None: ...\nasyncio.run(main())\n"
+    )
+    process = command("run", "program.py:f")
+
+    _out, said = process.communicate(timeout=30)
+
+    assert process.returncode == 2
+    assert said == (
+        "ergon: importing program.py starts its program: it calls asyncio.run() (program.py:7). Put that call under "
+        '`if __name__ == "__main__":`, so that flows in it can be imported\n'
+    )
+
+
 @pytest.mark.parametrize(
     "verb",
     [

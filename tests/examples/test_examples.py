@@ -38,6 +38,11 @@ def test_every_example_is_run_by_a_test_and_named_in_the_list() -> None:
     assert all(f"`{name}`" in listed for name in files)
 
 
+def test_every_example_can_be_imported_without_running() -> None:
+    for path in EXAMPLES.glob("*.py"):
+        assert '\nif __name__ == "__main__":\n' in path.read_text(encoding="utf-8"), path.name
+
+
 @pytest.mark.parametrize("name", PRINTED)
 def test_an_example_prints_what_it_shows(name: str, tmp_path: Path) -> None:
     began = time.monotonic()

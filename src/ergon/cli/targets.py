@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 import traceback
@@ -128,7 +130,25 @@ def _load_module(name: str) -> ModuleType:
 
 def _import_failed(what: str, error: Exception) -> BadInput:
     frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, RuntimeError) and "asyncio.run() cannot be called" in str(error):
+        return _is_program(what, error)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return BadInput(
         f"importing {what} raised {type(error).__name__}: {error}{place}; ERGON_DEBUG=1 shows the traceback"
+    )
+
+
+def _is_program(what: str, error: RuntimeError) -> BadInput:
+    """What is imported calls `asyncio.run` itself. Flows are imported on a running loop, so it did not start."""
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if Path(frame.f_code.co_filename).parent != Path(asyncio.__file__).parent:
+            place = f" ({Path(frame.f_code.co_filename).name}:{line})"
+            continue
+        for value in frame.f_locals.values():
+            if inspect.iscoroutine(value):
+                value.close()  # else Python warns that it was never awaited
+    return BadInput(
+        f"importing {what} starts its program: it calls asyncio.run(){place}. Put that call under "
+        '`if __name__ == "__main__":`, so that flows in it can be imported'
     )
