@@ -109,6 +109,62 @@ async def test_a_suspended_flow_names_what_it_waits_for(
     assert ("and 2 more" in why) == (body is many)
 
 
+async def test_a_step_that_backs_off_in_memory_says_when_it_is_tried_again(log: ExecutionLog) -> None:
+    """What a flow in memory does is told with its worker's lease, seconds later; the history knows at once."""
+    async with worker(log, retries, lease_seconds=60, evict_after_seconds=60):
+        handle = await start(log, retries.bind())
+        await until(lambda: retried(log))
+        sentence = await handle.why()
+        await handle.cancel()
+
+    assert "is in memory on worker 'worker' (pid " in sentence
+    assert ', waiting for the next attempt of "unsteady", due at 20' in sentence
+
+
+async def test_a_flow_that_waits_inside_its_own_code_says_so(log: ExecutionLog) -> None:
+    @flow
+    async def stuck() -> None:
+        await asyncio.Event().wait()
+
+    async with worker(log, stuck):
+        handle = await start(log, stuck.bind())
+        await until_status(handle, "suspended")
+        sentence = await handle.why()
+
+    assert sentence == (
+        "flow 'f' is waiting for something that only its own code can give, such as an asyncio.Event: it has asked for "
+        "no step, timer, signal or child"
+    )
+
+
+async def test_a_reason_of_several_lines_is_told_in_one(log: ExecutionLog) -> None:
+    @flow(name="changes")
+    async def before() -> None:
+        await wait_signal("one")
+        await wait_signal("two")
+
+    @flow(name="changes")
+    async def after() -> None:
+        await waits()
+
+    handle = await start(log, before.bind())
+    await handle.signal("one", None)
+    async with worker(log, before):
+        await until(lambda: received(log))
+        await until_status(handle, "suspended")
+    await handle.signal("two", None)
+    async with worker(log, after):
+        await until_status(handle, "parked")
+
+    sentence = await handle.why()
+    assert "\n" not in sentence
+    assert "no longer matches its history at history event 1; history has: signal `one`" in sentence
+
+
+async def received(log: ExecutionLog) -> bool:
+    return "signal_received" in await kinds(log)
+
+
 async def retried(log: ExecutionLog) -> bool:
     return "step_retried" in await kinds(log)
 

@@ -18,6 +18,7 @@ from ergon.cli.problems import FAILED, OK, BadInput
 from ergon.core.commit import FlowFilter, WorkerRecord
 from ergon.core.status import TaskStatus
 from ergon.errors import StoreError
+from ergon.executor.sentences import one_line
 from ergon.opening import open_log
 from ergon.storage.log import ExecutionLog
 from ergon.storage.process import state_of
@@ -159,7 +160,7 @@ def _counts(counts: dict[TaskStatus, int]) -> Finding:
 
 async def _parked(log: ExecutionLog) -> list[Finding]:
     parked, more = await log.list(FlowFilter(statuses=(TaskStatus.PARKED,)), limit=SHOWN_MAX)
-    found = [Finding("parked", "wrong", f"{flow.id}: {cut(flow.reason, 200)}") for flow in parked]
+    found = [Finding("parked", "wrong", f"{flow.id}: {cut(one_line(flow.reason), 200)}") for flow in parked]
     if more is not None:
         found.append(Finding("parked", "wrong", "and more: ergon ls --status parked"))
     return found

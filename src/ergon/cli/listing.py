@@ -17,7 +17,7 @@ from ergon.core.commit import FlowFilter, FlowRecord
 from ergon.core.failure import rebuild
 from ergon.core.status import TaskStatus
 from ergon.errors import UsageError
-from ergon.executor.sentences import clock_time, read_waits, waits_sentence
+from ergon.executor.sentences import clock_time, one_line, read_waits, waits_sentence
 from ergon.storage.log import ExecutionLog
 from ergon.storage.process import state_of
 
@@ -129,7 +129,7 @@ def about(flow: FlowRecord, dead: frozenset[str]) -> str:
             return f"took {ago((flow.ended_at or start) - start)}"
         case TaskStatus.FAILED:
             error = rebuild(flow.output or "")
-            return f"{type(error).__name__}: {error}"
+            return one_line(f"{type(error).__name__}: {error}")
         case TaskStatus.PENDING if flow.wake_at is not None:
             return f"starts at {clock_time(flow.wake_at)}"
         case TaskStatus.SUSPENDED | TaskStatus.RUNNING if waits := read_waits(flow.reason):
@@ -137,7 +137,7 @@ def about(flow: FlowRecord, dead: frozenset[str]) -> str:
             busy = flow.status is TaskStatus.RUNNING
             return sentence.replace("waiting for step", "running step", 1) if busy else sentence
         case _:
-            return "" if read_waits(flow.reason) else flow.reason
+            return "" if read_waits(flow.reason) else one_line(flow.reason)
 
 
 async def _watch(log: ExecutionLog, where: FlowFilter, limit: int) -> None:

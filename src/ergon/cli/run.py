@@ -19,6 +19,7 @@ from ergon.core.commit import FlowRecord
 from ergon.core.failure import rebuild
 from ergon.core.status import TaskStatus
 from ergon.errors import ErgonError
+from ergon.executor.sentences import one_line
 from ergon.flows.flow import Flow, FlowCall
 from ergon.scheduler.handle import FlowHandle
 from ergon.scheduler.scheduler import Scheduler
@@ -111,7 +112,7 @@ def _tell(record: FlowRecord) -> None:
         case TaskStatus.COMPLETED:
             print_json(payload(record.output))
         case TaskStatus.PARKED:
-            raise FlowDidNotComplete(clean(f"flow {record.id!r} is parked: {record.reason}"))
+            raise FlowDidNotComplete(clean(f"flow {record.id!r} is parked: {one_line(record.reason)}"))
         case TaskStatus.CANCELLED if record.output is None:
             raise FlowDidNotComplete(clean(f"flow {record.id!r} was cancelled: {record.reason}"))
         case _:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +22,10 @@ def read_waits(reason: str) -> tuple[dict[str, Any], ...]:
 def waits_sentence(waits: tuple[dict[str, Any], ...]) -> str:
     """`waiting for signal "approval" since 10:02:03 and timer due at 11:02:03 (UTC)`."""
     if not waits:
-        return "nothing is asked for"
+        return (
+            "waiting for something that only its own code can give, such as an asyncio.Event: "
+            "it has asked for no step, timer, signal or child"
+        )
     return "waiting for " + " and ".join(_one(wait) for wait in waits[:3]) + _more(waits[3:])
 
 
@@ -44,6 +48,16 @@ def _one(wait: dict[str, Any]) -> str:
 def _more(rest: tuple[dict[str, Any], ...]) -> str:
     count = sum(wait.get("count", 1) for wait in rest)
     return f" and {count} more" if count else ""
+
+
+def one_line(text: str) -> str:
+    """A text of several lines in one, for a sentence or a cell of a table."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    joined = "".join(
+        line + (" " if line[-1] in ".:;,!?" else ". " if following[0].isupper() else "; ")
+        for line, following in itertools.pairwise(lines)
+    )
+    return joined + lines[-1] if lines else ""
 
 
 def clock_time(at: float) -> str:
