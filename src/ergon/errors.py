@@ -150,14 +150,18 @@ class NonDeterminismError(ErgonError):
     The flow is parked, not failed: deploy code that matches (or guard the change with `patched`), then resume it.
     """
 
-    def __init__(self, *, expected: str, actual: str, seq: int | None = None) -> None:
+    def __init__(self, *, expected: str, actual: str, seq: int | None = None, advice: str = "") -> None:
+        """`advice`: whole sentences on this very difference; what holds for every one follows."""
         self.expected, self.actual, self.seq = expected, actual, seq
         place = f" at history event {seq}" if seq is not None else ""
         super().__init__(
             f"the flow's code no longer matches its history{place}\n"
             f"  history has: {expected}\n"
             f"  code asks:   {actual}\n"
-            "Restore the order of these operations, or guard the change with `patched(id)`, then resume the flow."
+            + (f"{advice}\n" if advice else "")
+            + "Restore the order of these operations, or guard the change with `patched(id)`, then resume the flow.\n"
+            "If nobody changed the code, it depends on chance, time or the order of a set: use `ergon.random()` and "
+            "`ergon.now()`, and sort what has no order of its own."
         )
 
 

@@ -103,6 +103,26 @@ def test_the_lines_in_the_message_are_the_lines_of_the_calls() -> None:
     assert f"test_mismatch.py:{now + 2})" in str(rig.machine.stopped)
 
 
+@pytest.mark.parametrize(
+    "changed, renamed",
+    [
+        (renamed_step, True),
+        (swapped_order, True),
+        (other_arguments, False),
+        (child_instead, False),
+        (early_return, False),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_the_message_says_how_to_rename_a_step_and_what_to_use_for_chance_time_and_sets(
+    changed: Flow, renamed: bool
+) -> None:
+    message = str(replay(changed, history_of_two_steps()).machine.stopped)
+
+    assert ("was only renamed, keep its old name in the log: `@step(name=" in message) == renamed
+    assert "use `ergon.random()` and `ergon.now()`, and sort what has no order of its own" in message
+
+
 def test_other_arguments_are_called_that() -> None:
     assert "with other arguments" in str(replay(other_arguments, history_of_two_steps()).machine.stopped)
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from typing import Final
 
 from ergon.core.history import Event, EventKind
 from ergon.errors import NonDeterminismError
 from ergon.replay.loop import FlowTimer
 from ergon.replay.mailbox import Mailbox
-from ergon.replay.operations import EXPECTED_KIND, Operation, Place, describe_event, place_text
+from ergon.replay.operations import EXPECTED_KIND, Operation, OperationKind, Place, describe_event, place_text
 
 WAITS_TOLD_MAX = 5
 """More of what a flow waits for than this does not help to read the error."""
@@ -32,7 +33,20 @@ def asked_otherwise(op: Operation, event: Event) -> NonDeterminismError:
     """The flow asks for something else than the event answers."""
     same = EXPECTED_KIND.get(event.kind) == op.kind and event.name == op.name
     actual = f"{op}, with other arguments" if same else str(op)
-    return NonDeterminismError(expected=describe_event(event), actual=actual, seq=event.seq)
+    return NonDeterminismError(
+        expected=describe_event(event), actual=actual, seq=event.seq, advice=_renamed(op, event)
+    )
+
+
+_DECORATORS: Final = {OperationKind.STEP: "step", OperationKind.CHILD: "flow"}
+
+
+def _renamed(op: Operation, event: Event) -> str:
+    """What to do when the operation is the same under another name; nothing when it cannot be."""
+    decorator = _DECORATORS.get(op.kind)
+    if decorator is None or EXPECTED_KIND.get(event.kind) != op.kind or event.name == op.name:
+        return ""
+    return f'If `{event.name}` was only renamed, keep its old name in the log: `@{decorator}(name="{event.name}")`.'
 
 
 def never_asked(event: Event, waits: str) -> NonDeterminismError:
