@@ -7,7 +7,7 @@ import datetime as dt
 import enum
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import InitVar, dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple, TypedDict
@@ -165,6 +165,40 @@ def test_the_same_part_twice_is_no_cycle() -> None:
 @pytest.mark.parametrize("annotation", [MISSING, Any, object])
 def test_without_a_declared_type_only_plain_json_passes(value: object, path: str, annotation: Any) -> None:
     assert refusal(value, annotation).path == path
+
+
+async def _unawaited() -> None: ...
+
+
+async def _asynchronous() -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    "make, advice",
+    [
+        (lambda: print, "is code and has no JSON form"),
+        (lambda: lambda: 1, "is code and has no JSON form"),
+        (_asynchronous, "is code and has no JSON form"),
+        (_unawaited, "await it, and return what it gives"),
+        (lambda: (n for n in (1, 2)), "return a list of what it gives"),
+        (object, "return a dataclass, or the plain data"),
+    ],
+    ids=["builtin", "lambda", "asynchronous generator", "coroutine", "generator", "object"],
+)
+@pytest.mark.parametrize("annotation", [UNDECLARED, MISSING, Any])
+def test_what_no_annotation_would_help_is_not_told_to_be_annotated(
+    make: Callable[[], object], advice: str, annotation: Any
+) -> None:
+    value = make()
+
+    message = str(refusal([value], annotation))
+
+    assert message.startswith("$[0]: ")
+    assert advice in message
+    assert "annotate" not in message
+    if isinstance(value, Coroutine):
+        value.close()
 
 
 def test_the_way_out_is_to_annotate() -> None:

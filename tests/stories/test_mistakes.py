@@ -75,7 +75,9 @@ async def test_a_result_that_cannot_be_written_fails_its_step_with_the_path_and_
         await load()
 
     async with worker(log, shop):
-        with pytest.raises(EncodingError, match=r"items\[1\]\.price") as caught:
+        with pytest.raises(
+            EncodingError, match=r"result of step `.*load` cannot be stored: \$\.items\[1\]\.price"
+        ) as caught:
             await (await start(log, shop.bind())).result(10)
 
     assert caught.value.path == "$.items[1].price"

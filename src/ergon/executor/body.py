@@ -19,6 +19,7 @@ from ergon.core.failure import describe, rebuild
 from ergon.core.history import Event, EventKind
 from ergon.core.retry import next_delay
 from ergon.errors import (
+    EncodingError,
     StepCancelled,
     StepFailed,
     StepInterrupted,
@@ -90,7 +91,7 @@ class StepBody:
         try:
             text, copy = recode(result, step.decoder)
         except Exception as error:  # noqa: BLE001 - the user's type may raise anything when it is read back
-            self._failed(error)
+            self._failed(_of_result(step.name, error))
         else:
             self.work.completed(self, text, copy)
 
@@ -258,7 +259,7 @@ class StepBody:
                 )
             text, copy = recode(answer.result, step.decoder)
         except Exception as error:  # noqa: BLE001 - step boundary: user code may raise anything
-            self.work.failed(self, error)
+            self.work.failed(self, _of_result(step.name, error))
             return False
         self.work.completed(self, text, copy)
         return False
@@ -317,6 +318,13 @@ class StepBody:
                 "source": op.source,
             },
         )
+
+
+def _of_result(name: str, error: Exception) -> Exception:
+    """An error of storing a step's result names the step; any other is its own."""
+    if not isinstance(error, EncodingError):
+        return error
+    return EncodingError(f"the result of step `{name}` cannot be stored: {error}", path=error.path)
 
 
 def _mutated(name: str, changed: Any) -> StepMutatedArguments:

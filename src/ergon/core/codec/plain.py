@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ergon.core.codec.walk import SCALARS, Link, find, name_of
+from ergon.core.codec.encode import write
+from ergon.core.codec.walk import SCALARS, Link, find, name_of, parts_of, why_not
 from ergon.errors import EncodingError
 
 
@@ -58,4 +59,9 @@ def _wrong(part: Any, link: Link) -> str | None:
         if odd is not None:
             return f"a key of type {name_of(odd)} would read back as str; annotate the return type"
         return None
+    if next(parts_of(part), None) is None:
+        try:
+            write(part)
+        except Exception:  # noqa: BLE001  # whatever a user's hook raises: no annotation would help
+            return why_not(part)
     return f"{name_of(part)} would not read back as itself without a declared type; annotate the return type"

@@ -8,12 +8,14 @@ which may raise, and messages must not show secrets.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from enum import Enum
 from functools import lru_cache
 from operator import attrgetter
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Final
 
 from ergon.core.codec.paths import ANY_MEMBER, Index, Key, Name, Segment, spell
@@ -227,7 +229,7 @@ def find_unencodable(
         try:
             encode_leaf(part)
         except Exception:  # noqa: BLE001  # whatever a user's hook raises: the part is not encodable
-            return _why(part)
+            return why_not(part)
         return None
 
     return find(value, wrong, shape)
@@ -246,12 +248,19 @@ def _bad_key(mapping: Mapping[Any, object], encode_leaf: Callable[[object], byte
     return None
 
 
-def _why(part: object) -> str:
+def why_not(part: object) -> str:
+    """Say of a part without parts of its own that it cannot be encoded, and what to return instead."""
     kind = type_of(part)
     if kind is int:
         return "an int of more than 4300 digits has no JSON form"
     if isinstance(part, str):
         return "a str with lone surrogates is not text, so it has no JSON form"
+    if inspect.iscoroutine(part):
+        return "a coroutine has no JSON form; await it, and return what it gives"
+    if isinstance(part, Iterator):
+        return f"{type_name(kind)} has no JSON form and can be read only once; return a list of what it gives"
+    if isinstance(part, FunctionType | BuiltinFunctionType | MethodType | AsyncGenerator):
+        return f"{type_name(kind)} is code and has no JSON form; return the data that it would be called with or give"
     return (
         f"{type_name(kind)} has no JSON form; return a dataclass, or the plain data you need from it "
         "(an id, a path, a dict)"
