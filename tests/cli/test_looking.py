@@ -59,6 +59,17 @@ def test_ls_json_has_the_documented_fields_and_pages(filled) -> None:
         assert name in filled("ls", "--help").out
 
 
+def test_the_log_may_be_named_before_the_verb(filled, here, monkeypatch) -> None:
+    (here / "ergon.db").rename(here / "named.db")
+
+    assert (
+        filled("--log", "named.db", "why", "count-1").out == filled("why", "count-1", "--log", "named.db").out
+    )
+    monkeypatch.setenv("ERGON_LOG", "typo.db")
+    assert filled("--log", "named.db", "ls").code == 0
+    assert filled("--log", "typo.db", "ls", "--log", "named.db").code == 0
+
+
 def test_an_empty_log_is_no_error_but_a_filter_without_a_match_is(ergon, filled) -> None:
     assert json.loads(ergon("ls", "--json", "--queue", "none").out) == {"flows": [], "next": None}
     assert ergon("ls", "--json", "--queue", "none").code == 1

@@ -62,8 +62,9 @@ class Verbs(click.Group):
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--log", "url", metavar="URL", help="The same as --log after the verb.")
 @click.version_option(package_name="ergon", prog_name="ergon")
-def cli() -> None:
+def cli(url: str | None) -> None:
     """Run durable flows, look at them, and act on them.
 
     The log comes from --log, else from the environment's ERGON_LOG, else it is ergon.db in this directory.

@@ -15,6 +15,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from urllib.parse import unquote
 
 import click
+from click.core import ParameterSource
 
 from ergon.cli.problems import BadInput, NothingFound, near
 from ergon.core.commit import FlowFilter, FlowRecord
@@ -28,11 +29,21 @@ R = TypeVar("R")
 SUGGESTED_FROM_MAX: Final = 500
 """How many ids or names a "did you mean" looks at."""
 
+
+def _or_before_the_verb(context: click.Context, parameter: click.Parameter, url: str | None) -> str | None:
+    """`ergon --log PATH show ID` is `ergon show ID --log PATH`; the environment's comes after both."""
+    if context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
+        return url
+    before: str | None = context.find_root().params.get("url")
+    return before if before is not None else url
+
+
 log_option = click.option(
     "--log",
     "url",
     envvar="ERGON_LOG",
     metavar="URL",
+    callback=_or_before_the_verb,
     help="Execution log: a file path or sqlite:PATH. Default: ERGON_LOG, else ergon.db.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON with stable field names.")
