@@ -56,7 +56,7 @@ class Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in VERBS and not args[0].startswith("-"):
             raise BadInput(
-                f"there is no verb {args[0]!r}{near(args[0], VERBS)} `ergon --help` lists all of them"
+                f"there is no verb {args[0]!r}{near(args[0], VERBS, otherwise='.')} `ergon --help` lists all of them"
             )
         return super().resolve_command(ctx, args)
 

@@ -101,7 +101,7 @@ def _status(text: str) -> TaskStatus:
     except (ValueError, UsageError):
         known = [status.value for status in TaskStatus]
         raise BadInput(
-            f"--status {text!r} is no status{near(text.lower(), known)} They are: {', '.join(known)}"
+            f"--status {text!r} is no status{near(text.lower(), known, otherwise='.')} They are: {', '.join(known)}"
         ) from None
 
 

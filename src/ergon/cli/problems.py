@@ -40,7 +40,7 @@ class BadInput(Problem):
     exit_code = BAD_INPUT
 
 
-def near(word: str, known: Iterable[str], *, ask: str = "; did you mean {}?") -> str:
-    """A hint at the known word that looks most like `word`, or nothing."""
+def near(word: str, known: Iterable[str], *, ask: str = "; did you mean {}?", otherwise: str = "") -> str:
+    """A hint at the known word that looks most like `word`, or `otherwise` where none does."""
     found = get_close_matches(word, list(dict.fromkeys(known)), n=1, cutoff=0.5)
-    return ask.format(found[0]) if found else ""
+    return ask.format(found[0]) if found else otherwise

@@ -102,7 +102,8 @@ def bind(flow: Flow[..., Any], arguments: Any) -> FlowCall[Any]:
         args, kwargs = flow.decode_input(encode(arguments))
         return flow.bind(*args, **kwargs)
     except ErgonError as error:
-        what = str(error).removeprefix(f"flow `{flow.name}`: ").partition(". Give the parameter")[0]
+        what = str(error).removeprefix(f"flow `{flow.name}").removeprefix(str(signature)).removeprefix("`: ")
+        what = what.partition(". Give the parameter")[0].replace("the stored input has", "it has")
         raise BadInput(f"--input does not fit {flow.name}{signature}: {what}") from None
 
 

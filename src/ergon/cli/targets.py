@@ -48,7 +48,8 @@ class Target:
             raise BadInput(f"{self.wanted!r} can be {' or '.join(flow.name for flow in exact)}; say which")
         module = self.text.rpartition(":")[0]
         raise BadInput(
-            f"there is no flow {self.wanted!r} in {module}{near(self.wanted, names)} Found there: {', '.join(names)}"
+            f"there is no flow {self.wanted!r} in {module}{near(self.wanted, names, otherwise='.')} "
+            f"Found there: {', '.join(names)}"
         )
 
 

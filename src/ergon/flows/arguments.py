@@ -85,7 +85,7 @@ def decode_arguments(
     if parts:
         extra = ", ".join(sorted(parts))
         raise DecodingError(
-            f"flow `{name}{signature}`: the stored input has parameters it does not take: {extra}"
+            f"flow `{name}{signature}`: the stored input has parameters that the flow does not take: {extra}"
         )
     return tuple(args), kwargs
 
