@@ -63,8 +63,9 @@ async def test_a_commit_under_a_lease_that_is_not_current_writes_nothing(log, st
         Commit("f1", stale, children=(new_flow("c1"),)),
         Commit("f1", stale, (event(1),), settled=Settled(TaskStatus.SUSPENDED)),
     ):
-        with pytest.raises(LeaseLost):
+        with pytest.raises(LeaseLost) as lost:
             await commit(log, extra)
+        assert "void" not in str(lost.value), "whoever runs the flow says so, once"
 
     assert await log.history("f1") == []
     assert await status_of(log, "f1") is TaskStatus.RUNNING

@@ -137,13 +137,12 @@ def _refusal(tx: Transaction, commit: Commit) -> Exception:
     with damage.of(flow_id):
         row = tx.one(_SQL["find_owner"], flow=flow_id)
     if row is None:
-        return LeaseLost(f"flow {flow_id!r} is not in the log any more; this run of it is void")
+        return LeaseLost(f"flow {flow_id!r} is not in the log any more")
     status, owner, epoch = row
     if (owner, epoch) != tuple(lease):
         holder = f"is owned by {owner!r}" if owner else f"is {status}"
         return LeaseLost(
-            f"flow {flow_id!r} {holder} at epoch {epoch}; {lease.worker!r} held it at epoch {lease.epoch} and "
-            "this run of it is void"
+            f"flow {flow_id!r} {holder} at epoch {epoch}; {lease.worker!r} held it at epoch {lease.epoch}"
         )
     for event in commit.events:
         if tx.one(_SQL["find_event"], flow=flow_id, seq=event.seq) is not None:
