@@ -11,6 +11,7 @@ from concurrent.futures import Executor as Pool
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ergon.executor import watchdog
+from ergon.executor.refusals import Refusals
 from ergon.executor.runner import BodyRunner
 from ergon.executor.threads import StepThreads
 from ergon.flows.context import step_context
@@ -44,6 +45,7 @@ class Host:
         self.draining = False
         """True once the worker is shutting down: no new step starts, flows are let go where they stand."""
         self.rng = rng if rng is not None else random.Random()  # jitter only
+        self.refusals = Refusals()
         self.runner = BodyRunner(self.loop)
         self._threads_max = threads_max
         self._threads: StepThreads | None = None

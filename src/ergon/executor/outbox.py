@@ -52,6 +52,7 @@ class Outbox:
         self._flow_id = flow_id
         self._lease = lease
         self._host = host
+        self._refusals = host.refusals
         self._now = host.log.now
         self._submit = host.log.submit
         self._seq = last_seq
@@ -166,11 +167,13 @@ class Outbox:
         commit, facts = self._in_flight
         if error is None:
             self._in_flight = None
+            if self._refusals.any:
+                self._refusals.over()
             self._on_landed(facts, commit.settled)
         elif isinstance(error, LeaseLost):
             self._on_lost(str(error))
         elif isinstance(error, LogFull | LogBusy):
-            logger.warning("flow %s: %s; trying again in %g s", self._flow_id, error, RESUBMIT_SECONDS)
+            self._refusals.met(error, RESUBMIT_SECONDS)
             self._host.loop.call_later(RESUBMIT_SECONDS, self._resubmit, commit)
         elif isinstance(error, LogClosed) or (commit.settled is not None and not commit.events):
             logger.error("flow %s: its commit failed", self._flow_id, exc_info=error)
