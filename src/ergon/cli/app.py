@@ -89,8 +89,12 @@ def call(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except (BrokenPipeError, SystemExit):  # click turns the first into the second
+    except BrokenPipeError:
         return _reader_is_gone()
+    except SystemExit as error:
+        if isinstance(error.__context__, OSError):  # click turns a broken pipe into this
+            return _reader_is_gone()
+        return _code_of(error)  # the user's own code ends the process
     except Exception as error:
         if debug:
             raise
@@ -131,6 +135,14 @@ def _never_fail_on_a_character(stream: TextIO) -> None:
     """A name that the terminal cannot show is shown escaped."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
+
+
+def _code_of(error: SystemExit) -> int:
+    """As Python itself ends: a number as it is, nothing as 0, anything else printed and 1."""
+    if error.code is None or isinstance(error.code, int):
+        return error.code or OK
+    print(error.code, file=sys.stderr)
+    return FAILED
 
 
 def _reader_is_gone() -> int:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from ergon.core.commit import Hint
@@ -167,8 +167,11 @@ class Writer:
             self._calls.pop(0)()
 
     def _deliver(self, batch: Sequence[Entry], errors: Errors | None, hint: Hint | None) -> None:
-        entries = iter(batch)
-        results = iter(errors) if errors is not None else None
+        self._deliver_each(iter(batch), iter(errors) if errors is not None else None, hint)
+
+    def _deliver_each(
+        self, entries: Iterator[Entry], results: Iterator[BaseException | None] | None, hint: Hint | None
+    ) -> None:
         while True:
             try:
                 if results is None:
@@ -182,6 +185,9 @@ class Writer:
                 self._loop.call_exception_handler(
                     {"message": "a callback of the execution log raised", "exception": error}
                 )
+            except BaseException:  # Ctrl-C: the others hear of it if the loop goes on, such as to clean up
+                self._loop.call_soon(self._deliver_each, entries, results, hint)
+                raise
         if hint is not None:
             self._on_hint(hint)
 
