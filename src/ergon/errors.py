@@ -38,6 +38,8 @@ An error's docstring says what it means and what to do; its message adds the fac
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class ErgonError(Exception):
     """Base of all errors raised by Ergon."""
@@ -130,6 +132,9 @@ class StepFailed(FlowError):
     def __init__(self, type_name: str, message: str) -> None:
         self.type_name, self.message = type_name, message
         super().__init__(f"{type_name}: {message}" if message else type_name)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # it may cross from a process of the pool
+        return type(self), (self.type_name, self.message)
 
 
 class StepTimeout(FlowError, TimeoutError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -389,3 +390,27 @@ async def test_flows_that_wait_in_a_step_make_room_for_others(log: ExecutionLog,
 async def all_started(log: ExecutionLog) -> bool:
     found, _ = await log.list(FlowFilter())
     return all(record.started_at is not None for record in found)
+
+
+@step
+async def waits_in_vain() -> int:
+    await wait_signal("never", int)
+    return 1
+
+
+@flow
+async def loses_patience() -> str:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await waits_in_vain()
+    return await wait_signal("go", str)
+
+
+async def test_a_flow_that_abandoned_a_waiting_step_and_only_waits_leaves_memory(log: ExecutionLog) -> None:
+    async with worker(log, loses_patience):
+        handle = await start(log, loses_patience.bind())
+
+        await until_status(handle, "suspended")
+
+        await handle.signal("go", "on")
+        assert await handle.result(10) == "on"

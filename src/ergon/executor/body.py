@@ -103,10 +103,16 @@ class StepBody:
             name = self._request.step.name
             error = StepCancelled(f"step `{name}` raised CancelledError, though nobody cancelled it")
         if isinstance(error, SystemExit | KeyboardInterrupt):
+            self.work.interrupt()
             raise error  # the process is asked to end; the step stays open
         if not isinstance(error, Exception):
             error = StepFailed(type(error).__qualname__, str(error))
         self._failed(error)
+
+    def given_up(self) -> None:
+        """It will not begin here, as the loop is ending: the flow goes on elsewhere."""
+        if not self.dropped:
+            self.work.interrupt()
 
     def drop(self) -> None:
         """Nobody waits for the result any more: cancel the body, write nothing."""
@@ -336,7 +342,7 @@ def _mutated(name: str, changed: Any) -> StepMutatedArguments:
 
 def _call_on_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     try:
-        return function(*args, **kwargs)
+        return _without_exit(function, args, kwargs)
     except StopIteration as error:  # no future can carry it; a coroutine turns it into the same
         raise RuntimeError("a step raised StopIteration") from error
 
@@ -347,7 +353,15 @@ def call_by_name(module: str, qualname: str, args: tuple[Any, ...], kwargs: dict
     for part in qualname.split("."):
         found = getattr(found, part)
     function = found.function if isinstance(found, Step) else found
-    return function(*args, **kwargs)
+    return _without_exit(function, args, kwargs)
+
+
+def _without_exit(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call it. Off the main thread no signal's handler exits, so a step that does fails, and the process goes on."""
+    try:
+        return function(*args, **kwargs)
+    except SystemExit as error:
+        raise StepFailed("SystemExit", f"{error.code!r}; a step cannot end its process") from None
 
 
 __all__ = ["StepBody", "call_by_name"]

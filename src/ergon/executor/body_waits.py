@@ -200,7 +200,9 @@ class BodyWaits:
 
     def _judge(self) -> None:
         self.idle = bool(self._open) and not self._answered
-        self._work.not_idle()
+        body = self._work.bodies.get(self._op.id)
+        if body is not None and body.waits is self:  # else the flow has abandoned it, and it only cleans up
+            self._work.not_idle()
 
     def tasks(self) -> list[asyncio.Task[Any] | None]:
         """Which wait."""

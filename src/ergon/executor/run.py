@@ -33,6 +33,7 @@ from ergon.executor.settling import Retry, backing_off, settle, still_backing_of
 from ergon.executor.waits import describe_waits
 from ergon.executor.work import Work
 from ergon.replay.machine import NOT_DECODED, FlowMachine
+from ergon.replay.operations import OperationKind
 
 if TYPE_CHECKING:
     from ergon.flows.flow import Flow
@@ -64,6 +65,7 @@ class FlowRun:
         self._history: list[Event] = claimed.events
         # Until it is revived it wants no message, and one that came now would seem needless: nothing advances before.
         self._turning = True
+        self._interrupted = False
         self.machine = FlowMachine(
             flow_id=record.id,
             started_at=record.started_at,
@@ -92,6 +94,7 @@ class FlowRun:
             self.inbox,
             self._children,
             advance=self._advance,
+            interrupt=self._interrupt,
             on_idle=partial(on_idle, self) if on_idle is not None else _tell_nobody,
         )
         self._alarm = Alarm(
@@ -120,6 +123,9 @@ class FlowRun:
         self._turning = True
         try:
             self.machine.revive()
+        except (SystemExit, KeyboardInterrupt):
+            self._interrupt()
+            raise
         except Exception as error:  # noqa: BLE001 - the stored input no longer fits the code, or a defect of ours
             self._park(error)
             return
@@ -144,16 +150,39 @@ class FlowRun:
 
     def drain(self) -> None:
         """The worker is shutting down: go at the next moment when no step runs, now if none does."""
-        if not self.suspend():
+        if self._can_only_wait() and not self.work.computes():
+            self._let_go(self._idle_status())
+        else:
             self._advance()
 
     def give_back(self) -> None:
         """Let the flow go whatever it does; another worker goes on. Open steps are cancelled and run again there."""
         if not self.ended and self.outbox.settled is None:
             idle = self._can_only_wait() and not self.work.computes()
-            status = TaskStatus.SUSPENDED if idle else TaskStatus.PENDING
+            status = self._idle_status() if idle else TaskStatus.PENDING
             self.work.drop()
             self._let_go(status)
+
+    def _idle_status(self) -> TaskStatus:
+        """How to leave a flow that can only wait, when the process ends.
+
+        Ctrl-C may have struck anywhere, also between taking something in and acting on it. A flow that waits for a
+        step that nobody runs, or for nothing at all, would never be woken: another run looks at it.
+        """
+        machine, bodies = self.machine, self.work.bodies
+        for op in machine.pending.values():
+            if op.kind == OperationKind.STEP and op.id not in bodies:
+                return TaskStatus.PENDING
+        waits = machine.pending or machine.loop.has_timers or machine.wanted_signals()
+        return TaskStatus.SUSPENDED if waits else TaskStatus.PENDING
+
+    def _interrupt(self) -> None:
+        """The process is asked to end in the middle of a turn, by Ctrl-C or `sys.exit`: the flow goes on elsewhere.
+
+        What the turn came to is unknown and not recorded. All before it is in the log, so another run repeats it.
+        """
+        self._interrupted = True
+        self.host.loop.call_soon(self.give_back)  # should the loop go on, such as to clean up
 
     def abort(self, why: str) -> None:
         """The right to this flow is lost: forget it, write nothing."""
@@ -172,10 +201,13 @@ class FlowRun:
 
     def _advance(self) -> None:
         """Take in everything that happened since the last turn, and commit."""
-        if self.ended or self._turning:
+        if self.ended or self._turning or self._interrupted:
             return
         try:
             self._choose_move()
+        except (SystemExit, KeyboardInterrupt):
+            self._interrupt()
+            raise
         except Exception as error:  # noqa: BLE001 - a defect of ours: the flow waits for a mend, nothing is lost
             self._park(error)
 
@@ -244,14 +276,10 @@ class FlowRun:
                 if self.machine.answer_step(event, value) and work.begin_steps():
                     return
             else:
-                for event, _, after in facts:
-                    if after is not None:
-                        after()
-                    elif event.kind == EventKind.SIGNAL_RECEIVED:
-                        self.inbox.delivered(event.name)
-                    elif event.kind == EventKind.RETRY_NOW:
-                        work.retry_now()
-                self.machine.deliver_all(facts)
+                self._deliver(facts)
+        except (SystemExit, KeyboardInterrupt):
+            self._interrupt()
+            raise
         except Exception as error:  # noqa: BLE001 - a defect of ours: the flow waits for a mend, nothing is lost
             self._park(error)
             return
@@ -259,10 +287,20 @@ class FlowRun:
             self._turning = False
         self._advance()
 
+    def _deliver(self, facts: list[Fact]) -> None:
+        for event, _, after in facts:
+            if after is not None:
+                after()
+            elif event.kind == EventKind.SIGNAL_RECEIVED:
+                self.inbox.delivered(event.name)
+            elif event.kind == EventKind.RETRY_NOW:
+                self.work.retry_now()
+        self.machine.deliver_all(facts)
+
     # -- idle and end ----------------------------------------------------------------------------------
 
     def _can_only_wait(self) -> bool:
-        return not self._turning and self.work.can_only_wait()
+        return not (self._turning or self._interrupted) and self.work.can_only_wait()
 
     @property
     def wake_at(self) -> float | None:

@@ -35,6 +35,10 @@ class Body(Protocol):
         """It returned."""
         ...
 
+    def given_up(self) -> None:
+        """It will not begin: the loop is ending."""
+        ...
+
     def raised(self, error: BaseException) -> None:
         """It raised; what this raises goes on to the host's loop."""
         ...
@@ -47,6 +51,8 @@ class BodyRunner:
         self._loop = loop
         self._ready: deque[Body] = deque()
         self._scheduled = False
+        self._coming: asyncio.Task[None] | None = None
+        """The task that is to run the queue, until it begins."""
 
     def start(self, body: Body) -> None:
         """Run `body` soon, after those that were started before."""
@@ -63,12 +69,27 @@ class BodyRunner:
 
     def _schedule(self) -> None:
         self._scheduled = True
-        self._loop.create_task(self._run(), name="ergon-steps")
+        task = self._loop.create_task(self._run(), name="ergon-steps")
+        self._coming = task
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if self._coming is task:  # cancelled before it began: the loop is ending, and the queue with it
+            self._scheduled, self._coming = False, None
+            left = list(self._ready)
+            self._ready.clear()
+            for body in left:
+                body.given_up()
+        error = None if task.cancelled() else task.exception()
+        # An exit has reached whoever runs the loop: nobody need be told that no task awaited it. Defects are told.
+        if error is not None and not isinstance(error, SystemExit | KeyboardInterrupt):
+            self._loop.call_exception_handler({"message": "a step's task failed", "exception": error})
 
     async def _run(self) -> None:
         ready = self._ready
         task = asyncio.current_task()
         assert task is not None
+        self._coming = None
         try:
             while ready:
                 body = ready.popleft()

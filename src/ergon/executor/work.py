@@ -39,9 +39,13 @@ class Work:
         children: Children,
         *,
         advance: Callable[[], None],
+        interrupt: Callable[[], None],
         on_idle: Callable[[], None],
     ) -> None:
-        """`advance` is called when a body asked for something, `on_idle` when the flow has begun to only wait."""
+        """`advance` is called when a body asked for something, `on_idle` when the flow has begun to only wait.
+
+        `interrupt` is called when a body was asked to end the process.
+        """
         self.flow_id = record.id
         self.record = record
         self.host = host
@@ -60,6 +64,7 @@ class Work:
         self._children = children
         self._advance = advance
         self._on_idle = on_idle
+        self.interrupt = interrupt
 
     # -- what the flow asks for --------------------------------------------------------------------------
 
@@ -120,7 +125,7 @@ class Work:
         self.closed = True
         self.drop()
         self.bodies.clear()
-        self._advance = self._on_idle = _tell_nobody
+        self._advance = self._on_idle = self.interrupt = _tell_nobody
 
     # -- what step bodies report -------------------------------------------------------------------------
 

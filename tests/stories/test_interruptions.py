@@ -1,0 +1,112 @@
+"""Ctrl-C and `sys.exit` in the middle of a flow or a step: the process ends as asked, and no flow is lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ergon import ExecutionLog, StepFailed, flow, step
+from tests.stories.helpers import ROOT, kinds, start, worker
+
+PROGRAM = """
+import asyncio, os, sys
+from pathlib import Path
+from ergon import Scheduler, SqliteExecutionLog, Worker, flow, step
+
+HOW = os.environ.get("HOW", "")
+
+def stop(place: str) -> None:
+    if HOW == f"exit in {place}":
+        sys.exit(4)
+    if HOW == f"ctrl-c in {place}":
+        raise KeyboardInterrupt
+
+@step
+async def note(name: str) -> str:
+    with Path("ledger").open("a") as ledger:
+        print(name, file=ledger)
+    stop(name)
+    return name
+
+@flow
+async def work(name: str) -> str:
+    stop("start")
+    await note("first")
+    stop("flow")
+    await asyncio.sleep(0.01)
+    stop("timer")
+    await asyncio.gather(note("second"), note("third"))
+    return name
+
+async def main() -> None:
+    async with SqliteExecutionLog("flows.db") as log, Worker(log, flows=[work]):
+        handles = [await Scheduler(log).schedule(work.bind(id), id=id) for id in ("a", "b")]
+        print(*[await handle.result() for handle in handles])
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def run(folder: Path, how: str) -> subprocess.CompletedProcess[str]:
+    """Long before the 30 seconds that a drain waits for steps."""
+    return subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=folder,
+        env={**os.environ, "HOW": how, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("place", ["start", "flow", "timer", "first", "second"])
+@pytest.mark.parametrize("what", ["exit", "ctrl-c"])
+def test_the_process_ends_at_once_and_its_flows_go_on_in_the_next(
+    what: str, place: str, tmp_path: Path
+) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+
+    ended = run(tmp_path, f"{what} in {place}")
+    again = run(tmp_path, "")
+
+    assert ended.returncode == (4 if what == "exit" else -2), ended.stderr
+    assert "never retrieved" not in ended.stderr
+    assert (again.returncode, again.stdout) == (0, "a b\n"), again.stderr
+    names = (tmp_path / "ledger").read_text().split()
+    open_at_exit = 2 if place in ("first", "second") else 0
+    assert 6 <= len(names) <= 6 + open_at_exit, names
+
+
+@step
+def leaves() -> None:
+    sys.exit("enough")
+
+
+@step(process=True)
+def leaves_elsewhere() -> None:
+    sys.exit(5)
+
+
+@flow
+async def meets_exits() -> list[str]:
+    said = []
+    for leave in (leaves, leaves_elsewhere):
+        try:
+            await leave()
+        except StepFailed as error:
+            said.append(str(error))
+    return said
+
+
+async def test_a_plain_step_that_exits_fails_and_the_process_goes_on(log: ExecutionLog) -> None:
+    async with worker(log, meets_exits):
+        said = await (await start(log, meets_exits.bind())).result(30)
+
+    assert [text.split(";")[0] for text in said] == ["SystemExit: 'enough'", "SystemExit: 5"]
+    assert (await kinds(log)).count("step_failed") == 2
