@@ -70,7 +70,7 @@ async def process(order: Order) -> Receipt:
 
 async def main() -> None:
     order = Order("order-2" if "approve" in sys.argv else "order-1", 99.5)
-    async with SqliteExecutionLog("orders.db") as log, Worker(log, flows=[process]):
+    async with SqliteExecutionLog("order_example.db") as log, Worker(log, flows=[process]):
         handle = await Scheduler(log).schedule(process.bind(order), id=order.id)
         if "approve" in sys.argv:
             await handle.signal("approval", Decision.ACCEPT, key="by-ann")

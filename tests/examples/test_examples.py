@@ -1,5 +1,6 @@
 """Every example runs as it is, in a process of its own, and prints what it says it does."""
 
+import re
 import subprocess
 import sys
 import time
@@ -36,6 +37,16 @@ def test_every_example_is_run_by_a_test_and_named_in_the_list() -> None:
     assert {name.split()[0] for name in PRINTED} == files
     listed = (EXAMPLES / "README.md").read_text()
     assert all(f"`{name}`" in listed for name in files)
+
+
+def test_no_two_programs_share_a_log() -> None:
+    """Else the second one in a folder meets the flows of the first, with its own ids and other inputs."""
+    programs = [*EXAMPLES.glob("*.py"), EXAMPLES.parent / "README.md"]
+    logs = [
+        log for path in programs for log in set(re.findall(r'"([\w.]+\.db)"', path.read_text(encoding="utf-8")))
+    ]
+
+    assert sorted(logs) == sorted(set(logs))
 
 
 def test_every_example_can_be_imported_without_running() -> None:
