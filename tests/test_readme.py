@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 from ergon.cli.app import VERBS
@@ -62,3 +63,10 @@ def test_every_place_the_readme_names_exists() -> None:
 
     assert places
     assert [place for place in places if not (ROOT / place).exists()] == []
+
+
+def test_the_readme_says_how_to_install_the_package_that_is_built() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    assert f"`pip install .` in a checkout installs the package `{project['name']}`" in README
+    assert list(project["scripts"]) == ["ergon"]
