@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ergon.demo.screen import ergon_here
 
 Start = Callable[..., subprocess.Popen[str]]
 pytestmark = pytest.mark.timeout(180)
@@ -104,6 +107,39 @@ def test_the_log_it_leaves_answers_ls_show_and_why(demo, tree, tmp_path) -> None
     assert "├ ./  index_directory  completed" in ergon("show", "index")
     assert "write_draft" in ergon("show", "index")
     assert ergon("why", "index").startswith("flow 'index' has ended: completed")
+
+
+def test_the_commands_it_names_work_where_it_was_started(demo, tree, tmp_path) -> None:
+    lines = finished(demo(tree)).splitlines()
+    begins = next(number for number, line in enumerate(lines) if "Look for yourself" in line)
+    commands = [re.split(r"\s{3,}", line.strip())[0] for line in lines[begins + 1 : begins + 6]]
+
+    shell = ["sh", "-ec", "\n".join(commands)]
+    said = subprocess.run(
+        shell,
+        cwd=tmp_path,
+        env={"PYTHONPATH": os.environ.get("PYTHONPATH", "")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert "index_tree\tcompleted" in said.stdout
+    assert "flow 'index' has ended: completed" in said.stdout
+
+
+@pytest.mark.parametrize("on_path", [True, False])
+def test_ergon_is_named_by_its_path_unless_the_shell_finds_it(
+    on_path: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / ".venv/bin/ergon"
+    script.parent.mkdir(parents=True)
+    script.touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(script), "demo"])
+    monkeypatch.setenv("PATH", str(script.parent) if on_path else str(tmp_path))
+
+    assert ergon_here() == ("ergon" if on_path else ".venv/bin/ergon")
 
 
 def test_a_demo_that_is_killed_goes_on_and_leaves_no_worker_behind(demo, tree, tmp_path) -> None:

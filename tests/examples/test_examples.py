@@ -43,7 +43,9 @@ def test_no_two_programs_share_a_log() -> None:
     """Else the second one in a folder meets the flows of the first, with its own ids and other inputs."""
     programs = [*EXAMPLES.glob("*.py"), EXAMPLES.parent / "README.md"]
     logs = [
-        log for path in programs for log in set(re.findall(r'"([\w.]+\.db)"', path.read_text(encoding="utf-8")))
+        log
+        for path in programs
+        for log in set(re.findall(r'"([\w.]+\.db)"', path.read_text(encoding="utf-8")))
     ]
 
     assert sorted(logs) == sorted(set(logs))

@@ -5,8 +5,12 @@ On a terminal the bars move; elsewhere a line is printed for every fifth of the 
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console
@@ -102,3 +106,23 @@ class Screen:
 def quoted(path: object) -> str:
     """A path as a shell takes it."""
     return shlex.quote(str(path))
+
+
+def ergon_here() -> str:
+    """The command `ergon` as a shell finds it where this one was started: not every environment is activated."""
+    script = Path(sys.argv[0])
+    if script.stem != "ergon":
+        return f"{quoted(_below(Path(sys.executable)))} -m ergon"
+    found = shutil.which("ergon")
+    if found is not None and script.exists() and Path(found).samefile(script):
+        return "ergon"
+    return quoted(_below(script))
+
+
+def _below(path: Path) -> str:
+    """The path as one would type it here. Links stay: the one to an environment's Python is what makes it that."""
+    path, here = path.absolute(), Path.cwd()
+    if not path.is_relative_to(here):
+        return str(path)
+    below = str(path.relative_to(here))
+    return below if os.sep in below else os.path.join(".", below)  # a shell takes a bare name for a command's

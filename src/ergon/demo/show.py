@@ -18,7 +18,7 @@ from ergon.demo.files import entries_of, to_bytes
 from ergon.demo.flows import Report
 from ergon.demo.home import DemoError, Home, State, job_for
 from ergon.demo.play import FLOW_ID, KILL_AT, PATH_WIDTH, Play
-from ergon.demo.screen import Screen, quoted
+from ergon.demo.screen import Screen, ergon_here, quoted
 from ergon.demo.tally import Tally
 
 NAMES_SHOWN: Final = 5
@@ -57,7 +57,7 @@ def _take_up(home: Home, directory: str | None, *, fresh: bool) -> State:
     if earlier is not None and not earlier.finished:
         if directory is not None and earlier.job.root != job.root:
             raise DemoError(
-                f"an unfinished demo of {earlier.job.root} is in {home.path}; go on with it (`ergon demo`), "
+                f"an unfinished demo of {earlier.job.root} is in {home.path}; go on with it (`{ergon_here()} demo`), "
                 "start over with --fresh, or use another place with --dir"
             )
         return earlier
@@ -144,14 +144,15 @@ def _none(names: list[str]) -> tuple[str, bool]:
 
 
 def _tell_next(screen: Screen, home: Home, state: State) -> None:
+    ergon = ergon_here()
     screen.commands(
         "Look for yourself",
         [
             (f"export ERGON_LOG={quoted(_shortest(home.log))}", ""),
-            ("ergon ls", "the flows, newest first"),
-            (f"ergon show {FLOW_ID}", "its children and its history, with times and source lines"),
-            (f"ergon why {FLOW_ID}", "one sentence"),
-            ("ergon doctor", "what this log survives"),
+            (f"{ergon} ls", "the flows, newest first"),
+            (f"{ergon} show {FLOW_ID}", "its children and its history, with times and source lines"),
+            (f"{ergon} why {FLOW_ID}", "one sentence"),
+            (f"{ergon} doctor", "what this log survives"),
         ],
     )
     screen.commands("Check the manifest yourself", [(check_by_hand(state.job, _shortest(home.manifest)), "")])
