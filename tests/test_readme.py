@@ -1,10 +1,13 @@
 """What the README prints can be typed: its program runs, its verbs and places exist."""
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+import pytest
 
 from ergon.cli.app import VERBS
 
@@ -12,44 +15,56 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_every_program_in_the_readme_runs_and_runs_again(tmp_path: Path) -> None:
-    programs = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert programs
-
-    for program in programs:
-        (tmp_path / "program.py").write_text(program, encoding="utf-8")
-        for _ in range(2):
-            done = subprocess.run(
-                [sys.executable, "program.py"],
-                cwd=tmp_path,
-                capture_output=True,
-                text=True,
-                timeout=50,
-                check=False,
-            )
-            assert (done.returncode, done.stderr) == (0, "")
-            assert done.stdout == "payment for order-1, shipped\n"
+FLOWS, PROGRAM = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_flow_of_the_first_program_runs_from_the_command_line(tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(README.split("```python\n")[1].split("```")[0], encoding="utf-8")
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """With the README's files, and a shorter night."""
+    flows = FLOWS.replace("asyncio.sleep(10)", "asyncio.sleep(1)")
+    assert flows != FLOWS
+    (tmp_path / "orders.py").write_text(flows, encoding="utf-8")
+    (tmp_path / "program.py").write_text(PROGRAM, encoding="utf-8")
+    return tmp_path
 
+
+def typed(folder: Path, *words: str) -> str:
+    """What a command prints."""
     done = subprocess.run(
-        [sys.executable, "-m", "ergon", "run", "program.py:process", "--input", '{"order": "order-2"}'],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
+        [sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=50, check=False
     )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
-    assert (done.returncode, done.stdout) == (0, '"payment for order-2, shipped"\n'), done.stderr
+
+def test_the_first_command_runs_the_flow_and_typed_again_tells_its_result(folder: Path) -> None:
+    (command,) = re.findall(r"^ergon (run orders.*)$", README, re.MULTILINE)
+
+    for _ in range(2):
+        assert typed(folder, "-m", "ergon", *shlex.split(command)) == '"payment for order-1, shipped"\n'
+
+
+def test_the_program_runs_and_runs_again_also_after_the_command(folder: Path) -> None:
+    for _ in range(2):
+        assert typed(folder, "program.py") == "payment for order-1, shipped\n"
+    told = typed(
+        folder,
+        "-m",
+        "ergon",
+        "run",
+        "orders.py:process",
+        "--input",
+        '{"order": "order-1"}',
+        "--id",
+        "order-1",
+    )
+    assert told == '"payment for order-1, shipped"\n'
 
 
 def test_the_first_program_is_short() -> None:
-    program = README.split("```python\n")[1].split("```")[0]
+    code = [line for line in FLOWS.splitlines() if line.strip() and not line.startswith("#")]
 
-    assert len([line for line in program.splitlines() if line.strip()]) <= 14
+    assert len(code) <= 12
 
 
 def test_every_verb_the_readme_names_exists() -> None:

@@ -128,6 +128,14 @@ def test_an_unexpected_error_is_one_line_and_with_debug_a_traceback(ergon, here,
         ergon("run", "odd.py:f")
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verbs_help_shows_no_mark_of_the_formatter(verb: str, ergon) -> None:
+    answer = ergon(verb, "--help")
+
+    assert answer.code == 0
+    assert "\\b" not in answer.out
+
+
 def test_help_lists_every_verb_with_a_line_about_it(ergon) -> None:
     answer = ergon("--help")
 

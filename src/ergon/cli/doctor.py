@@ -41,11 +41,11 @@ class Finding(NamedTuple):
 @json_option
 @asynchronous
 async def doctor(url: str | None, as_json: bool) -> int:
-    r"""Say whether a log is healthy and what it survives. Exits 1 when something is wrong.
+    """Say whether a log is healthy and what it survives. Exits 1 when something is wrong.
 
     \b
     --json prints {ok: true or false, checks: [{name, state, fact}]}; state is ok, note or wrong.
-    """
+    """  # noqa: D301 - click reads the control character
     findings = [
         Finding("Python", "ok", f"{sys.version.split()[0]} at {sys.executable}"),
         Finding("SQLite", "ok", sqlite3.sqlite_version),

@@ -39,7 +39,7 @@ DRAIN_SECONDS = 10.0
 @log_option
 @asynchronous
 async def run(target: str, text: str, flow_id: str | None, url: str | None) -> None:
-    r"""Run one flow here until it has ended, and print its result as JSON.
+    """Run one flow here until it has ended, and print its result as JSON.
 
     TARGET is module:flow or file.py:flow. A worker in this process executes it with its children and waits through
     its timers and signals; while it runs it may also take other flows of the same code from this log. Interrupted,
@@ -47,7 +47,7 @@ async def run(target: str, text: str, flow_id: str | None, url: str | None) -> N
 
     \b
     ergon run orders.py:process --input '{"order": {"id": 7}}' --id order-7
-    """
+    """  # noqa: D301 - click reads the control character
     code = load(target)
     chosen = code.one()
     call = bind(chosen, read_json(text, "--input"))
