@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -562,6 +563,9 @@ SCENARIOS: Final[dict[str, Scenario]] = {
 
 # -- several processes -------------------------------------------------------------------------------------
 
+BLOCKED_SECONDS: Final = 2.8
+"""More than three leases."""
+
 
 @step
 async def act_frozen(label: str, saw: list[str]) -> str:
@@ -571,6 +575,8 @@ async def act_frozen(label: str, saw: list[str]) -> str:
                 freeze_self("body")
             elif "slow" in label:
                 await asyncio.sleep(0.7)
+        if "blocked" in label:
+            time.sleep(BLOCKED_SECONDS)
         return token
 
 
@@ -621,6 +627,10 @@ async def _one_shared_race(stage: Stage) -> None:
     await stage.result(await stage.schedule(shared.bind("b-body-slow"), "f"))
 
 
+async def _one_shared_blocked(stage: Stage) -> None:
+    await stage.result(await stage.schedule(shared.bind("b-blocked"), "f"))
+
+
 async def _one_shared_idle(stage: Stage) -> None:
     await stage.result(await stage.schedule(shared_and_idle.bind(), "f"))
 
@@ -644,6 +654,12 @@ SHARED: Final[dict[str, Scenario]] = {
     ),
     "shared-race": Scenario(
         main=_one_shared_race, flows=_SHARED, options=_QUICK, labels={"f": ("a", "b-body-slow", "c")}
+    ),
+    "shared-blocked": Scenario(
+        main=_one_shared_blocked,
+        flows=_SHARED,
+        options=_QUICK | {"lease_seconds": 0.8},
+        labels={"f": ("a", "b-blocked", "c")},
     ),
     "shared-idle": Scenario(
         main=_one_shared_idle, flows=_SHARED, options=_QUICK, labels={"f": ("a", "go", "c")}

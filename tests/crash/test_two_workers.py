@@ -20,7 +20,7 @@ import pytest
 
 from tests.crash.checker import Expected, Life, check
 from tests.crash.crashing import RUN, Crasher
-from tests.crash.ledger import Record, read_ledger
+from tests.crash.ledger import Ledger, Record, read_ledger
 from tests.crash.processes import Child, Zygote
 from tests.crash.scenarios import SHARED
 from tests.crash.snapshot import Row, Snapshot, read_snapshot
@@ -279,6 +279,67 @@ def test_a_worker_frozen_with_nobody_to_take_over_goes_on_where_it_stood(town: T
     town.verdict("shared-body")
 
 
+def test_a_worker_whose_step_blocks_the_event_loop_keeps_its_flow(town: Town) -> None:
+    """For more than three leases nothing runs there but threads. One of them renews, so the body runs once."""
+    owner = town.start("shared-blocked", "worker", "owner")
+    client = town.start("shared-blocked", "client", "client")
+    town.until("the step begins", lambda: bool(begins(town, "b-blocked")))
+    other = town.start("shared-blocked", "worker", "other")
+    town.until("the flow ends", lambda: town.now().done("f"))
+
+    assert client.wait(5) == 0
+    town.drain(owner, other)
+    (begun,) = begins(town, "b-blocked")
+    assert begun.pid == owner.pid
+    assert begun["token"] in town.now().flows["f"]["output"]
+    assert [worker["state"] for worker in town.now().workers.values()] == ["stopped", "stopped"], town
+    assert LOST not in owner.errors() + other.errors()
+    said = owner.errors().split("has kept its event loop for")
+    assert len(said) == 3, f"once it is slow, and once it is over the lease\n{town}"
+    assert "step `act_frozen` of flow f" in said[0]
+    assert "longer than its worker's lease of 0.8 s" in said[2]
+    assert "in act_frozen\n    time.sleep(BLOCKED_SECONDS)" in said[1]
+    town.verdict("shared-blocked")
+
+
+def test_a_worker_killed_while_its_event_loop_is_blocked_is_overtaken(town: Town) -> None:
+    owner = town.start("shared-blocked", "worker", "owner")
+    client = town.start("shared-blocked", "client", "client")
+    town.until("the step begins", lambda: bool(begins(town, "b-blocked")))
+    other = town.start("shared-blocked", "worker", "other")
+    time.sleep(1.0)  # a thread has renewed the lease by now
+    note_fault(town, owner, "kill")
+    owner.send(signal.SIGKILL)
+    town.until("the flow ends", lambda: town.now().done("f"))
+
+    assert client.wait(5) == 0
+    town.drain(other)
+    assert [begun["epoch"] for begun in begins(town, "b-blocked")] == [1, 2]
+    town.verdict("shared-blocked")
+
+
+@pytest.mark.parametrize("point", ["keep:1:pre", "keep:1:post", "keep:2:pre", ""])
+def test_a_worker_frozen_while_its_event_loop_is_blocked_is_overtaken(point: str, town: Town) -> None:
+    """The thread that renews is frozen too; what it wrote when it woke up gave nothing back."""
+    owner = town.start("shared-blocked", "worker", "owner", freeze=point)
+    client = town.start("shared-blocked", "client", "client")
+    if not point:
+        town.until("the step begins", lambda: bool(begins(town, "b-blocked")))
+        time.sleep(1.0)
+        note_fault(town, owner, "stop")
+        stop_without_lock(town, owner)
+    assert owner.wait_stopped(30), town
+
+    take_over(town, owner, "shared-blocked")
+
+    assert client.wait(5) == 0
+    assert {label: len(begins(town, label)) for label in ("a", "b-blocked", "c")} == {
+        "a": 1,
+        "b-blocked": 2,
+        "c": 1,
+    }
+
+
 def test_two_workers_leave_each_other_alone(town: Town) -> None:
     """Nobody is frozen: no lease is lost, nothing is done twice."""
     workers = [town.start("shared", "worker", name) for name in ("owner", "other")]
@@ -295,6 +356,11 @@ def test_two_workers_leave_each_other_alone(town: Town) -> None:
 def town_reason(town: Town) -> str:
     row = town.now().flows.get("f")
     return str(row["reason"]) if row else ""
+
+
+def note_fault(town: Town, child: Child, what: str) -> None:
+    """For the checker: what happens to this process from outside."""
+    Ledger(town.folder / "ledger").write("NEM", what=what, target=child.pid)
 
 
 def stop_without_lock(town: Town, child: Child) -> None:

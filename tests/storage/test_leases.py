@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,66 @@ async def test_renewing_extends_the_lease_and_says_what_flows_do(log, clock):
     assert (await log.find("f1")).reason == "in step charge"
     clock.advance(29)
     assert await log.reap() == []
+
+
+async def in_thread(log, *workers):
+    """Ask from a thread for renewals, and wait until they have been dealt with: what is written later comes later."""
+    for worker_id in workers:
+        await asyncio.to_thread(log.keep_alive, worker_id, lease_seconds=30)
+    await log.create(new_flow(f"after-{time.monotonic_ns()}"))
+    await log.create(new_flow(f"after-{time.monotonic_ns()}"))
+
+
+async def test_a_lease_can_be_extended_from_a_thread_while_the_event_loop_is_blocked(log, clock):
+    await register(log)
+    await log.workers()
+    clock.advance(20)
+
+    thread = threading.Thread(target=log.keep_alive, args=("w1",), kwargs={"lease_seconds": 30})
+    thread.start()
+    time.sleep(0.2)
+    clock.advance(29)  # by now it has been written, or the lease has run out
+
+    assert await log.reap() == []
+    thread.join()
+
+
+async def test_from_a_thread_too_a_lease_that_was_taken_or_given_back_stays_so(log, clock):
+    await register(log, "dead")
+    await register(log, "stopped")
+    await register(log, "other", lease_seconds=1_000)
+    await log.retire("stopped")
+    clock.advance(30)
+    assert [worker.id for worker in await log.reap()] == ["dead"]
+    before = await log.workers()
+
+    await in_thread(log, "dead", "stopped", "never there")
+
+    assert await log.workers() == before
+    with pytest.raises(LeaseLost):
+        await log.renew("dead", lease_seconds=30)
+
+
+async def test_a_closed_log_renews_nothing_from_a_thread_and_says_nothing(log):
+    await register(log)
+    await log.close()
+
+    await asyncio.to_thread(log.keep_alive, "w1", lease_seconds=30)
+
+
+async def test_many_threads_may_ask_for_renewals_beside_other_writes(log, clock):
+    await register(log)
+    threads = [
+        threading.Thread(target=lambda: [log.keep_alive("w1", lease_seconds=30) for _ in range(200)])
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for number in range(200):
+        assert await log.create(new_flow(f"f{number}")) is None
+    for thread in threads:
+        thread.join()
+    assert await log.renew("w1", lease_seconds=30) == log.now() + 30
 
 
 async def test_a_worker_whose_lease_ran_out_loses_its_flows_and_every_later_write(log, clock):

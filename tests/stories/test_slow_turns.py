@@ -1,7 +1,8 @@
-"""A flow that computes or blocks without awaiting is reported, with its stack, while it does so."""
+"""A flow or step that computes or blocks without awaiting is reported, with its stack, while it does so."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -82,6 +83,71 @@ async def test_a_step_that_takes_long_on_its_thread_is_not_reported(log: Executi
         await (await start(log, job.bind())).result(10)
 
     assert not told.heard.is_set()
+
+
+@pytest.mark.parametrize(
+    "where", ["at its start", "after an await", "in a task of its own", "with a timeout"]
+)
+async def test_a_step_that_blocks_the_event_loop_is_reported_with_its_name_and_stack(
+    log: ExecutionLog, told: Told, where: str
+) -> None:
+    async def work() -> None:
+        if where != "at its start":
+            await asyncio.sleep(0.01)
+        block_until_reported(told)
+
+    @step(timeout=30.0 if where == "with a timeout" else None)
+    async def charge() -> None:
+        if where == "in a task of its own":
+            await asyncio.create_task(work())
+        else:
+            await work()
+
+    @flow
+    async def order() -> None:
+        await charge()
+
+    async with worker(log, order):
+        await (await start(log, order.bind(), "f-7")).result(10)
+
+    (said,) = [said for said in told.said if "without awaiting" in said]
+    assert "step `charge` of flow f-7 has kept its event loop" in said
+    assert "plain `def` step" in said
+    assert "process=True" in said
+    assert "asyncio.to_thread" in said
+    assert "in work\n    block_until_reported(told)" in said
+    assert "executor/runner.py" not in said, "where the step's own code begins, the stack begins"
+    assert "base_events.py" not in said
+
+
+async def test_a_step_that_computes_for_long_and_awaits_in_between_is_not_reported(
+    log: ExecutionLog, told: Told
+) -> None:
+    @step
+    async def busy() -> None:
+        until = time.monotonic() + SLOW_TURN_SECONDS + 4 * LOOK_SECONDS
+        while time.monotonic() < until:
+            time.sleep(0.05)
+            await asyncio.sleep(0)
+
+    @flow
+    async def job() -> None:
+        await busy()
+
+    async with worker(log, job):
+        await (await start(log, job.bind())).result(10)
+
+    assert not told.heard.is_set()
+
+
+def test_a_step_is_reported_again_when_it_has_taken_as_long_as_the_lease() -> None:
+    clock, now, reports = TurnClock(), 0.0, []
+    for _ in range(150):
+        now += LOOK_SECONDS
+        if (seconds := clock.see(Turn("f", 1, 0, "charge"), now, 10.0)) is not None:
+            reports.append(seconds)
+
+    assert reports == [pytest.approx(0.5, abs=0.11), pytest.approx(10.0, abs=0.11)]
 
 
 def test_only_a_turn_that_stays_the_same_is_slow() -> None:

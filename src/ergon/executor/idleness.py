@@ -23,7 +23,7 @@ Task = asyncio.Task[Any]
 
 def works_beside(body: object, main: Task | None, waiting: Collection[Task | None]) -> bool:
     """True when a task of `body` does more than wait. `main` runs it; those in `waiting` stand in a durable wait."""
-    own = {task for task in asyncio.all_tasks() if _body_of(task) is body}
+    own = {task for task in asyncio.all_tasks() if body_of(task) is body}
     if main is not None:
         own.add(main)
     return not all(task.done() or _only_waits(task, own, waiting) for task in own)
@@ -81,7 +81,7 @@ def _frames(awaiting: Any) -> Iterator[FrameType]:
             awaiting = getattr(awaiting, "cr_await", None) or getattr(awaiting, "gi_yieldfrom", None)
 
 
-def _body_of(task: Task) -> StepContext | None:
+def body_of(task: Task) -> StepContext | None:
     """The step body that a task was made in, or None."""
     get_context = getattr(task, "get_context", None)
     context = get_context() if get_context is not None else _context_by_force(task)

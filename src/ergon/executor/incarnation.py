@@ -2,11 +2,15 @@
 
 The lease is a row in the log with a time on the log's clock. Beside it stands a deadline on this process's own
 clock that passes earlier: when renewing fails or the process was frozen, no new step starts after it.
+
+While the event loop is blocked a thread renews the row (`keeper.py`). It does not move the deadline, so nothing starts
+when the loop goes on until a renewal of the loop's own has shown that the lease is still there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import secrets
 import time
@@ -16,6 +20,7 @@ from typing import Final, Protocol, Self
 
 from ergon.core.commit import WorkerRecord
 from ergon.errors import LeaseLost, LogClosed, StoreError
+from ergon.executor import keeper
 from ergon.storage.log import ExecutionLog
 from ergon.storage.process import this_process
 
@@ -60,6 +65,7 @@ class Incarnation:
         self._runs: list[Renewable] = []
         self._safe_until = 0.0
         self._task: asyncio.Task[None] | None = None
+        self._kept: keeper.KeptLease | None = None
 
     async def __aenter__(self) -> Self:
         await self.register()
@@ -95,10 +101,17 @@ class Incarnation:
         )
         await self._log.register(record, lease_seconds=self._lease_seconds)
         self._safe_until = asked_at + self._lease_seconds * SAFE_PART
+        self._kept = keeper.KeptLease(
+            functools.partial(self._log.keep_alive, self.id, lease_seconds=self._lease_seconds),
+            self._lease_seconds,
+            asked_at,
+        )
+        keeper.keep(self._kept)
         self._task = asyncio.create_task(self._keep(), name=f"ergon-lease-{self._name}")
 
     async def retire(self) -> None:
         """Stop renewing and give everything back."""
+        self._unkeep()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -115,6 +128,17 @@ class Incarnation:
 
     async def _keep(self) -> None:
         """Renew until cancelled, or until the log says that this incarnation is dead."""
+        try:
+            await self._renew_again_and_again()
+        finally:
+            self._unkeep()  # whatever ended it: from now on the lease runs out unless it is given back
+
+    def _unkeep(self) -> None:
+        if self._kept is not None:
+            keeper.forget(self._kept)
+            self._kept = None
+
+    async def _renew_again_and_again(self) -> None:
         while True:
             await asyncio.sleep(self._lease_seconds / RENEWALS_PER_LEASE)
             asked_at = time.monotonic()
@@ -130,6 +154,8 @@ class Incarnation:
                 )
             else:
                 self._safe_until = asked_at + self._lease_seconds * SAFE_PART
+                if self._kept is not None:
+                    self._kept.renewed(asked_at)
 
     def _told(self) -> dict[str, str] | None:
         """What the flows do, for whoever asks. Renewing must not depend on it."""

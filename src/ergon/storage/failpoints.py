@@ -2,8 +2,8 @@
 
 `ERGON_FAILPOINT=commit:7:post` kills this process with SIGKILL right after the transaction that holds its 7th
 commit is durable and before anybody hears of it; `pre` kills before that transaction begins. The first word is
-the write's name (`commit`, `create`, `send`, `claim`, `register`, `renew`, `retire`, `reap`, `move`, `delete`)
-or `any`. Writes are counted in the order they are applied. `ERGON_FAILPOINT_TRACE=path` appends one line
+the write's name (`commit`, `create`, `send`, `claim`, `register`, `renew`, `keep`, `retire`, `reap`, `move`,
+`delete`) or `any`. Writes are counted in the order they are applied. `ERGON_FAILPOINT_TRACE=path` appends one line
 `number name` for each write, so that a run without a failpoint tells how many there are.
 
 When neither variable is set a log never looks here again.

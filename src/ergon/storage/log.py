@@ -168,6 +168,16 @@ class ExecutionLog(ABC):
         Raises `LeaseLost` when the incarnation was declared dead: register again under a new id.
         """
 
+    def keep_alive(self, worker_id: str, *, lease_seconds: float) -> None:  # noqa: B027 - not every log can
+        """Ask for one renewal from any thread, while the event loop is blocked. Returns at once, without an answer.
+
+        The log extends the lease as soon as it can, as `renew` does, or does nothing: when the incarnation is not alive
+        any more, which is decided in the very transaction, and when the log is not open. The one who asked cannot know
+        which, so no work may start on the strength of it. May be called from several threads at once, and must
+        not block. A log that cannot write without its event loop does nothing: its leases run out while the loop is
+        blocked.
+        """
+
     @abstractmethod
     async def retire(self, worker_id: str) -> int:
         """End an incarnation. Flows it still owns become pending; returns how many."""

@@ -59,6 +59,16 @@ def renew(tx: Transaction, worker_id: str, lease_seconds: float, doing: dict[str
     return expires_at
 
 
+def keep(tx: Transaction, worker_id: str, lease_seconds: float) -> None:
+    """Extend a lease for somebody who does not wait to hear; change nothing when the incarnation is not alive."""
+    tx.run(
+        _SQL["renew"],
+        worker=worker_id,
+        expires_at=tx.now + lease_seconds,
+        expires_boot=tx.boot + lease_seconds,
+    )
+
+
 def check_alive(tx: Transaction, worker_id: str) -> None:
     """Raise `LeaseLost` unless this incarnation is alive."""
     if tx.one(_SQL["is_alive"], worker=worker_id) is None:

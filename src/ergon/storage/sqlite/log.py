@@ -36,7 +36,7 @@ from ergon.storage.sqlite import catalog, claims, durability, intake, leases
 from ergon.storage.sqlite.connection import LEVELS, Settings, Synchronous
 from ergon.storage.sqlite.hints import Hints
 from ergon.storage.sqlite.session import Session
-from ergon.storage.sqlite.writes import Create, Send, Write
+from ergon.storage.sqlite.writes import Create, Send, Unasked, Write
 
 T = TypeVar("T")
 
@@ -158,6 +158,11 @@ class SqliteExecutionLog(ExecutionLog):
         self, worker_id: str, *, lease_seconds: float, doing: dict[str, str] | None = None
     ) -> float:
         return await self._write("renew", lambda tx: leases.renew(tx, worker_id, lease_seconds, doing))
+
+    def keep_alive(self, worker_id: str, *, lease_seconds: float) -> None:
+        self._session.submit_from_thread(
+            Unasked("keep", lambda tx: leases.keep(tx, worker_id, lease_seconds))
+        )
 
     async def retire(self, worker_id: str) -> int:
         return await self._write("retire", lambda tx: leases.retire(tx, worker_id))

@@ -28,7 +28,7 @@ from ergon.storage.sqlite.reader import Reader
 from ergon.storage.sqlite.turnstile import Turnstile
 from ergon.storage.sqlite.upkeep import Upkeep
 from ergon.storage.sqlite.writer import Writer
-from ergon.storage.sqlite.writes import Done, What
+from ergon.storage.sqlite.writes import Done, Unasked, What
 
 T = TypeVar("T")
 
@@ -125,6 +125,12 @@ class Session:
             self._loop.call_soon(done, error)
             return
         self._writer.submit(what, done)
+
+    def submit_from_thread(self, what: Unasked) -> None:
+        """Put something that nobody waits for into the next group commit, from any thread; nothing when not open."""
+        writer = self._writer
+        if self._state == "open" and writer is not None:
+            writer.submit_from_thread(what)
 
     def future(self) -> asyncio.Future[Any]:
         """Make a future for a write. Raises when the log is not open."""

@@ -19,7 +19,7 @@ from ergon.errors import LogClosed
 from ergon.storage.sqlite.group import Errors, GroupCommit
 from ergon.storage.sqlite.lookout import Lookout
 from ergon.storage.sqlite.upkeep import Upkeep
-from ergon.storage.sqlite.writes import Done, Entry, What
+from ergon.storage.sqlite.writes import Done, Entry, Unasked, What
 
 BATCH_MAX: Final = 4096
 _STOP_WAIT_SECONDS: Final = 0.1
@@ -72,6 +72,15 @@ class Writer:
             return
         self._calls.append(function)
         self._lookout.ring()
+
+    def submit_from_thread(self, what: Unasked) -> None:
+        """Put something that nobody waits for into the next batch, from any thread; nothing once the log closes.
+
+        Only the event loop and the writer's thread touch the list of what is pending, so the latter puts it there.
+        """
+        if not self._stopping and not self._ended:
+            self._calls.append(lambda: self._pending.append((what, what.done)))
+            self._lookout.ring()
 
     async def stop(self) -> None:
         """Write what was submitted, then close the connection and end the thread."""

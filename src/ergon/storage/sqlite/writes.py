@@ -53,6 +53,18 @@ class Send(Write[None]):
         self.message = message
 
 
+class Unasked(Write[None]):
+    """A write from another thread than the event loop's; nobody waits for it."""
+
+    __slots__ = ()
+
+    def __init__(self, name: str, apply: Callable[[Transaction], None]) -> None:
+        self.name, self.apply, self.result = name, apply, None
+
+    def done(self, error: BaseException | None) -> None:
+        """There is nobody to tell."""
+
+
 What = Commit | Write[Any]
 Entry = tuple[What, Done]
 """One thing to write, and whom to tell."""
