@@ -15,7 +15,9 @@ import pytest
 from ergon.core.commit import Commit
 from ergon.core.status import TaskStatus
 from ergon.errors import LogFull
-from ergon.storage.sqlite import SqliteExecutionLog
+from ergon.storage.sqlite import SqliteExecutionLog, migrations
+from ergon.storage.sqlite.connection import Settings, open_writer
+from ergon.storage.sqlite.turnstile import Turnstile
 from tests.storage.kit import claim_one, claimed_flow, commit, event, new_flow, register, until
 from tests.storage.sqlite.children import finish, hear, say, start
 
@@ -50,6 +52,52 @@ async def test_nothing_acknowledged_is_lost_when_writers_are_killed_again_and_ag
             assert [one.seq for one in history] == list(range(1, len(history) + 1))
     assert total > 100
     assert sqlite3.connect(file).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def _make_a_log_and_die(file: Path, statement: int) -> None:
+    """In a process of its own: make a log, and be killed when SQLite is about to run this statement."""
+    count = 0
+
+    def die(_text: str) -> None:
+        nonlocal count
+        count += 1
+        if count == statement:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    connect = sqlite3.connect
+
+    def counting(*arguments, **options):
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(die)
+        return connection
+
+    sqlite3.connect = counting  # of this process only, which ends here
+    connection = open_writer(Settings(path=file))
+    migrations.migrate(connection, Turnstile(patience_seconds=5), str(file), 0.0)
+    connection.close()
+
+
+async def test_a_process_killed_at_any_statement_while_it_makes_a_log_leaves_one_that_opens(tmp_path):
+    """Also between the change to WAL, for which a new file has no journal, and the first migration."""
+    kills = 0
+    while True:
+        file = tmp_path / f"{kills}.db"
+        child = os.fork()
+        if child == 0:
+            try:
+                _make_a_log_and_die(file, kills + 1)
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+
+        async with SqliteExecutionLog(file) as log:
+            await log.create(new_flow("f1"))
+            assert await log.find("f1") is not None
+        if not os.WIFSIGNALED(status):
+            break
+        kills += 1
+
+    assert kills > 20, "it dies before each statement in turn"
 
 
 async def test_a_frozen_worker_that_wakes_up_writes_nothing(file):
