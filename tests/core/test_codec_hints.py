@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
 
-from ergon.core.codec import MISSING, hints_of
+from ergon.core.codec import MISSING, Hints, hints_of
 from ergon.errors import UsageError
 
 if TYPE_CHECKING:
@@ -78,8 +79,18 @@ def test_wrappers_methods_partials_and_callable_objects_show_what_is_inside() ->
     assert hints_of(functools.partial(wrapped(charge), note="x")).params["order"] is Order
     assert hints_of(Service().call).params == {"order": Order}
     assert hints_of(Service()).result is Receipt
-    with pytest.raises(UsageError, match="not a Python function"):
-        hints_of(print)
+
+
+@pytest.mark.parametrize(
+    "function", [print, max, "a".upper, functools.partial(pow, 2), operator.itemgetter(0)]
+)
+def test_what_is_not_written_in_python_has_no_annotations(function: Callable[..., Any]) -> None:
+    assert hints_of(function) == Hints({}, MISSING)
+
+
+def test_a_class_gives_objects_of_itself() -> None:
+    assert hints_of(Service).result is Service
+    assert hints_of(int).result is int
 
 
 def test_metadata_is_kept() -> None:

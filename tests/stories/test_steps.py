@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import operator
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -265,6 +270,87 @@ async def test_any_callable_can_be_run_as_a_step_without_decoration(log: Executi
 
     assert effects == ["Hello", "World"]
     assert [event.name for event in await log.history("f")][:4] == ["shout", "whisper", "lambda", "loads"]
+
+
+class Adder:
+    """Something to call that is no function."""
+
+    def __init__(self, amount: int) -> None:
+        self.amount = amount
+
+    def __call__(self, to: int) -> Decimal:
+        return Decimal(to + self.amount)
+
+
+class AwaitedAdder(Adder):
+    """Its calls are awaited."""
+
+    async def __call__(self, to: int) -> Decimal:  # type: ignore[override]
+        return super().__call__(to)
+
+
+@dataclass
+class Point:
+    x: int
+    y: int
+
+
+@pytest.mark.parametrize(
+    "function, args, result",
+    [
+        pytest.param(len, ("abc",), 3, id="a function written in C"),
+        pytest.param(max, (1, 2), 2, id="one that tells no signature"),
+        pytest.param("a".upper, (), "A", id="a bound method written in C"),
+        pytest.param(str.upper, ("a",), "A", id="a method written in C"),
+        pytest.param(operator.itemgetter(0), ([5],), 5, id="a callable object written in C"),
+        pytest.param(partial(pow, 2), (3,), 8, id="a partial of a function written in C"),
+        pytest.param(int, ("3",), 3, id="a type"),
+        pytest.param(Decimal, ("0.10",), Decimal("0.10"), id="a type that JSON does not have"),
+        pytest.param(Point, (1, 2), Point(1, 2), id="a dataclass"),
+        pytest.param(Adder(2), (1,), Decimal(3), id="a callable object"),
+        pytest.param(AwaitedAdder(2), (1,), Decimal(3), id="a callable object that is awaited"),
+    ],
+)
+async def test_a_callable_that_is_no_python_function_can_be_a_step(
+    log: ExecutionLog, function: Callable[..., Any], args: tuple[Any, ...], result: Any
+) -> None:
+    """What it returns comes back as the type it was, live and on replay."""
+
+    @flow
+    async def calls() -> str:
+        got = await run_step(function, *args, name="call")
+        live = (type(got) is type(result), got == result)
+        await wait_signal("go")
+        return str(live)
+
+    async with worker(log, calls):
+        handle = await start(log, calls.bind())
+        await until_status(handle, "suspended")
+    await handle.signal("go")
+    async with worker(log, calls):
+        assert await handle.result(10) == "(True, True)"
+
+
+async def test_a_step_whose_annotation_cannot_be_read_fails_before_it_has_an_effect(
+    log: ExecutionLog, path: Path
+) -> None:
+    """Failing afterwards would record that nothing happened, though something did."""
+
+    def make(folder: str) -> None:
+        Path(folder).mkdir()
+
+    make.__annotations__["return"] = "Nowhere"
+
+    @flow
+    async def makes(folder: str) -> None:
+        await run_step(make, folder)
+
+    folder = path.parent / "made"
+    async with worker(log, makes):
+        with pytest.raises(UsageError, match="Nowhere"):
+            await (await start(log, makes.bind(str(folder)))).result(10)
+
+    assert not folder.exists()
 
 
 async def test_a_lambda_needs_a_name(log: ExecutionLog) -> None:

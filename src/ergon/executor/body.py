@@ -73,6 +73,7 @@ class StepBody:
         step_context.set(self)
         request = self._request
         step = request.step
+        step.decoder  # noqa: B018  # an annotation that cannot be read is told before the body has an effect
         watched = watch(request.args, request.kwargs, self.work.turns)
         if watched is not None:
             self._watched = watched

@@ -132,13 +132,13 @@ class Step(Generic[P, R]):
         self.function = function
         self.options = options
         self.name = check_name("step name", name if name is not None else public_name(function))
-        self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
+        self.is_async = _is_async(function)
         self.is_plain = self.is_async and options.timeout is None and not options.at_most_once
         """True when running it is calling it."""
         self.is_method = False
         if options.process:
             _check_process_step(function, is_async=self.is_async)
-        self._signature = inspect.signature(function)
+        self._signature = _signature_of(function)
         self._positional_max, self._positional_min = _arity(self._signature)
         functools.update_wrapper(self, function)
 
@@ -228,6 +228,31 @@ def public_name(function: Callable[..., Any]) -> str:
     if not name or "<" in name:
         raise UsageError(f"{function!r} has no name of its own; give it one with name=...")
     return name
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives a coroutine: also of an object whose class defines `async def __call__`."""
+    inner: Any = inspect.unwrap(function)
+    if isinstance(inner, functools.partial):
+        inner = inner.func
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(
+        getattr(type(inner), "__call__", None)  # noqa: B004  # the method itself is looked at
+    )
+
+
+def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """What it can be called with: anything, when it does not say, as some functions written in C do not."""
+    try:
+        return inspect.signature(function)
+    except ValueError:
+        return _ANYTHING
+
+
+def _anything(*args: Any, **kwargs: Any) -> None:
+    """Take whatever is given."""
+
+
+_ANYTHING: Final = inspect.signature(_anything)
 
 
 def _check_process_step(function: Callable[..., Any], *, is_async: bool) -> None:
@@ -360,7 +385,7 @@ def run_step(
 def run_step(
     function: Callable[..., Any], /, *args: Any, name: Any = None, **kwargs: Any
 ) -> Coroutine[Any, Any, Any]:
-    """Run any callable as a step, without decorating it, such as `json.loads`.
+    """Run any callable as a step, without decorating it, such as `json.loads`, `os.getcwd` or a class.
 
     name: the step's name in the log; default: the callable's own. A lambda needs one. The callable cannot be given
     an argument called `name` this way; decorate it instead.

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ergon.core.codec.decode import MISSING, Missing
-from ergon.core.codec.walk import name_of
 from ergon.errors import UsageError
 
 
@@ -34,9 +33,12 @@ def hints_of(function: Callable[..., Any], local_names: Mapping[str, Any] | None
     Call it on first use rather than at decoration: a class defined further down the module is known by then.
     `local_names` adds names that only the place of decoration sees, such as classes local to a test.
 
+    A class gives objects of itself. What is not written in Python, such as `len`, says nothing.
     Raises `UsageError` that says which name is unknown and where it is written.
     """
     inner = _plain_function(function)
+    if not isinstance(inner, types.FunctionType):
+        return Hints({}, inner if isinstance(inner, type) else MISSING)
     try:
         written = dict(inner.__annotations__)
     except NameError as error:  # Python 3.14 evaluates them here
@@ -50,7 +52,10 @@ def hints_of(function: Callable[..., Any], local_names: Mapping[str, Any] | None
 
 
 def _plain_function(function: Any) -> Any:
-    """The function whose annotations count: inside wrappers, partials, methods and callable objects."""
+    """The function whose annotations count: inside wrappers, partials, methods and callable objects.
+
+    A class is returned as it is, and so is what is not written in Python.
+    """
     while True:
         if isinstance(function, functools.partial):
             function = function.func
@@ -65,9 +70,7 @@ def _plain_function(function: Any) -> Any:
         ):
             function = call
         else:
-            raise UsageError(
-                f"{name_of(function)} is not a Python function, so its annotations cannot be read"
-            )
+            return function
 
 
 def _closed_over(function: types.FunctionType) -> dict[str, Any]:
