@@ -23,7 +23,7 @@ def worker(log: ExecutionLog, *flows: Any, name: str = "worker", **options: Any)
     """A worker that looks often. Options of `Worker` and of `WorkerOptions` alike."""
     own = {
         key: options.pop(key)
-        for key in ("queues", "versions", "enable_timers", "signal_sources")
+        for key in ("queues", "versions", "tags", "enable_timers", "signal_sources")
         if key in options
     }
     return Worker(log, name, flows=flows, options=replace(QUICK, **options), **own)

@@ -205,7 +205,7 @@ async def test_a_due_flow_without_a_worker_says_that_nobody_runs_it(
         await until_status(handle, "suspended")
     clock.pass_time(3_601)
 
-    assert "no live worker has code for it" in await handle.why()
+    assert "no worker is alive" in await handle.why()
 
 
 async def test_an_ended_flow_says_how_and_when(log: ExecutionLog) -> None:

@@ -34,6 +34,7 @@ WATCH_SECONDS: Final = 0.5
 @click.option("--status", "statuses", multiple=True, metavar="STATUS", help="Only this status; repeatable.")
 @click.option("--name", "names", multiple=True, metavar="FLOW", help="Only flows of this name; repeatable.")
 @click.option("--queue", metavar="QUEUE", help="Only flows of this queue.")
+@click.option("--tag", "tags", multiple=True, help="Only flows with this tag; repeatable: with all of them.")
 @click.option("--since", metavar="TIME", help="Only flows created since: 90s, 10m, 2h, 3d, or a date.")
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many."
@@ -47,6 +48,7 @@ async def ls(
     statuses: tuple[str, ...],
     names: tuple[str, ...],
     queue: str | None,
+    tags: tuple[str, ...],
     since: str | None,
     limit: int,
     after: str | None,
@@ -61,6 +63,7 @@ async def ls(
             statuses=chosen,
             names=names,
             queue=queue,
+            tags=tags,
             created_after=read_since(since, log.now()) if since is not None else None,
         )
         if watch:

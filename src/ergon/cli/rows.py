@@ -19,6 +19,7 @@ FLOW: Final = {
     "status": "pending, running, suspended, paused, parked, completed, failed or cancelled",
     "queue": "which workers may take it",
     "version": "the version of its code, or null: any",
+    "tags": "what a worker must have to take it: a list, sorted",
     "priority": "higher is claimed first",
     "created_at": "when it was scheduled",
     "started_at": "when it was first claimed, or null",
@@ -49,6 +50,7 @@ WORKER: Final = {
     "flows": "names of the flows it has code for",
     "queues": "the queues it takes from",
     "versions": "the versions it runs, as names and ranges, or null: any",
+    "tags": "what it has: it takes flows all of whose tags are among these",
     "started_at": "when",
     "lease_expires_at": "until when it may own flows unless it renews",
 }
@@ -70,6 +72,7 @@ def flow_row(record: FlowRecord) -> dict[str, Any]:
         "status": record.status.value,
         "queue": record.queue,
         "version": record.version,
+        "tags": list(record.tags),
         "priority": record.priority,
         "created_at": iso(record.created_at),
         "started_at": iso(record.started_at),
@@ -108,6 +111,7 @@ def worker_row(worker: WorkerRecord, state: str) -> dict[str, Any]:
         "flows": list(worker.flows),
         "queues": list(worker.queues),
         "versions": list(worker.versions) if worker.versions is not None else None,
+        "tags": list(worker.tags),
         "started_at": iso(worker.started_at),
         "lease_expires_at": iso(worker.lease_expires_at),
     }

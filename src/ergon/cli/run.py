@@ -58,11 +58,12 @@ async def run(target: str, text: str, flow_id: str | None, url: str | None) -> N
 
 async def _run(log: ExecutionLog, code: Target, call: FlowCall[Any], flow_id: str | None) -> FlowRecord:
     queues = sorted({"default", *(flow.options.queue for flow in code.flows)})
+    tags = {tag for flow in code.flows for tag in flow.options.tags}
     options = WorkerOptions(drain_seconds=DRAIN_SECONDS)
     handle = await Scheduler(log).schedule(call, id=flow_id)
     here = f" in {path_of(log)}" if path_of(log) is not None else ""
     note(clean(f"flow {handle.id!r} runs here{here}"))
-    async with Worker(log, "ergon-run", flows=code.flows, queues=queues, options=options):
+    async with Worker(log, "ergon-run", flows=code.flows, queues=queues, tags=tags, options=options):
         news = asyncio.create_task(_tell_waits(handle, note))
         try:
             return await handle.wait_settled()

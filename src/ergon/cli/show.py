@@ -115,6 +115,7 @@ def _show_header(record: FlowRecord, sentence: str, now: float, *, full: bool) -
     facts = {
         "flow": record.name,
         "queue": record.queue + (f"   version {record.version}" if record.version is not None else ""),
+        "tags": ", ".join(record.tags),
         "created": f"{local_time(record.created_at)} ({ago(now - record.created_at)} ago)",
         "started": local_time(record.started_at),
         "ended": _ended(record),

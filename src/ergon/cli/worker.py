@@ -36,6 +36,7 @@ logger = logging.getLogger("ergon.worker")
     metavar="VERSION",
     help="Run flows of this version, or of a range such as '>=1.2,<2'; repeatable. Default: any.",
 )
+@click.option("--tag", "tags", multiple=True, help="Take flows with this tag too; repeatable. Default: none.")
 @click.option(
     "--capacity", type=click.IntRange(1), default=1000, show_default=True, help="Flows in memory at once."
 )
@@ -58,6 +59,7 @@ async def worker(
     name: str,
     queues: tuple[str, ...],
     versions: tuple[str, ...],
+    tags: tuple[str, ...],
     capacity: int,
     drain_seconds: float,
     until_eof: bool,
@@ -77,6 +79,7 @@ async def worker(
             flows=flows,
             queues=queues or ("default",),
             versions=versions or None,
+            tags=tags,
             options=WorkerOptions(capacity=capacity, drain_seconds=drain_seconds),
         )
         stop: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -84,7 +87,12 @@ async def worker(
         handle = await found.start()
         durability = await log.durability()
         logger.info("worker %s (pid %d) on %s, durability %s", name, os.getpid(), log.url, durability.level)
-        logger.info("runs %s from %s", ", ".join(found.registry.names), ", ".join(queues or ("default",)))
+        logger.info(
+            "runs %s from %s%s",
+            ", ".join(found.registry.names),
+            ", ".join(queues or ("default",)),
+            f" with tags {', '.join(sorted(tags))}" if tags else "",
+        )
         if until_eof:
             _on_eof(stop)
         code = await stop
@@ -169,12 +177,13 @@ async def workers(url: str | None, as_json: bool, show_all: bool) -> int:
                 f"{found.host}:{found.pid}",
                 ", ".join(found.queues),
                 " or ".join(found.versions) if found.versions is not None else "any",
+                ", ".join(found.tags) or "-",
                 ago(now - found.started_at),
                 ", ".join(found.flows),
             )
             for found, state in shown
         ]
-        table(("NAME", "STATE", "PROCESS", "QUEUES", "VERSIONS", "UP", "FLOWS"), rows, styled="STATE")
+        table(("NAME", "STATE", "PROCESS", "QUEUES", "VERSIONS", "TAGS", "UP", "FLOWS"), rows, styled="STATE")
     else:
         note("no worker is alive" + ("" if known else "; none ever was") + ". Start one: ergon worker TARGET")
     return OK if alive else FAILED

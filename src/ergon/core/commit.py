@@ -83,6 +83,8 @@ class NewFlow(NamedTuple):
     """Cancel this flow when its parent ends first."""
     owner: Lease | None = None
     """Create it already claimed by this worker (epoch 1), for a caller that runs it at once."""
+    tags: tuple[str, ...] = ()
+    """Only workers that have all of these may claim it."""
 
 
 class ChildCancel(NamedTuple):
@@ -169,6 +171,8 @@ class FlowRecord(NamedTuple):
     parent_id: str | None
     parent_op: str | None
     close_with_parent: bool
+    tags: tuple[str, ...] = ()
+    """Only workers that have all of these claim it. Sorted, each once."""
 
 
 class ClaimedFlow(NamedTuple):
@@ -193,11 +197,13 @@ class ClaimRequest:
     versions: tuple[str, ...] | None = None
     """Versions this worker runs, as names and ranges that `VersionSet.parse` reads; None: any. A flow without a version
     fits every worker."""
+    tags: tuple[str, ...] = ()
+    """What the worker has. A flow goes only to a worker that has all of its tags; one without any fits every worker."""
     limit: int = 100
     claims_stalled_max: int = 20
     """A flow claimed this often in a row without progress is parked instead."""
     flow_id: str | None = None
-    """Only this flow, whatever its queue and version."""
+    """Only this flow, whatever its queue, version and tags."""
     due: bool = True
     """Also flows whose start or wake time has come; False leaves those to other workers."""
 
@@ -218,6 +224,7 @@ class WorkerRecord:
     queues: tuple[str, ...] = ()
     versions: tuple[str, ...] | None = None
     """Names and ranges, as in `ClaimRequest`."""
+    tags: tuple[str, ...] = ()
     started_at: float = 0.0
     lease_expires_at: float = 0.0
     state: str = "alive"
@@ -261,6 +268,8 @@ class FlowFilter:
     names: tuple[str, ...] = ()
     queue: str | None = None
     version: str | None = None
+    tags: tuple[str, ...] = ()
+    """Flows that have all of these."""
     parent_id: str | None = None
     id_prefix: str | None = None
     created_after: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from ergon.errors import InvalidName
@@ -27,6 +28,13 @@ def check_name(kind: str, value: object) -> str:
             raise InvalidName(f"{kind} {value!r} begins or ends with white space; strip it")
         return value
     return _check_rare(kind, value)
+
+
+def check_tags(kind: str, tags: Iterable[str]) -> tuple[str, ...]:
+    """Return `tags` sorted, each once, when every one can be kept by every log, else raise `InvalidName`."""
+    if isinstance(tags, str):
+        raise InvalidName(f"{kind}s must be several, such as a tuple; write ({tags!r},) for one")
+    return tuple(sorted({check_name(kind, tag) for tag in tags}))
 
 
 def _check_rare(kind: str, value: str) -> str:

@@ -109,6 +109,7 @@ class Executor(Generic[T]):
             priority=call.flow.options.priority,
             timeout_seconds=call.flow.options.timeout,
             owner=lease,
+            tags=call.flow.options.tags,
         )
         existing = await self._log.create(new)
         if existing is None:

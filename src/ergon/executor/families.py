@@ -28,6 +28,7 @@ def new_child(parent: FlowRecord, request: ChildRequest, operation: str) -> NewF
         parent_id=parent.id,
         parent_op=operation,
         close_with_parent=not request.detached,
+        tags=request.tags if request.tags is not None else flow.options.tags,
     )
 
 

@@ -52,6 +52,7 @@ class Incarnation:
         *,
         queues: tuple[str, ...] = ("default",),
         versions: tuple[str, ...] | None = None,
+        tags: tuple[str, ...] = (),
         on_lost: Callable[[], None] | None = None,
         doing: Callable[[], dict[str, str]] | None = None,
     ) -> None:
@@ -59,6 +60,7 @@ class Incarnation:
         self.lost = False
         self._log = log
         self._name, self._flows, self._queues, self._versions = name, flows, queues, versions
+        self._tags = tags
         self._lease_seconds = lease_seconds
         self._on_lost = on_lost
         self._doing = doing
@@ -98,6 +100,7 @@ class Incarnation:
             flows=self._flows,
             queues=self._queues,
             versions=self._versions,
+            tags=self._tags,
         )
         await self._log.register(record, lease_seconds=self._lease_seconds)
         self._safe_until = asked_at + self._lease_seconds * SAFE_PART

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 from ergon.core.codec import digest
-from ergon.core.names import check_name
+from ergon.core.names import check_name, check_tags
 from ergon.errors import NotInFlow
 from ergon.flows.context import caller_place, current_machine, step_context
 from ergon.flows.flow import FlowCall
@@ -26,6 +26,7 @@ class ChildRequest(NamedTuple):
     detached: bool
     flow_id: str = ""
     """The child's flow id, once it is known."""
+    tags: tuple[str, ...] | None = None
 
 
 class ChildHandle(Generic[R]):
@@ -57,6 +58,7 @@ def invoke(
     *,
     id: str | None = None,
     queue: str | None = None,
+    tags: Sequence[str] | None = None,
     detached: bool = False,
     place: Place | None = None,
 ) -> ChildHandle[R]: ...
@@ -66,6 +68,7 @@ def invoke(
     *,
     id: str | None = None,
     queue: str | None = None,
+    tags: Sequence[str] | None = None,
     detached: bool = False,
     place: Place | None = None,
 ) -> ChildHandle[Any]: ...
@@ -74,6 +77,7 @@ def invoke(
     *,
     id: str | None = None,
     queue: str | None = None,
+    tags: Sequence[str] | None = None,
     detached: bool = False,
     place: Place | None = None,
 ) -> ChildHandle[Any]:
@@ -81,13 +85,14 @@ def invoke(
 
     child: `other_flow.bind(...)`, or an object of a `@flow_type` class.
     id: the child's flow id; default: derived from the parent's, so that a replay finds the same child.
-    queue: default: the child flow's own.
+    queue, tags: default: the child flow's own.
     detached: the child outlives its parent; default: it is cancelled when the parent ends first.
     """
     return start_child(
         flow_call_of(child),
         id=id,
         queue=queue,
+        tags=tags,
         detached=detached,
         place=place if place is not None else caller_place(),
     )
@@ -98,6 +103,7 @@ def start_child(
     *,
     id: str | None = None,
     queue: str | None = None,
+    tags: Sequence[str] | None = None,
     detached: bool = False,
     place: Place,
 ) -> ChildHandle[R]:
@@ -105,7 +111,8 @@ def start_child(
     if id is not None:
         check_name("flow id", id)
     machine = current_machine()
-    request = ChildRequest(call, id, queue, detached)
+    wanted = check_tags("flow tag", tags) if tags is not None else None
+    request = ChildRequest(call, id, queue, detached, tags=wanted)
     if machine is None:
         context = step_context.get()
         if context is None:

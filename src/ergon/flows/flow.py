@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from ergon.core.codec import MISSING, Decoder, Hints, decoder_for, hints_of
 from ergon.core.codec.objects import split_object
-from ergon.core.names import check_name
+from ergon.core.names import check_name, check_tags
 from ergon.core.retry import RetryPolicy
 from ergon.errors import NotInFlow, UsageError
 from ergon.flows.arguments import decode_arguments, encode_arguments, plain_names, same_arguments
@@ -36,6 +36,8 @@ class FlowOptions:
     timeout: float | None = None
     """Seconds after its first start when it is cancelled; None: never."""
     priority: int = 0
+    tags: tuple[str, ...] = ()
+    """Only workers that have all of these take it."""
 
 
 class Flow(Generic[P, R]):
@@ -179,6 +181,7 @@ def flow(
     retry: RetryPolicy = ...,
     timeout: float | None = None,
     priority: int = 0,
+    tags: Sequence[str] = (),
 ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Flow[P, R]]: ...
 def flow(
     function: Callable[..., Any] | None = None,
@@ -189,6 +192,7 @@ def flow(
     retry: RetryPolicy = RetryPolicy.NONE,
     timeout: float | None = None,
     priority: int = 0,
+    tags: Sequence[str] = (),
 ) -> Any:
     """Make an `async def` function or method durable; with or without parentheses.
 
@@ -197,10 +201,19 @@ def flow(
     retry: when and how often the whole flow is tried again after it raised; what it completed is kept. Default: never.
     timeout: seconds after its first start when it is cancelled, even when a worker crashed meanwhile.
     priority: higher is claimed first. Default 0.
+    tags: what a worker must have to take it, such as `("gpu",)`: all of them, see `Worker(tags=...)`. Default: none, so
+    that every worker with the code may. Its steps run where it runs; put a step that needs another kind of worker into
+    a child flow with tags of its own.
     """
     if timeout is not None and not timeout > 0:
         raise UsageError(f"timeout={timeout!r}: give seconds greater than 0, or None for no limit")
-    options = FlowOptions(queue=check_name("queue", queue), retry=retry, timeout=timeout, priority=priority)
+    options = FlowOptions(
+        queue=check_name("queue", queue),
+        retry=retry,
+        timeout=timeout,
+        priority=priority,
+        tags=check_tags("flow tag", tags),
+    )
     if function is not None:
         return Flow(function, name=name, options=options)
     return lambda function: Flow(function, name=name, options=options)

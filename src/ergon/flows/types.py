@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ergon.errors import UsageError
@@ -36,19 +37,37 @@ class FlowType:
 
     @overload
     def invoke(
-        self, child: FlowCall[R], *, id: str | None = None, queue: str | None = None, detached: bool = False
+        self,
+        child: FlowCall[R],
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        tags: Sequence[str] | None = None,
+        detached: bool = False,
     ) -> ChildHandle[R]: ...
     @overload
     def invoke(
-        self, child: object, *, id: str | None = None, queue: str | None = None, detached: bool = False
+        self,
+        child: object,
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        tags: Sequence[str] | None = None,
+        detached: bool = False,
     ) -> ChildHandle[Any]: ...
     def invoke(
-        self, child: Any, *, id: str | None = None, queue: str | None = None, detached: bool = False
+        self,
+        child: Any,
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        tags: Sequence[str] | None = None,
+        detached: bool = False,
     ) -> ChildHandle[Any]:
         """Start a child flow; `.result()` waits for its outcome. As `ergon.invoke(child)`, whose arguments it has."""
         from ergon.flows.children import invoke
 
-        return invoke(child, id=id, queue=queue, detached=detached, place=caller_place())
+        return invoke(child, id=id, queue=queue, tags=tags, detached=detached, place=caller_place())
 
 
 def flow_type(cls: T) -> T:

@@ -13,7 +13,7 @@ from ergon.core.codec import MISSING, decoder_for, encode
 from ergon.core.commit import FlowFilter, FlowRecord, NewFlow
 from ergon.core.history import Event
 from ergon.core.ids import new_flow_id
-from ergon.core.names import check_name
+from ergon.core.names import check_name, check_tags
 from ergon.core.status import TaskStatus
 from ergon.errors import FlowIdConflict, NotInFlow, UsageError
 from ergon.flows.context import current_machine
@@ -84,6 +84,7 @@ class Scheduler:
         id: str | None = None,
         delay: float | None = None,
         at: datetime | None = None,
+        tags: Sequence[str] | None = None,
         options: ScheduleOptions | None = None,
     ) -> FlowHandle[R]: ...
     @overload
@@ -94,6 +95,7 @@ class Scheduler:
         id: str | None = None,
         delay: float | None = None,
         at: datetime | None = None,
+        tags: Sequence[str] | None = None,
         options: ScheduleOptions | None = None,
     ) -> FlowHandle[Any]: ...
     async def schedule(
@@ -103,6 +105,7 @@ class Scheduler:
         id: str | None = None,
         delay: float | None = None,
         at: datetime | None = None,
+        tags: Sequence[str] | None = None,
         options: ScheduleOptions | None = None,
     ) -> FlowHandle[Any]:
         """Start a flow. When this returns, it exists, once, and will reach an end.
@@ -111,6 +114,7 @@ class Scheduler:
         id: the flow's id and idempotency key: the same id with the same input returns the same flow. Default: a new
             UUID, ordered by time.
         delay: seconds to wait before it may start. at: or the time, with a time zone.
+        tags: what a worker must have to take it, all of them. Default: as the flow is declared; `()`: none.
 
         Raises `FlowIdConflict` when the id belongs to a flow with another name or input, `EncodingError`,
         `ArgumentsMismatch`, `InvalidName`, `UsageError`.
@@ -123,6 +127,7 @@ class Scheduler:
             input=call.input,
             queue=check_name("queue", chosen.queue) if chosen.queue is not None else declared.queue,
             version=self._version,
+            tags=check_tags("flow tag", tags) if tags is not None else declared.tags,
             priority=chosen.priority if chosen.priority is not None else declared.priority,
             timeout_seconds=chosen.timeout if chosen.timeout is not None else declared.timeout,
             start_at=start_at(at, delay),
@@ -139,11 +144,13 @@ class Scheduler:
         id: str | None = None,
         delay: float | None = None,
         at: datetime | None = None,
+        tags: Sequence[str] | None = None,
         options: ScheduleOptions | None = None,
     ) -> FlowHandle[Any]:
         """Start a flow by its name, from a program that does not have its code.
 
         arguments: by parameter name, as plain values (`self` for a `@flow_type` object's fields).
+        What the flow declares (queue, tags and so on) is not known here: say what differs from the defaults.
         """
         chosen = options if options is not None else ScheduleOptions()
         new = NewFlow(
@@ -152,6 +159,7 @@ class Scheduler:
             input=encode(dict(arguments)),
             queue=check_name("queue", chosen.queue) if chosen.queue is not None else "default",
             version=self._version,
+            tags=check_tags("flow tag", tags) if tags is not None else (),
             priority=chosen.priority or 0,
             timeout_seconds=chosen.timeout,
             start_at=start_at(at, delay),

@@ -43,25 +43,49 @@ def _pending(record: FlowRecord, workers: list[WorkerRecord], now: float) -> str
         return f"is scheduled to start at {clock_time(record.wake_at)}"
     if not workers:
         return "is ready, but no worker is alive: start one that runs its code"
+    missing = _missing(record, workers)
+    if missing is not None:
+        return f"is ready, but {missing}"
+    able = next(worker for worker in workers if _takes(worker, record))
+    return f"is ready and will be claimed by {able.name!r} as soon as it has room"
+
+
+def _missing(record: FlowRecord, workers: list[WorkerRecord]) -> str | None:
+    """What keeps every one of these workers from taking the flow; None: nothing keeps one of them."""
     able = [worker for worker in workers if record.name in worker.flows]
     if not able:
         names = ", ".join(sorted({worker.name for worker in workers}))
-        return f"is ready, but no live worker has code for flow `{record.name}` (alive: {names})"
+        return f"no live worker has code for flow `{record.name}` (alive: {names})"
     in_queue = [worker for worker in able if record.queue in worker.queues]
     if not in_queue:
-        return f"is ready, but no live worker takes from queue `{record.queue}`"
+        return f"no live worker takes from queue `{record.queue}`"
     fitting = [worker for worker in in_queue if _runs(worker, record.version)]
     if not fitting:
         versions = (
             " or ".join(sorted({version for worker in in_queue for version in worker.versions or ()}))
             or "none"
         )
-        return f"is ready, but no live worker runs version {record.version!r} (they run: {versions})"
-    return f"is ready and will be claimed by {fitting[0].name!r} as soon as it has room"
+        return f"no live worker runs version {record.version!r} (they run: {versions})"
+    if not any(_has_tags(worker, record) for worker in fitting):
+        return _missing_tags(record, fitting)
+    return None
+
+
+def _missing_tags(record: FlowRecord, workers: list[WorkerRecord]) -> str:
+    """Which tags nobody has; where each is somebody's, that nobody has all of them."""
+    known = {tag for worker in workers for tag in worker.tags}
+    wanted = [tag for tag in record.tags if tag not in known] or list(record.tags)
+    told = ", ".join(f"`{tag}`" for tag in wanted)
+    what = f"has tag {told}" if len(wanted) == 1 else f"has all of the tags {told}"
+    return f"no live worker {what} (they have: {', '.join(sorted(known)) or 'none'})"
 
 
 def _runs(worker: WorkerRecord, version: str | None) -> bool:
     return worker.versions is None or VersionSet.parse(worker.versions).matches(version)
+
+
+def _has_tags(worker: WorkerRecord, record: FlowRecord) -> bool:
+    return set(record.tags) <= set(worker.tags)
 
 
 def _running(record: FlowRecord, workers: list[WorkerRecord], _now: float) -> str:
@@ -111,11 +135,17 @@ def _successor(record: FlowRecord, workers: list[WorkerRecord]) -> str:
     able = [worker for worker in workers if _takes(worker, record)]
     if able:
         return f"{able[0].name!r} takes it over within seconds"
-    return f"it goes on as soon as a worker runs that has code for `{record.name}`"
+    return f"it goes on as soon as a worker runs that has code for `{record.name}`{_told_tags(record)}"
+
+
+def _told_tags(record: FlowRecord) -> str:
+    if not record.tags:
+        return ""
+    return f" and the tag{'s' if len(record.tags) > 1 else ''} {', '.join(f'`{tag}`' for tag in record.tags)}"
 
 
 def _takes(worker: WorkerRecord, record: FlowRecord) -> bool:
-    return record.name in worker.flows and record.queue in worker.queues and _runs(worker, record.version)
+    return _missing(record, [worker]) is None
 
 
 def _step(wait: dict[str, Any]) -> str:
@@ -135,9 +165,9 @@ def _suspended(record: FlowRecord, workers: list[WorkerRecord], now: float) -> s
 
 
 def _nobody(record: FlowRecord, workers: list[WorkerRecord]) -> str:
-    if any(record.name in worker.flows for worker in workers):
-        return "will be claimed in a moment"
-    return "no live worker has code for it"
+    if not workers:
+        return "no worker is alive"
+    return _missing(record, workers) or "will be claimed in a moment"
 
 
 def _ended(record: FlowRecord, _workers: list[WorkerRecord], _now: float) -> str:

@@ -196,6 +196,8 @@ class ExecutionLog(ABC):
 
         Flows whose start or wake time has come are ready. Each comes with its history and unread inbox,
         both as they were when it was taken, or later.
+        Only flows are taken whose queue, name, version and tags fit the request: a flow's tags must all be among the
+        worker's. What does not fit costs nothing, however much of it stands in front.
         A flow without code for it is never touched and never stands in another's way. Nor does a damaged one: it is
         parked, or passed over when not even that can be written.
         Raises `LeaseLost` when the worker was declared dead.

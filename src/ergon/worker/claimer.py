@@ -63,6 +63,7 @@ class Claimer:
                 names=self._request.names,
                 queues=self._request.queues,
                 versions=self._request.versions,
+                tags=self._request.tags,
                 limit=min(room, CLAIM_BATCH_MAX),
                 claims_stalled_max=self._request.claims_stalled_max,
                 due=self._enable_timers,
@@ -92,7 +93,7 @@ class Claimer:
         timeout = self._poll_seconds
         if self._wake_at is not None:
             left = self._wake_at - self._log.now()
-            # Due at the last look already, and still there: it is for another queue or version.
+            # Due at the last look already, and still there: it is for another queue or version, or has other tags.
             least = OVERDUE_SECONDS if self._wake_at == wake_before else 0.0
             timeout = min(timeout, max(left, least))
         try:

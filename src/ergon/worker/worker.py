@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ergon.core.commit import ClaimRequest, Hint
-from ergon.core.names import check_name
+from ergon.core.names import check_name, check_tags
 from ergon.core.versions import VersionSet
 from ergon.errors import LogClosed, UsageError
 from ergon.executor.host import Host
@@ -70,6 +70,8 @@ class Worker:
     queues: which queues to take from. Default: "default".
     versions: which versions of flows this code runs: a name such as "1.4.2", a range such as ">=1.2,<2", or several of
     either; default: any. A flow without a version fits every worker. Raises `UsageError` for what is neither.
+    tags: what this worker has, such as `("gpu",)`. A flow with tags is taken only by workers that have all of them; a
+    worker also takes flows without tags. To keep those off it, give them another queue. Default: none.
     enable_timers: False leaves flows whose timers are due to other workers.
     signal_sources: other systems to poll for signals.
     """
@@ -82,6 +84,7 @@ class Worker:
         flows: Iterable[Any] = (),
         queues: Sequence[str] = ("default",),
         versions: Sequence[str] | str | None = None,
+        tags: Iterable[str] = (),
         enable_timers: bool = True,
         signal_sources: Iterable[SignalSource] = (),
         options: WorkerOptions | None = None,
@@ -96,6 +99,7 @@ class Worker:
         )
         if self._versions is not None:
             VersionSet.parse(self._versions)  # refuses what means nothing
+        self._tags = check_tags("worker tag", tags)
         self._enable_timers = enable_timers
         self._signal_sources = tuple(signal_sources)
         self._host: Host | None = None
@@ -155,6 +159,7 @@ class Worker:
             options.lease_seconds,
             queues=self._queues,
             versions=self._versions,
+            tags=self._tags,
             on_lost=self._lost,
             doing=self._residents.doing,
         )
@@ -166,6 +171,7 @@ class Worker:
             names=self.registry.names,
             queues=self._queues,
             versions=self._versions,
+            tags=self._tags,
             claims_stalled_max=options.claims_stalled_max,
         )
         self._claimer = claimer = Claimer(

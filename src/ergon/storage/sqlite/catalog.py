@@ -186,6 +186,12 @@ _PARTS: Final = {
     "created_before": "created_at < :created_before",
 }
 
+# A damaged text has no tags, and hides only its own flow.
+_HAS_ALL_TAGS: Final = (
+    "NOT EXISTS (SELECT 1 FROM json_each(:tags) AS wanted WHERE wanted.value NOT IN "
+    "(SELECT value FROM json_each(CASE WHEN json_valid(tags) THEN tags ELSE '[]' END)))"
+)
+
 
 def _conditions(where: FlowFilter, status: TaskStatus | None) -> tuple[str, dict[str, Any]]:
     parts, values = ["1"], dict[str, Any]()
@@ -201,6 +207,9 @@ def _conditions(where: FlowFilter, status: TaskStatus | None) -> tuple[str, dict
     if where.id_prefix:
         parts.append("id >= :id_prefix AND id < :id_end")
         values |= {"id_prefix": where.id_prefix, "id_end": where.id_prefix + "\U0010ffff"}
+    if where.tags:
+        parts.append(_HAS_ALL_TAGS)
+        values["tags"] = as_json(where.tags)
     for field, part in _PARTS.items():
         value = getattr(where, field)
         if value is not None:

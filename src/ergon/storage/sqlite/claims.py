@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from functools import lru_cache
+from itertools import chain, combinations
 from typing import Final, NamedTuple
 
 from ergon.core.commit import ClaimedFlow, ClaimRequest, Lease, Received
@@ -21,6 +22,9 @@ from ergon.storage.sqlite.statements import statements
 from ergon.storage.sqlite.transaction import Transaction, as_json
 
 _SQL: Final = statements("claims.sql")
+_TAGS_SPELLED_MAX: Final = 3
+"""A worker with so many tags asks for each of the eight sets they make, whether a flow has it or not: however many
+other sets there are in the log, as with a tag for each machine, its claim costs the same."""
 
 
 class Taken(NamedTuple):
@@ -124,18 +128,18 @@ def _choose(tx: Transaction, request: ClaimRequest) -> list[int]:
         return []
     if request.due:
         _promote(tx, names)
-    values = {"queues": as_json(request.queues), "names": names, "limit": request.limit}
+    kinds = {"queues": as_json(request.queues), "names": names}
+    kinds["tags"] = _tag_sets(tx, request.tags, **kinds)
+    values = {**kinds, "limit": request.limit, "damaged": damage.passed_over(tx)}
     wanted = VersionSet(all=True) if request.versions is None else _parsed(request.versions)
     if wanted.all:
-        row = tx.one(_SQL["take_any"], **values, damaged=damage.passed_over(tx))
+        row = tx.one(_SQL["take_any"], **values)
     else:
         versions = list(wanted.names)
         if wanted.ranges:
-            ready = tx.one(_SQL["versions_ready"], queues=values["queues"], names=names)[0]
+            ready = tx.one(_SQL["versions_ready"], **kinds)[0]
             versions = list({*versions, *wanted.select(json.loads(ready))})
-        row = tx.one(
-            _SQL["take"], **values, versions=as_json([None, *versions]), damaged=damage.passed_over(tx)
-        )
+        row = tx.one(_SQL["take"], **values, versions=as_json([None, *versions]))
     return rows.numbers(row[0])
 
 
@@ -143,6 +147,29 @@ def _choose(tx: Transaction, request: ClaimRequest) -> list[int]:
 def _parsed(versions: tuple[str, ...]) -> VersionSet:
     """A worker asks for the same ones all its life."""
     return VersionSet.parse(versions)
+
+
+def _tag_sets(tx: Transaction, tags: tuple[str, ...], queues: str, names: str) -> str:
+    """The sets of tags, as the log writes them, that a worker with these tags may take."""
+    if len(tags) <= _TAGS_SPELLED_MAX:
+        return _subsets(tags)
+    ready = json.loads(tx.one(_SQL["tags_ready"], queues=queues, names=names)[0])
+    return as_json(text for text in ready if _has_all(tags, text))
+
+
+@lru_cache(maxsize=64)
+def _subsets(tags: tuple[str, ...]) -> str:
+    sizes = range(len(tags) + 1)
+    return as_json(
+        as_json(some) for some in chain.from_iterable(combinations(sorted(tags), size) for size in sizes)
+    )
+
+
+def _has_all(tags: tuple[str, ...], text: str) -> bool:
+    try:
+        return set(json.loads(text)) <= set(tags)
+    except (ValueError, TypeError):
+        return False  # a damaged flow, which nobody can run
 
 
 def _promote(tx: Transaction, names: str) -> None:

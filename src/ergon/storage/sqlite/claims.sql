@@ -22,14 +22,14 @@ UPDATE flows SET status = 'pending', ready_at = wake_at, wake_at = NULL
 WHERE id = :flow AND wake_at <= :now;
 
 -- name: take
--- For each queue, name and version the first few in index flows_ready, then the first of those. The cost follows
--- the number of kinds asked for and :limit; flows of other kinds are never looked at.
+-- For each queue, name, set of tags and version the first few in index flows_ready, then the first of those. The cost
+-- follows the number of kinds asked for and :limit; flows of other kinds are never looked at.
 SELECT json_group_array(num) FROM (
     SELECT f.num
-    FROM json_each(:queues) AS q CROSS JOIN json_each(:names) AS n CROSS JOIN json_each(:versions) AS v
-    CROSS JOIN flows AS f
+    FROM json_each(:queues) AS q CROSS JOIN json_each(:names) AS n CROSS JOIN json_each(:tags) AS t
+    CROSS JOIN json_each(:versions) AS v CROSS JOIN flows AS f
     WHERE f.num IN (SELECT i.num FROM flows AS i
-                    WHERE i.queue = q.value AND i.name = n.value AND i.version IS v.value
+                    WHERE i.queue = q.value AND i.name = n.value AND i.tags = t.value AND i.version IS v.value
                       AND i.status = 'pending' AND i.wake_at IS NULL
                       AND i.num NOT IN (SELECT value FROM json_each(:damaged))
                     ORDER BY i.priority DESC, i.ready_at
@@ -39,12 +39,13 @@ SELECT json_group_array(num) FROM (
 
 -- name: take_any
 -- The same for a claimer that runs every version: the versions are found by skipping through the index.
-WITH RECURSIVE kinds (queue, name, version, depth) AS (
-    SELECT q.value, n.value, NULL, 0 FROM json_each(:queues) AS q CROSS JOIN json_each(:names) AS n
+WITH RECURSIVE kinds (queue, name, tags, version, depth) AS (
+    SELECT q.value, n.value, t.value, NULL, 0
+    FROM json_each(:queues) AS q CROSS JOIN json_each(:names) AS n CROSS JOIN json_each(:tags) AS t
     UNION ALL
-    SELECT k.queue, k.name,
+    SELECT k.queue, k.name, k.tags,
            (SELECT min(i.version) FROM flows AS i
-            WHERE i.queue = k.queue AND i.name = k.name AND i.version > coalesce(k.version, '')
+            WHERE i.queue = k.queue AND i.name = k.name AND i.tags = k.tags AND i.version > coalesce(k.version, '')
               AND i.status = 'pending' AND i.wake_at IS NULL),
            k.depth + 1
     FROM kinds AS k WHERE k.depth = 0 OR k.version IS NOT NULL
@@ -54,7 +55,7 @@ SELECT json_group_array(num) FROM (
     FROM kinds AS k CROSS JOIN flows AS f
     WHERE (k.depth = 0 OR k.version IS NOT NULL)
       AND f.num IN (SELECT i.num FROM flows AS i
-                    WHERE i.queue = k.queue AND i.name = k.name AND i.version IS k.version
+                    WHERE i.queue = k.queue AND i.name = k.name AND i.tags = k.tags AND i.version IS k.version
                       AND i.status = 'pending' AND i.wake_at IS NULL
                       AND i.num NOT IN (SELECT value FROM json_each(:damaged))
                     ORDER BY i.priority DESC, i.ready_at
@@ -63,18 +64,32 @@ SELECT json_group_array(num) FROM (
     LIMIT :limit);
 
 -- name: versions_ready
--- Which versions there are among the ready flows of these queues and names, found by skipping through the index: as
--- many seeks as there are versions, however many flows. Ranges of versions are chosen from these.
-WITH RECURSIVE kinds (queue, name, version) AS (
-    SELECT q.value, n.value, '' FROM json_each(:queues) AS q CROSS JOIN json_each(:names) AS n
+-- Which versions there are among the ready flows of these queues, names and tags, found by skipping through the index:
+-- as many seeks as there are versions, however many flows. Ranges of versions are chosen from these.
+WITH RECURSIVE kinds (queue, name, tags, version) AS (
+    SELECT q.value, n.value, t.value, ''
+    FROM json_each(:queues) AS q CROSS JOIN json_each(:names) AS n CROSS JOIN json_each(:tags) AS t
     UNION ALL
-    SELECT k.queue, k.name,
+    SELECT k.queue, k.name, k.tags,
            (SELECT min(i.version) FROM flows AS i
-            WHERE i.queue = k.queue AND i.name = k.name AND i.version > k.version
+            WHERE i.queue = k.queue AND i.name = k.name AND i.tags = k.tags AND i.version > k.version
               AND i.status = 'pending' AND i.wake_at IS NULL)
     FROM kinds AS k WHERE k.version IS NOT NULL
 )
 SELECT json_group_array(version) FROM (SELECT DISTINCT version FROM kinds WHERE version <> '');
+
+-- name: tags_ready
+-- Which sets of tags there are among the ready flows of these queues and names, found in the same way.
+WITH RECURSIVE kinds (queue, name, tags) AS (
+    SELECT q.value, n.value, '' FROM json_each(:queues) AS q CROSS JOIN json_each(:names) AS n
+    UNION ALL
+    SELECT k.queue, k.name,
+           (SELECT min(i.tags) FROM flows AS i
+            WHERE i.queue = k.queue AND i.name = k.name AND i.tags > k.tags
+              AND i.status = 'pending' AND i.wake_at IS NULL)
+    FROM kinds AS k WHERE k.tags IS NOT NULL
+)
+SELECT json_group_array(tags) FROM (SELECT DISTINCT tags FROM kinds WHERE tags <> '');
 
 -- name: take_one
 SELECT json_group_array(num) FROM flows

@@ -14,7 +14,7 @@ from ergon.storage.sqlite.statements import Bulk, statements
 from ergon.storage.sqlite.transaction import Transaction, as_json
 
 _SQL: Final = statements("intake.sql")
-_INSERT: Final = Bulk(_SQL["insert"], 19)
+_INSERT: Final = Bulk(_SQL["insert"], 20)
 _BACK_OFFS: Final = as_json((EventKind.FLOW_RETRIED, EventKind.STEP_RETRIED))
 _REPEATABLE: Final = frozenset({TaskStatus.PAUSED, TaskStatus.CANCELLED})
 
@@ -184,5 +184,5 @@ def _columns(tx: Transaction, flow: NewFlow) -> tuple[Any, ...]:
     return (
         flow.id, flow.name, status, flow.queue, flow.version, flow.priority, flow.input, now, started_at,
         ready_at, start_at, flow.timeout_seconds, deadline_at, owner, epoch, claimed_seq, flow.parent_id,
-        flow.parent_op, int(flow.close_with_parent),
+        flow.parent_op, int(flow.close_with_parent), as_json(sorted({*flow.tags})) if flow.tags else rows.NO_TAGS,
     )  # fmt: skip

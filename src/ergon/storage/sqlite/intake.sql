@@ -1,10 +1,11 @@
 -- name: insert
 -- A flow whose id exists is not inserted; nor is one already claimed by a worker that is not alive.
 INSERT INTO flows (id, name, status, queue, version, priority, input, created_at, started_at, ready_at, wake_at,
-                   timeout_seconds, deadline_at, owner, epoch, claimed_seq, parent_id, parent_op, close_with_parent)
+                   timeout_seconds, deadline_at, owner, epoch, claimed_seq, parent_id, parent_op, close_with_parent,
+                   tags)
 SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9,
        v.column10, v.column11, v.column12, v.column13, v.column14, v.column15, v.column16, v.column17, v.column18,
-       v.column19
+       v.column19, v.column20
 FROM (VALUES {rows}) AS v
 WHERE v.column1 IS NOT NULL
   AND (v.column14 IS NULL

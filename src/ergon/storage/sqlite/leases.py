@@ -31,6 +31,7 @@ def register(tx: Transaction, worker: WorkerRecord, lease_seconds: float) -> Wor
         flows=as_json(worker.flows),
         queues=as_json(worker.queues),
         versions="null" if worker.versions is None else as_json(worker.versions),
+        tags=as_json(worker.tags),
         now=tx.now,
         expires_at=tx.now + lease_seconds,
         expires_boot=tx.boot + lease_seconds,

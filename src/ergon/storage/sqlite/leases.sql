@@ -1,11 +1,11 @@
 -- name: register
 -- Registering again under the same id extends a living incarnation; a dead one stays dead.
-INSERT INTO workers (id, name, host, pid, process_start, boot_id, flows, queues, versions, started_at,
+INSERT INTO workers (id, name, host, pid, process_start, boot_id, flows, queues, versions, tags, started_at,
                      lease_expires_at, lease_expires_boot, state)
-VALUES (:id, :name, :host, :pid, :process_start, :boot_id, :flows, :queues, :versions, :now, :expires_at,
+VALUES (:id, :name, :host, :pid, :process_start, :boot_id, :flows, :queues, :versions, :tags, :now, :expires_at,
         :expires_boot, 'alive')
 ON CONFLICT (id) DO UPDATE
-SET flows = excluded.flows, queues = excluded.queues, versions = excluded.versions,
+SET flows = excluded.flows, queues = excluded.queues, versions = excluded.versions, tags = excluded.tags,
     lease_expires_at = excluded.lease_expires_at, lease_expires_boot = excluded.lease_expires_boot
 WHERE workers.state IN ('alive', 'draining');
 

@@ -14,15 +14,18 @@ from ergon.errors import LogDamaged
 _UNIT: Final = 2.0**-62
 """A time is whole seconds and a rest in this unit; both are exact."""
 
+NO_TAGS: Final = "[]"
+"""A flow's tags are kept as JSON text: the text of most flows."""
+
 _Flow = tuple[
     str, str, str, str, str | None, int, str, str | None, str,
     int, int, int | None, int | None, int | None, int | None, int | None, int | None, int | None, int | None,
-    str | None, int, int, str | None, str | None, int,
+    str | None, int, int, str | None, str | None, int, str,
 ]  # fmt: skip
 _Event = tuple[str, int, str, str, str, str, str | None, int, int, str, int]
 _Message = tuple[int, str, str, str, str | None, int, int]
 _Worker = tuple[
-    str, str, str, int, str, str, tuple[str, ...], tuple[str, ...], tuple[str, ...] | None,
+    str, str, str, int, str, str, tuple[str, ...], tuple[str, ...], tuple[str, ...] | None, tuple[str, ...],
     int, int, int, int, str,
 ]  # fmt: skip
 
@@ -30,6 +33,7 @@ _flows: Final = msgspec.json.Decoder(list[_Flow])
 _events: Final = msgspec.json.Decoder(list[_Event])
 _messages: Final = msgspec.json.Decoder(list[_Message])
 _workers: Final = msgspec.json.Decoder(list[_Worker])
+_tags: Final = msgspec.json.Decoder(tuple[str, ...])
 _STATUS: Final = {status.value: status for status in TaskStatus}
 
 T = TypeVar("T")
@@ -76,9 +80,10 @@ def worker_records(text: str | None) -> list[WorkerRecord]:
             flows=row[6],
             queues=row[7],
             versions=row[8],
-            started_at=row[9] + row[10] * _UNIT,
-            lease_expires_at=row[11] + row[12] * _UNIT,
-            state=row[13],
+            tags=row[9],
+            started_at=row[10] + row[11] * _UNIT,
+            lease_expires_at=row[12] + row[13] * _UNIT,
+            state=row[14],
         )
         for row in _decode(_workers, text)
     ]
@@ -97,6 +102,7 @@ def _flow(row: _Flow) -> FlowRecord:
         _time(row[17], row[18]),
         *row[19:24],
         bool(row[24]),
+        () if row[25] == NO_TAGS else _decode(_tags, row[25]),
     )
 
 

@@ -7,7 +7,7 @@
 -- in units of 2**-62 seconds, are exact for any time a clock gives.
 
 -- name: flow_rows
-SELECT num, id, status, name, queue, version, parent_id, created_at,
+SELECT num, id, status, name, queue, version, tags, parent_id, created_at,
        json_array(id, name, status, queue, version, priority, input, output, reason,
                   CAST(created_at AS INTEGER),
                   CAST((created_at - CAST(created_at AS INTEGER)) * 4611686018427387904.0 AS INTEGER),
@@ -19,7 +19,7 @@ SELECT num, id, status, name, queue, version, parent_id, created_at,
                   CAST((wake_at - CAST(wake_at AS INTEGER)) * 4611686018427387904.0 AS INTEGER),
                   CAST(deadline_at AS INTEGER),
                   CAST((deadline_at - CAST(deadline_at AS INTEGER)) * 4611686018427387904.0 AS INTEGER),
-                  owner, epoch, claims_stalled, parent_id, parent_op, close_with_parent) AS row
+                  owner, epoch, claims_stalled, parent_id, parent_op, close_with_parent, tags) AS row
 FROM flows;
 
 -- name: event_rows
@@ -36,7 +36,7 @@ FROM inbox;
 
 -- name: worker_rows
 SELECT rowid AS num, id, state,
-       json_array(id, name, host, pid, process_start, boot_id, json(flows), json(queues), json(versions),
+       json_array(id, name, host, pid, process_start, boot_id, json(flows), json(queues), json(versions), json(tags),
                   CAST(started_at AS INTEGER),
                   CAST((started_at - CAST(started_at AS INTEGER)) * 4611686018427387904.0 AS INTEGER),
                   CAST(lease_expires_at AS INTEGER),

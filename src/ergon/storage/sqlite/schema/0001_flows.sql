@@ -18,6 +18,7 @@ CREATE TABLE flows (
                                                       'completed', 'failed', 'cancelled')),
     queue             TEXT NOT NULL,
     version           TEXT,                      -- of its code; NULL fits every worker
+    tags              TEXT NOT NULL DEFAULT '[]',  -- JSON array, sorted, each once: a worker must have all of them
     priority          INTEGER NOT NULL,          -- higher is claimed first
     input             TEXT NOT NULL,             -- JSON
     output            TEXT,                      -- JSON: the result, or the failure
@@ -40,8 +41,8 @@ CREATE TABLE flows (
     CHECK (wake_at IS NULL OR status IN ('pending', 'suspended'))
 ) STRICT;
 
--- What a claim takes from: one seek for each (queue, name, version), in the order of claiming.
-CREATE INDEX flows_ready ON flows (queue, name, version, priority DESC, ready_at)
+-- What a claim takes from: one seek for each (queue, name, tags, version), in the order of claiming.
+CREATE INDEX flows_ready ON flows (queue, name, tags, version, priority DESC, ready_at)
     WHERE status = 'pending' AND wake_at IS NULL;
 -- What becomes ready by time.
 CREATE INDEX flows_due ON flows (name, wake_at) WHERE wake_at IS NOT NULL;
@@ -97,6 +98,7 @@ CREATE TABLE workers (
     flows              TEXT NOT NULL,     -- JSON array of names
     queues             TEXT NOT NULL,     -- JSON array
     versions           TEXT NOT NULL,     -- JSON array, or null for any
+    tags               TEXT NOT NULL,     -- JSON array
     started_at         REAL NOT NULL,
     lease_expires_at   REAL NOT NULL,     -- by the wall clock, for people
     lease_expires_boot REAL NOT NULL,     -- by boot_id's clock since boot: what counts
@@ -112,7 +114,7 @@ CREATE TABLE landed (
 
 -- For people: the same rows with times they can read.
 CREATE VIEW flows_readable AS
-SELECT id, name, status, queue, version, priority, input, output, reason,
+SELECT id, name, status, queue, version, tags, priority, input, output, reason,
        strftime('%Y-%m-%d %H:%M:%fZ', created_at, 'unixepoch') AS created,
        strftime('%Y-%m-%d %H:%M:%fZ', started_at, 'unixepoch') AS started,
        strftime('%Y-%m-%d %H:%M:%fZ', ended_at, 'unixepoch') AS ended,
