@@ -249,6 +249,17 @@ async def test_a_flow_is_started_by_name_from_a_program_without_its_code(log: Ex
         assert await handle.result(10) == "remote"
 
 
+async def test_a_start_by_name_is_repeated_however_its_arguments_are_written(log: ExecutionLog) -> None:
+    """JSON knows no order of keys and one kind of number; but true is no number."""
+    scheduler = Scheduler(log)
+    await scheduler.schedule_named("job", {"name": "x", "n": [1, {"a": 1, "b": None}]}, id="f")
+
+    await scheduler.schedule_named("job", {"n": [1.0, {"b": None, "a": 1}], "name": "x"}, id="f")
+    for other in ({"name": "x", "n": [True, {"a": 1, "b": None}]}, {"name": "y"}, {"nobody": 1}):
+        with pytest.raises(FlowIdConflict):
+            await scheduler.schedule_named("job", other, id="f")
+
+
 async def test_a_scheduler_is_refused_inside_a_flow(log: ExecutionLog) -> None:
     @flow
     async def wrong() -> None:

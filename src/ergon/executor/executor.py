@@ -116,7 +116,7 @@ class Executor(Generic[T]):
             created = await self._log.find(self.flow_id)
             assert created is not None, "a flow that was created is in the log"
             return ClaimedFlow(created, lease, [], [])
-        if existing.name != new.name or not call.flow.same_input(existing.input, new.input):
+        if existing.name != new.name or not call.fits(existing.input):
             raise FlowIdConflict(
                 f"flow id {self.flow_id!r} is taken by a flow `{existing.name}` with another input; choose another id"
                 if existing.name == new.name

@@ -46,11 +46,11 @@ def is_what_was_asked_for(request: ChildRequest, found: IdTaken) -> bool:
     """Whether the flow that an operation started before is the child it asks for now.
 
     The log compares texts, and one input may be written in several ways: with a set in another order, or before a
-    parameter with a default was added.
+    parameter with a default was added or its default changed.
     """
     call = request.call
     same_flow = found.input is not None and found.name == call.flow.name
-    return same_flow and call.flow.same_input(found.input or "", call.input)
+    return same_flow and call.fits(found.input or "")
 
 
 def other_child(op: Operation, found: IdTaken) -> NonDeterminismError:

@@ -1,15 +1,20 @@
-"""A flow's arguments as its stored input, and back: a JSON object by parameter name."""
+"""A flow's arguments as its stored input, and back: a JSON object by parameter name.
+
+The defaults of parameters that a call leaves out are stored with it, so that code with another default does not change
+a flow that has started. What the call itself gave is kept beside it, as that is what a repeated call is compared by.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ergon.core.codec import MISSING, Hints, decoder_for, encode
+from ergon.core.codec import MISSING, Hints, decoder_for, encode, recode
 from ergon.core.codec.objects import split_object
 from ergon.core.codec.shape import Anything, Field, Record
-from ergon.errors import ArgumentsMismatch, DecodingError, UsageError
+from ergon.errors import ArgumentsMismatch, DecodingError, EncodingError, UsageError
 
 _Parameter = inspect.Parameter
 
@@ -22,20 +27,43 @@ def encode_arguments(
     kwargs: dict[str, Any],
     *,
     hints: Callable[[], Hints],
-) -> str:
-    """The input to store. `names` are the signature's `plain_names`; messages ask for `hints`.
+    defaults: Callable[[], Mapping[str, str]],
+) -> tuple[str, str]:
+    """What the call gives, and the input to store, which has the defaults of the rest as well.
 
+    `names` are the signature's `plain_names`, `defaults` its `default_texts`; messages ask for `hints`.
     Raises `ArgumentsMismatch`, `EncodingError`.
     """
     if names is not None and not kwargs and len(args) == len(names):
-        return encode(dict(zip(names, args, strict=True)), lambda: _shape(signature, hints))
+        given = encode(dict(zip(names, args, strict=True)), lambda: _shape(signature, hints))
+        return given, given
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
         raise ArgumentsMismatch(
             f"flow `{name}{signature}` was given arguments it does not take: {error}"
         ) from None
-    return encode(dict(bound.arguments), lambda: _shape(signature, hints))
+    given = encode(dict(bound.arguments), lambda: _shape(signature, hints))
+    rest = [f"{encode(name)}:{text}" for name, text in defaults().items() if name not in bound.arguments]
+    if not rest:
+        return given, given
+    return given, "{" + ",".join([*([given[1:-1]] if bound.arguments else []), *rest]) + "}"
+
+
+def default_texts(signature: inspect.Signature, hints: Hints) -> dict[str, str]:
+    """The defaults of the parameters as JSON.
+
+    Without those that do not read back as declared, such as a sentinel or the None of `limit: int = None`: they
+    are not stored, and a flow has them from its code.
+    """
+    texts: dict[str, str] = {}
+    for parameter in signature.parameters.values():
+        if parameter.default is not parameter.empty:
+            with contextlib.suppress(EncodingError, UsageError):
+                texts[parameter.name], _ = recode(
+                    parameter.default, decoder_for(_annotation(parameter, hints))
+                )
+    return texts
 
 
 def _shape(signature: inspect.Signature, hints: Callable[[], Hints]) -> Record:
@@ -96,16 +124,30 @@ def plain_names(signature: inspect.Signature) -> tuple[str, ...] | None:
     return tuple(signature.parameters) if kinds <= _BY_POSITION else None
 
 
-def same_arguments(name: str, signature: inspect.Signature, hints: Hints, one: str, other: str) -> bool:
-    """Whether two stored inputs hold equal arguments; sets, for one, may be written in any order."""
-    if one == other:
+def fits_arguments(name: str, signature: inspect.Signature, hints: Hints, stored: str, given: str) -> bool:
+    """Whether a stored input holds what a call gives; sets, for one, may be written in any order.
+
+    A parameter that the call leaves to its default fits any value: the default may have been another one then.
+    """
+    if stored == given:
         return True
     try:
-        return decode_arguments(name, signature, hints, one) == decode_arguments(
-            name, signature, hints, other
-        )
+        kept, asked = (_by_name(name, signature, hints, text) for text in (stored, given))
     except DecodingError:
         return False
+    said = split_object(given)
+    return all(
+        kept[parameter.name] == asked[parameter.name]
+        for parameter in signature.parameters.values()
+        if parameter.name in said or parameter.kind in _VARIADIC
+    )
+
+
+def _by_name(name: str, signature: inspect.Signature, hints: Hints, text: str) -> dict[str, Any]:
+    args, kwargs = decode_arguments(name, signature, hints, text)
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    return bound.arguments
 
 
 _BY_POSITION = frozenset({_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD})

@@ -120,7 +120,8 @@ def start_child(
                 "a child flow can be started only from a flow or a step; elsewhere use a Scheduler."
             )
         return ChildHandle(*context.start_child(request))
-    fingerprint = digest((call.input, id, detached), {})
+    # Of what the code gives: a default may change while the parent lives, and the child keeps the one it started with.
+    fingerprint = digest((call.given, id, detached), {})
     op = machine.ask(OperationKind.CHILD, call.flow.name, fingerprint, request, place)
     flow_id = id or child_id(machine.flow_id, op.id, machine.earlier.children_failed.get(op.id, 0))
     op.request = request._replace(flow_id=flow_id)

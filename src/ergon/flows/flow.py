@@ -17,7 +17,13 @@ from ergon.core.codec.objects import split_object
 from ergon.core.names import check_name, check_tags
 from ergon.core.retry import RetryPolicy
 from ergon.errors import NotInFlow, UsageError
-from ergon.flows.arguments import decode_arguments, encode_arguments, plain_names, same_arguments
+from ergon.flows.arguments import (
+    decode_arguments,
+    default_texts,
+    encode_arguments,
+    fits_arguments,
+    plain_names,
+)
 from ergon.flows.context import caller_place, current_machine, step_context
 from ergon.flows.steps import public_name
 
@@ -56,6 +62,7 @@ class Flow(Generic[P, R]):
         self._given_name = name
         self._name = check_name("flow name", name if name is not None else public_name(function))
         self._hints: Hints | None = None
+        self._defaults: dict[str, str] | None = None
         self._readers: tuple[tuple[str, Decoder], ...] | None = None
         self._result_decoder: Decoder | None = None
         functools.update_wrapper(self, function)
@@ -128,9 +135,14 @@ class Flow(Generic[P, R]):
                 return tuple([reader.decode(parts[name]) for name, reader in self._readers]), {}
         return decode_arguments(self.name, self.signature, self.all_hints(), text)
 
-    def same_input(self, one: str, other: str) -> bool:
-        """Whether two stored inputs hold equal arguments."""
-        return same_arguments(self.name, self.signature, self.all_hints(), one, other)
+    def default_texts(self) -> dict[str, str]:
+        """The defaults of its parameters as JSON: those that are stored with a call that leaves them out."""
+        if self._defaults is None:
+            try:
+                self._defaults = default_texts(self.signature, self.all_hints())
+            except UsageError:  # it is told when the flow's input is first read back
+                return {}
+        return self._defaults
 
     def __repr__(self) -> str:
         return f"<flow {self.name}>"
@@ -157,14 +169,27 @@ class BoundFlow(Generic[P, R]):
 class FlowCall(Generic[R]):
     """A flow and its arguments. What schedulers and executors take."""
 
-    __slots__ = ("args", "flow", "input", "kwargs")
+    __slots__ = ("args", "flow", "given", "input", "kwargs")
 
     def __init__(self, flow: Flow[Any, R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.flow = flow
         self.args = args
         self.kwargs = kwargs
-        self.input = encode_arguments(
-            flow.name, flow.signature, flow.plain_names, args, kwargs, hints=flow.all_hints
+        self.given, self.input = encode_arguments(
+            flow.name,
+            flow.signature,
+            flow.plain_names,
+            args,
+            kwargs,
+            hints=flow.all_hints,
+            defaults=flow.default_texts,
+        )
+
+    def fits(self, stored: str) -> bool:
+        """Whether a flow that was started with the input `stored` is the one that this call asks for."""
+        flow = self.flow
+        return stored == self.input or fits_arguments(
+            flow.name, flow.signature, flow.all_hints(), stored, self.given
         )
 
     def __repr__(self) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Self, TypeVar, overload
 
 from ergon.core.codec import MISSING, decoder_for, encode
+from ergon.core.codec.objects import holds
 from ergon.core.commit import FlowFilter, FlowRecord, NewFlow
 from ergon.core.history import Event
 from ergon.core.ids import new_flow_id
@@ -111,8 +112,8 @@ class Scheduler:
         """Start a flow. When this returns, it exists, once, and will reach an end.
 
         flow: `my_flow.bind(...)`, or an object of a `@flow_type` class.
-        id: the flow's id and idempotency key: the same id with the same input returns the same flow. Default: a new
-            UUID, ordered by time.
+        id: the flow's id and idempotency key: the same id with the same input returns the same flow. An argument that
+            is left to its default fits whatever value the flow was started with. Default: a new UUID, ordered by time.
         delay: seconds to wait before it may start. at: or the time, with a time zone.
         tags: what a worker must have to take it, all of them. Default: as the flow is declared; `()`: none.
 
@@ -133,7 +134,7 @@ class Scheduler:
             start_at=start_at(at, delay),
             delay_seconds=delay,
         )
-        await self._create(new, call.flow.same_input)
+        await self._create(new, call.fits)
         return FlowHandle(self._log, new.id, call.flow.result_decoder)
 
     async def schedule_named(
@@ -165,10 +166,10 @@ class Scheduler:
             start_at=start_at(at, delay),
             delay_seconds=delay,
         )
-        await self._create(new, operator.eq)
+        await self._create(new, partial(holds, members=new.input))
         return FlowHandle(self._log, new.id, decoder_for(MISSING))
 
-    async def _create(self, new: NewFlow, same_input: Callable[[str, str], bool]) -> None:
+    async def _create(self, new: NewFlow, fits: Callable[[str], bool]) -> None:
         if current_machine() is not None:
             raise NotInFlow(
                 "a Scheduler cannot be used inside a flow: use invoke(child), or put the call in a step."
@@ -180,7 +181,7 @@ class Scheduler:
             raise FlowIdConflict(
                 f"flow id {new.id!r} belongs to a flow `{existing.name}`, not `{new.name}`; choose another id"
             )
-        if not same_input(existing.input, new.input):
+        if not fits(existing.input):
             raise FlowIdConflict(
                 f"flow id {new.id!r} belongs to a flow `{existing.name}` with another input; choose another id, or "
                 "repeat the call with the same input"

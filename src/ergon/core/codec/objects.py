@@ -1,4 +1,4 @@
-"""Take a JSON object apart without decoding its values: each may have a type of its own."""
+"""JSON without a type: an object taken apart, and two texts compared for what they say."""
 
 from __future__ import annotations
 
@@ -17,3 +17,27 @@ def split_object(text: str) -> dict[str, str]:
         return {name: bytes(raw).decode() for name, raw in _decoder.decode(text).items()}
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DecodingError(f"stored text is not a JSON object: {error}") from None
+
+
+def holds(text: str, members: str) -> bool:
+    """Whether a JSON object has all `members` of another: in any order, 1 and 1.0 being one number.
+
+    Raises `DecodingError` when one of them is no object.
+    """
+    if text == members:
+        return True
+    all_of_it = split_object(text)
+    return all(
+        name in all_of_it and _same(msgspec.json.decode(all_of_it[name]), msgspec.json.decode(value))
+        for name, value in split_object(members).items()
+    )
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, bool) or isinstance(other, bool):  # to Python, true is 1
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
