@@ -20,7 +20,7 @@ from ergon.cli.app import VERBS
             2,
             ["int: it has parameters that the flow does not take: m"],
         ),
-        ("ls --statis failed", 2, ["--statis", "did you mean", "--status"]),
+        ("ls --statis failed", 2, ["--statis", "id you mean", "--status"]),
         ("ls --status complete", 2, ["'complete' is no status", "did you mean completed?"]),
         ("ls --since yesterday", 2, ["'yesterday'", "10m", "2026-05-31"]),
         ("ls --limit 0", 2, ["--limit"]),

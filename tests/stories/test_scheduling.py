@@ -10,6 +10,7 @@ import pytest
 
 from ergon import (
     ExecutionLog,
+    Executor,
     FlowCancelled,
     FlowFilter,
     FlowIdConflict,
@@ -21,6 +22,7 @@ from ergon import (
     RetryPolicy,
     ScheduleOptions,
     Scheduler,
+    Suspended,
     TaskStatus,
     UsageError,
     flow,
@@ -546,6 +548,69 @@ async def test_a_deadline_given_with_the_start_wins(log: ExecutionLog) -> None:
         handle = await start(log, waits.bind(), options=ScheduleOptions(timeout=0.1))
         with pytest.raises(FlowCancelled, match="deadline"):
             await handle.result(10)
+
+
+async def test_the_declared_timeout_counts_for_a_flow_started_by_name(
+    log: ExecutionLog, clock: SettableClock
+) -> None:
+    """The client that starts it does not have the code."""
+
+    @flow(timeout=60)
+    async def limited() -> None:
+        await wait_signal("go")
+
+    handle = await Scheduler(log).schedule_named("limited", {}, id="f")
+    clock.pass_time(3_600)
+    async with worker(log, limited):
+        await until_status(handle, "suspended")
+        record = await handle.record()
+        assert record.started_at is not None
+        assert record.deadline_at == pytest.approx(record.started_at + 60)
+        clock.pass_time(61)
+        with pytest.raises(FlowCancelled, match="deadline"):
+            await handle.result(10)
+
+
+async def test_a_timeout_given_with_a_start_by_name_wins(log: ExecutionLog) -> None:
+    @flow(timeout=3_600)
+    async def limited() -> None:
+        await wait_signal("go")
+
+    async with worker(log, limited):
+        options = ScheduleOptions(timeout=0.1)
+        handle = await Scheduler(log).schedule_named("limited", {}, id="f", options=options)
+        with pytest.raises(FlowCancelled, match="deadline"):
+            await handle.result(10)
+
+
+async def test_a_timeout_that_is_added_to_the_code_leaves_flows_alone_that_have_started(
+    log: ExecutionLog,
+) -> None:
+    """Otherwise a deploy would cancel what has run for long."""
+
+    @flow(timeout=0.001, name="waits")
+    async def limited() -> str:
+        return await wait_signal("go", str)
+
+    async with worker(log, waits):
+        handle = await start(log, waits.bind())
+        await until_status(handle, "suspended")
+    async with worker(log, limited):
+        await handle.signal("go", "on")
+        assert await handle.result(10) == "on"
+
+
+async def test_the_declared_timeout_counts_for_a_flow_that_an_executor_takes_up(log: ExecutionLog) -> None:
+    @flow(timeout=0.05)
+    async def limited() -> None:
+        await note("ran")
+        await asyncio.Event().wait()
+
+    await Scheduler(log).schedule_named("limited", {}, id="f")
+    with pytest.raises(FlowCancelled, match="deadline"):
+        async with asyncio.timeout(10):
+            while isinstance(await Executor(limited.bind(), log, "f").run(), Suspended):
+                await asyncio.sleep(0.01)
 
 
 async def test_acts_that_make_no_sense_are_refused_with_the_status(log: ExecutionLog) -> None:

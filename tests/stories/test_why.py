@@ -56,7 +56,8 @@ async def test_a_ready_flow_names_what_is_missing(log: ExecutionLog) -> None:
     async with worker(log, ends, name="the-other"):
         assert "no live worker has code for flow `waits` (alive: the-other)" in await handle.why()
     async with worker(log, waits, queues=["mail"]):
-        assert "no live worker takes from queue `default`" in await handle.why()
+        told = await handle.why()
+    assert "no live worker with its code takes from queue `default` (they take from `mail`)" in told
 
 
 async def test_a_running_flow_names_its_step_its_worker_and_the_line_of_code(log: ExecutionLog) -> None:

@@ -204,6 +204,9 @@ class ClaimRequest:
     """A flow claimed this often in a row without progress is parked instead."""
     flow_id: str | None = None
     """Only this flow, whatever its queue, version and tags."""
+    timeouts: Mapping[str, float] = field(default_factory=dict)
+    """Seconds after its first start when a flow of this name is cancelled, if whoever started it named no time: that
+    may be a program without the flow's code. Counts from the first claim on, and stays with the flow."""
     due: bool = True
     """Also flows whose start or wake time has come; False leaves those to other workers."""
 

@@ -125,7 +125,14 @@ class Executor(Generic[T]):
         if existing.status.is_terminal or existing.status is TaskStatus.PARKED:
             return existing
         await self._log.reap()
-        request = ClaimRequest(worker=incarnation.id, names=(call.flow.name,), limit=1, flow_id=self.flow_id)
+        timeout = call.flow.options.timeout
+        request = ClaimRequest(
+            worker=incarnation.id,
+            names=(call.flow.name,),
+            limit=1,
+            flow_id=self.flow_id,
+            timeouts={} if timeout is None else {call.flow.name: timeout},
+        )
         claims = await self._log.claim(request)
         if claims:
             return claims[0]

@@ -151,7 +151,11 @@ class Scheduler:
         """Start a flow by its name, from a program that does not have its code.
 
         arguments: by parameter name, as plain values (`self` for a `@flow_type` object's fields).
-        What the flow declares (queue, tags and so on) is not known here: say what differs from the defaults.
+
+        What the flow's code declares is not known here. Its timeout counts all the same: the worker that first claims
+        the flow knows it. Queue, tags and priority decide which worker that is, so name in `tags` and `options` those
+        that differ from queue "default", no tags and priority 0; `why` tells when no live worker takes such a flow.
+        Parameters left out have the defaults of the code that runs.
         """
         chosen = options if options is not None else ScheduleOptions()
         new = NewFlow(

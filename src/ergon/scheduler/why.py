@@ -58,7 +58,8 @@ def _missing(record: FlowRecord, workers: list[WorkerRecord]) -> str | None:
         return f"no live worker has code for flow `{record.name}` (alive: {names})"
     in_queue = [worker for worker in able if record.queue in worker.queues]
     if not in_queue:
-        return f"no live worker takes from queue `{record.queue}`"
+        queues = ", ".join(sorted({f"`{queue}`" for worker in able for queue in worker.queues}))
+        return f"no live worker with its code takes from queue `{record.queue}` (they take from {queues})"
     fitting = [worker for worker in in_queue if _runs(worker, record.version)]
     if not fitting:
         versions = (

@@ -64,6 +64,7 @@ class Claimer:
                 queues=self._request.queues,
                 versions=self._request.versions,
                 tags=self._request.tags,
+                timeouts=self._request.timeouts,
                 limit=min(room, CLAIM_BATCH_MAX),
                 claims_stalled_max=self._request.claims_stalled_max,
                 due=self._enable_timers,

@@ -43,6 +43,15 @@ class FlowRegistry:
         return flow
 
     @property
+    def timeouts(self) -> dict[str, float]:
+        """The declared timeouts in seconds, of the flows that have one."""
+        return {
+            name: flow.options.timeout
+            for name, flow in self._flows.items()
+            if flow.options.timeout is not None
+        }
+
+    @property
     def names(self) -> tuple[str, ...]:
         """All names, sorted."""
         return tuple(sorted(self._flows))

@@ -172,6 +172,7 @@ class Worker:
             queues=self._queues,
             versions=self._versions,
             tags=self._tags,
+            timeouts=self.registry.timeouts,
             claims_stalled_max=options.claims_stalled_max,
         )
         self._claimer = claimer = Claimer(

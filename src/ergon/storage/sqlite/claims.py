@@ -50,6 +50,7 @@ def take(tx: Transaction, request: ClaimRequest) -> Taken:
                 now=tx.now,
                 worker=request.worker,
                 stalled_max=request.claims_stalled_max,
+                timeouts=json.dumps(dict(request.timeouts)),
             )
 
         if damage.write_sound(tx, nums, own) or request.flow_id is not None or not tx.damaged:

@@ -99,6 +99,7 @@ WHERE id = :flow AND status = 'pending' AND wake_at IS NULL
 -- name: own
 -- A claim that finds the same last event as the claim before it follows a worker that died without progress. After
 -- :stalled_max of those the flow is parked: most likely it is what kills its workers.
+-- :timeouts: by flow name, for flows that start now and were given none.
 UPDATE flows
 SET status = CASE WHEN c.stalled >= :stalled_max THEN 'parked' ELSE 'running' END,
     owner = CASE WHEN c.stalled >= :stalled_max THEN NULL ELSE :worker END,
@@ -108,11 +109,14 @@ SET status = CASE WHEN c.stalled >= :stalled_max THEN 'parked' ELSE 'running' EN
                        'mend the cause, then resume it'
                   ELSE '' END,
     started_at = coalesce(started_at, :now),
-    deadline_at = coalesce(deadline_at, :now + timeout_seconds),
+    timeout_seconds = coalesce(timeout_seconds, c.timeout),
+    deadline_at = coalesce(deadline_at, :now + coalesce(timeout_seconds, c.timeout)),
     claims_stalled = c.stalled,
     claimed_seq = c.seq
-FROM (SELECT num, seq, CASE WHEN claimed_seq = seq THEN claims_stalled + 1 ELSE 0 END AS stalled
+FROM (SELECT num, seq, CASE WHEN claimed_seq = seq THEN claims_stalled + 1 ELSE 0 END AS stalled, timeout
       FROM (SELECT f.num, f.claimed_seq, f.claims_stalled,
+                   CASE WHEN :timeouts <> '{}' AND f.started_at IS NULL
+                        THEN (SELECT t.value FROM json_each(:timeouts) AS t WHERE t.key = f.name) END AS timeout,
                    (SELECT coalesce(max(e.seq), 0) FROM events AS e WHERE e.flow_num = f.num) AS seq
             FROM json_each(:nums) AS j CROSS JOIN flows AS f ON f.num = j.value)) AS c
 WHERE flows.num = c.num;
