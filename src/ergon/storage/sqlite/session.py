@@ -51,11 +51,7 @@ class Session:
     async def open(self, require: str | None) -> None:
         """Open the file and start the threads, unless that is done."""
         loop = asyncio.get_running_loop()
-        if self._writer is not None and self._loop is not loop and self._state == "open":
-            if self._loop is not None and not self._loop.is_closed():
-                raise StoreError(
-                    f"log {self._settings.where} is open on another event loop; open a second one"
-                )
+        if self._is_left_behind():
             self._abandon()  # that loop is gone, and everything that could await us with it
         async with self._opening:
             if self._state != "closed":
@@ -70,8 +66,15 @@ class Session:
             await self._start(loop, path, filesystem, require)
 
     async def close(self) -> None:
-        """Finish what was submitted, then stop the threads."""
+        """Finish what was submitted, then stop the threads. From any loop once the log's own is gone."""
         if self._state == "forked":
+            return
+        if self._is_left_behind():
+            threads = [used.thread for used in (self._reader, self._writer) if used is not None]
+            self._abandon()
+            for thread in threads:
+                if thread is not None:
+                    await asyncio.to_thread(thread.join)
             return
         async with self._opening:
             if self._writer is None or self._reader is None:
@@ -212,6 +215,25 @@ class Session:
     def _check(self) -> None:
         if self._state != "open":
             raise self._refusal()
+        if self._is_left_behind():
+            raise LogClosed(
+                f"log {self._settings.where} was connected in an event loop that has ended, such as that of an earlier "
+                "asyncio.run(); connect it again in this one, with connect() or `async with`"
+            )
+
+    def _is_left_behind(self) -> bool:
+        """Tell whether the log is open on an event loop that is gone. Raises `StoreError` when on another that is not.
+
+        Answers would go to that loop, where nobody waits for them.
+        """
+        if self._state != "open" or self._loop is None or self._loop is asyncio.get_running_loop():
+            return False
+        if self._loop.is_closed():
+            return True
+        raise StoreError(
+            f"log {self._settings.where} is open on another event loop; use it there, or open a second log on the same "
+            "path here"
+        )
 
     def _refusal(self) -> ErgonError:
         where = self._settings.where
