@@ -6,11 +6,11 @@ import os
 from typing import Final
 from urllib.parse import unquote
 
+from ergon.core.durability import check_class
 from ergon.errors import LogRefused
 from ergon.storage.log import ExecutionLog
 
 DEFAULT_URL: Final = "ergon.db"
-LEVELS: Final = ("D0", "D1", "D2", "D3", "D4")
 
 
 def open_log(url: str | None = None, *, require: str | None = None) -> ExecutionLog:
@@ -21,10 +21,9 @@ def open_log(url: str | None = None, *, require: str | None = None) -> Execution
     require: connecting raises `LogRefused` when the log's live settings survive less than this durability class,
     D1 (worker crashes) to D4 (loss of the machine). Default: any.
 
-    Raises `LogRefused` for a URL no store knows.
+    Raises `LogRefused` for a URL no store knows, and for a class that does not exist.
     """
-    if require is not None and require not in LEVELS:
-        raise LogRefused(f"require={require!r} is no durability class; the classes are {', '.join(LEVELS)}")
+    check_class(require)
     url = url if url is not None else os.environ.get("ERGON_LOG") or DEFAULT_URL
     from ergon.storage.sqlite import SqliteExecutionLog
 

@@ -218,3 +218,14 @@ def wait_for(found, seconds: float = 20.0) -> None:
     while not found():
         assert time.monotonic() < until, "it did not come about in time"
         time.sleep(0.05)
+
+
+def test_run_and_worker_refuse_a_log_that_survives_less_than_required(ergon) -> None:
+    refused = ergon("run", "shop.py:count", "--input", '{"n": 1}', "--require", "D4")
+    no_class = ergon("worker", "shop.py", "--require", "D9")
+    enough = ergon("run", "shop.py:count", "--input", '{"n": 1}', "--require", "D1")
+
+    assert refused.code == no_class.code == 2
+    assert "D4 is required: a SQLite file is on one machine" in refused.err
+    assert "'D9' is no durability class" in no_class.err
+    assert enough.out == "4\n"

@@ -559,3 +559,18 @@ async def test_hundreds_of_flows_need_a_few_transactions(path: Path) -> None:
         await asyncio.gather(*(handle.result(20) for handle in handles))
 
     assert len(ran) == 300
+
+
+async def test_a_worker_says_at_its_start_what_its_log_survives_and_by_which_settings(
+    log: ExecutionLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "ergon.worker"):
+        async with worker(log, job, name="w-1"):
+            pass
+
+    (told,) = [line for line in caplog.messages if "durability" in line]
+    assert told.startswith(
+        f"worker w-1 (pid {os.getpid()}) on {log.url}, durability D3: survives worker crashes, "
+    )
+    assert "power loss (" in told
+    assert "journal_mode=wal, synchronous=FULL" in told

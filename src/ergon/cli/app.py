@@ -126,7 +126,10 @@ def sentence_of(error: Exception) -> tuple[int, str]:
 def _of_click(error: click.ClickException) -> str:
     """Click's complaint, with the verb's own help as the next move."""
     text = re.sub(r"\s*\n\s*", " ", error.format_message()).rstrip(".")
-    text = re.sub(r" Did you mean (.*?)\?$", r"; did you mean \1?", text[:1].lower() + text[1:])
+    text = text[:1].lower() + text[1:]
+    if isinstance(error, click.NoSuchOption):  # click's own words differ from release to release
+        nearest = f"; did you mean {error.possibilities[0]}?" if error.possibilities else ""
+        text = f"there is no option {error.option_name!r}{nearest}"
     context = error.ctx if isinstance(error, click.UsageError) else None
     return f"{text} (`{context.command_path} --help` says more)" if context is not None else text
 

@@ -16,6 +16,7 @@ from ergon.cli.options import asynchronous, json_option, log_option, opened, pat
 from ergon.cli.output import clean, console, cut, print_json, size
 from ergon.cli.problems import FAILED, OK, BadInput
 from ergon.core.commit import FlowFilter, WorkerRecord
+from ergon.core.durability import SURVIVES
 from ergon.core.status import TaskStatus
 from ergon.errors import StoreError
 from ergon.executor.sentences import one_line
@@ -103,15 +104,6 @@ async def _durability(log: ExecutionLog) -> list[Finding]:
         ),
         *(Finding("durability", "note", text) for text in found.notes if "WAL-reset" not in text),
     ]
-
-
-SURVIVES: Final = {
-    "D0": "nothing: it ends with its process",
-    "D1": "worker crashes",
-    "D2": "worker crashes and a crash of the database",
-    "D3": "worker crashes, a crash of the system and power loss",
-    "D4": "worker crashes, power loss and the loss of the machine",
-}
 
 
 def _place(path: Path | None) -> list[Finding]:

@@ -46,6 +46,11 @@ log_option = click.option(
     callback=_or_before_the_verb,
     help="Execution log: a file path or sqlite:PATH. Default: ERGON_LOG, else ergon.db.",
 )
+require_option = click.option(
+    "--require",
+    metavar="CLASS",
+    help="Refuse a log whose live settings survive less: D1 worker crashes, D3 also power loss. Default: any.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON with stable field names.")
 
 
@@ -60,12 +65,14 @@ def asynchronous(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R
 
 
 @asynccontextmanager
-async def opened(url: str | None, *, create: bool = False) -> AsyncIterator[ExecutionLog]:
+async def opened(
+    url: str | None, *, create: bool = False, require: str | None = None
+) -> AsyncIterator[ExecutionLog]:
     """The log, connected. Only verbs that run flows may make a new one.
 
     Raises `BadInput` where there is none, so that a mistyped path never becomes an empty log.
     """
-    log = open_log(url or None)
+    log = open_log(url or None, require=require)
     if not create:
         path = path_of(log)
         if path is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ergon.cli.options import asynchronous, log_option, opened, path_of, read_json
+from ergon.cli.options import asynchronous, log_option, opened, path_of, read_json, require_option
 from ergon.cli.output import clean, note, print_json
 from ergon.cli.problems import BadInput, FlowDidNotComplete
 from ergon.cli.rows import payload
@@ -37,8 +37,9 @@ DRAIN_SECONDS = 10.0
 )
 @click.option("--id", "flow_id", metavar="ID", help="The flow's id; the same id goes on where it stopped.")
 @log_option
+@require_option
 @asynchronous
-async def run(target: str, text: str, flow_id: str | None, url: str | None) -> None:
+async def run(target: str, text: str, flow_id: str | None, url: str | None, require: str | None) -> None:
     """Run one flow here until it has ended, and print its result as JSON.
 
     TARGET is module:flow or file.py:flow. A worker in this process executes it with its children and waits through
@@ -51,7 +52,7 @@ async def run(target: str, text: str, flow_id: str | None, url: str | None) -> N
     code = load(target)
     chosen = code.one()
     call = bind(chosen, read_json(text, "--input"))
-    async with opened(url, create=True) as log:
+    async with opened(url, create=True, require=require) as log:
         record = await _run(log, code, call, flow_id)
     _tell(record)
 

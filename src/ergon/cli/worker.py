@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ergon.cli.options import asynchronous, json_option, log_option, opened
+from ergon.cli.options import asynchronous, json_option, log_option, opened, require_option
 from ergon.cli.output import ago, note, print_json, table
 from ergon.cli.problems import FAILED, INTERRUPTED, OK
 from ergon.cli.rows import WORKER, fields_of, worker_row
@@ -53,6 +53,7 @@ logger = logging.getLogger("ergon.worker")
     "--until-eof", is_flag=True, help="Also stop when standard input ends: with whoever started it."
 )
 @log_option
+@require_option
 @asynchronous
 async def worker(
     targets: tuple[str, ...],
@@ -64,6 +65,7 @@ async def worker(
     drain_seconds: float,
     until_eof: bool,
     url: str | None,
+    require: str | None,
 ) -> int:
     """Execute the flows found in modules or files (TARGET: module or file.py) until told to stop.
 
@@ -72,7 +74,7 @@ async def worker(
     """
     flows = _all_flows(targets)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    async with opened(url, create=True) as log:
+    async with opened(url, create=True, require=require) as log:
         found = Worker(
             log,
             name,
@@ -85,8 +87,6 @@ async def worker(
         stop: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         _on_signals(stop)
         handle = await found.start()
-        durability = await log.durability()
-        logger.info("worker %s (pid %d) on %s, durability %s", name, os.getpid(), log.url, durability.level)
         logger.info(
             "runs %s from %s%s",
             ", ".join(found.registry.names),

@@ -259,8 +259,10 @@ class Durability:
     loss of the machine."""
     settings: dict[str, str] = field(default_factory=dict)
     """The settings read back, which back the level."""
+    limits: tuple[str, ...] = ()
+    """What keeps it from a higher level."""
     notes: tuple[str, ...] = ()
-    """What keeps it from a higher level, and warnings."""
+    """What people should know of it: the limits that a setting or another place would lift, and warnings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

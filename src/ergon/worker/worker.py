@@ -12,12 +12,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from ergon.core.commit import ClaimRequest, Hint
+from ergon.core.durability import SURVIVES
 from ergon.core.names import check_name, check_tags
 from ergon.core.versions import VersionSet
 from ergon.errors import LogClosed, UsageError
@@ -120,7 +122,10 @@ class Worker:
             self.registry.add(flow)
 
     async def start(self) -> WorkerHandle:
-        """Begin to execute flows. Raises `UsageError` when nothing is registered."""
+        """Begin to execute flows. Raises `UsageError` when nothing is registered.
+
+        The logger `ergon.worker` says on which log, and what that survives by its live settings.
+        """
         if self._incarnation is not None or self._starting:
             raise UsageError(f"worker {self.name!r} has started already")
         if not self.registry.names:
@@ -138,6 +143,7 @@ class Worker:
         self._unsubscribe = self._log.subscribe(self._on_hint)
         self._starting = True
         try:
+            await self._tell_durability()
             await self._begin()
         except BaseException:
             self._unsubscribe()
@@ -147,6 +153,19 @@ class Worker:
         finally:
             self._starting = False
         return WorkerHandle(self)
+
+    async def _tell_durability(self) -> None:
+        found = await self._log.durability()
+        settings = ", ".join(f"{name}={value.partition(';')[0]}" for name, value in found.settings.items())
+        logger.info(
+            "worker %s (pid %d) on %s, durability %s: survives %s (%s)",
+            self.name,
+            os.getpid(),
+            self._log.url,
+            found.level,
+            SURVIVES[found.level],
+            settings,
+        )
 
     async def _begin(self) -> None:
         """A new incarnation: register, then free what dead workers held, and claim."""

@@ -53,7 +53,9 @@ def test_a_log_that_is_open_on_a_living_loop_says_so_on_another(file, use):
         log = other.run(connected(file))
 
         async def here():
-            with pytest.raises(StoreError, match="is open on another event loop; use it there, or open a second"):
+            with pytest.raises(
+                StoreError, match="is open on another event loop; use it there, or open a second"
+            ):
                 await uses[use](log)
 
         asyncio.run(here())

@@ -184,11 +184,30 @@ async def test_settings_are_read_back_and_graded(file):
 
 async def test_less_durability_than_required_is_refused(file):
     assert "D3 is required" in await refused(file, synchronous="NORMAL", require="D3")
-    assert "D4 is required" in await refused(file, require="D4")
+    assert "synchronous=NORMAL: commits survive" in await refused(file, synchronous="NORMAL", require="D3")
     with pytest.raises(LogRefused, match="unknown"):
         SqliteExecutionLog(file, synchronous="SOMETIMES")  # type: ignore[arg-type]
     async with SqliteExecutionLog(file, require="D3"):
         pass
+
+
+async def test_the_reason_that_a_file_is_not_d4_is_its_one_machine(file):
+    of_the_best = await refused(file, require="D4")
+    of_a_relaxed = await refused(file, synchronous="OFF", require="D4")
+
+    assert of_the_best.endswith(
+        "has durability D3, D4 is required: a SQLite file is on one machine and lost with it, whatever its settings. "
+        "Lift that, or require D3 at most"
+    )
+    assert "synchronous=OFF" in of_a_relaxed
+    assert "one machine" in of_a_relaxed
+    assert "one machine" not in await refused(file, synchronous="OFF", require="D3")
+
+
+@pytest.mark.parametrize("require", ["X", "d3", "D5", "", "D"])
+def test_a_durability_class_that_does_not_exist_is_refused_when_the_log_is_made(file, require):
+    with pytest.raises(LogRefused, match=r"no durability class; the classes are D0, D1, D2, D3, D4"):
+        SqliteExecutionLog(file, require=require)
 
 
 @pytest.mark.parametrize(

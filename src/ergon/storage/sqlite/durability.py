@@ -13,6 +13,7 @@ from ergon.storage.sqlite.place import filesystem_of, is_network
 from ergon.storage.sqlite.upkeep import WAL_PAGES_MAX
 
 _NAMES: Final = {number: name for name, number in LEVELS.items()}
+_ONE_MACHINE: Final = "a SQLite file is on one machine and lost with it, whatever its settings"
 _FIXED: Final = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
 
 
@@ -34,7 +35,8 @@ def measure(connection: sqlite3.Connection, settings: Settings, filesystem: str 
         "wal_autocheckpoint": str(connection.execute("PRAGMA wal_autocheckpoint").fetchone()[0]),
     }
     if settings.path is None:
-        return Durability(level="D0", settings=found, notes=("a log in memory ends with its process",))
+        limit = "a log in memory ends with its process"
+        return Durability(level="D0", settings=found, limits=(limit,), notes=(limit,))
     if filesystem is None:
         filesystem = filesystem_of(settings.path.parent)
     affected = is_walreset_affected(sqlite3.sqlite_version_info[:3])
@@ -45,35 +47,39 @@ def measure(connection: sqlite3.Connection, settings: Settings, filesystem: str 
     )
     if sys.platform == "darwin":
         found["fullfsync"] = str(connection.execute("PRAGMA fullfsync").fetchone()[0])
-    notes = []
+    limits = []
     level = "D3"
     if synchronous not in ("FULL", "EXTRA") or journal not in ("wal", "delete"):
         level = "D1"
-        notes.append(
+        limits.append(
             f"synchronous={synchronous}: commits survive the death of every process, but a power loss or a crash of "
             "the system can undo the last ones" + (" or damage the file" if synchronous == "OFF" else "")
         )
     if sys.platform == "darwin" and found["fullfsync"] != "1":
         level = "D1"
-        notes.append("fullfsync is off: on macOS a power loss can undo what the drive had only cached")
+        limits.append("fullfsync is off: on macOS a power loss can undo what the drive had only cached")
     if filesystem in ("tmpfs", "ramfs"):
         level = "D1"
-        notes.append(f"the file is on {filesystem}: it ends with the machine's uptime")
+        limits.append(f"the file is on {filesystem}: it ends with the machine's uptime")
     if is_network(filesystem):
         level = "D1"
-        notes.append(
+        limits.append(
             f"the file is on a network file system ({filesystem}); only one machine may ever open it"
         )
+    notes = list(limits)
     if affected:
         notes.append(
             f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug; Ergon's checkpoints avoid it, another program's "
             "may not: do not checkpoint this file with other tools while workers run"
         )
-    return Durability(level=level, settings=found, notes=tuple(notes))
+    return Durability(level=level, settings=found, limits=(*limits, _ONE_MACHINE), notes=tuple(notes))
 
 
 def check_required(durability: Durability, require: str | None, where: str) -> None:
     """Raise `LogRefused` when the level is below the one required."""
     if require is not None and durability.level < require:
-        why = "; ".join(durability.notes) or "its settings do not allow more"
-        raise LogRefused(f"log {where} has durability {durability.level}, {require} is required: {why}")
+        limits = [limit for limit in durability.limits if limit != _ONE_MACHINE or require == "D4"]
+        raise LogRefused(
+            f"log {where} has durability {durability.level}, {require} is required: {'; '.join(limits)}. "
+            f"Lift that, or require {durability.level} at most"
+        )

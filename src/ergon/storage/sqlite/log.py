@@ -27,6 +27,7 @@ from ergon.core.commit import (
     Received,
     WorkerRecord,
 )
+from ergon.core.durability import check_class
 from ergon.core.history import Event
 from ergon.core.status import TaskStatus
 from ergon.errors import LogClosed, LogRefused
@@ -45,7 +46,10 @@ class SqliteExecutionLog(ExecutionLog):
     """Flows in one SQLite file, for any number of processes on one machine.
 
     `synchronous` is SQLite's setting; FULL survives power loss. `busy_timeout_seconds` is how long a write waits for
-    other processes before it raises `LogBusy`. `require="D3"` refuses to open below that durability class.
+    other processes before it raises `LogBusy`. `require="D3"` refuses to open below that durability class; D3 is the
+    most that a file on one machine can give. Raises `LogRefused` for settings that do not exist.
+
+    An open log belongs to the event loop that connected it.
     """
 
     def __init__(
@@ -67,7 +71,7 @@ class SqliteExecutionLog(ExecutionLog):
             busy_timeout_seconds=busy_timeout_seconds,
             allow_network_filesystem=allow_network_filesystem,
         )
-        self._require = require
+        self._require = check_class(require)
         self._clock = clock or SystemClock()
         self._hints = Hints()
         self._session = Session(self._settings, self._clock, self._hints.tell)
