@@ -25,7 +25,6 @@ if TYPE_CHECKING:
         FlowError,
         FlowIdConflict,
         FlowNotFound,
-        FlowNotRegistered,
         FlowParked,
         ForkedConnection,
         IllegalMove,
@@ -83,7 +82,7 @@ _PLACES = {
     "ergon.core.status": "TaskStatus",
     "ergon.errors": (
         "ArgumentsMismatch DagError DecodingError DuplicateRegistration EncodingError ErgonError FlowCancelled "
-        "FlowError FlowIdConflict FlowNotFound FlowNotRegistered FlowParked ForkedConnection IllegalMove "
+        "FlowError FlowIdConflict FlowNotFound FlowParked ForkedConnection IllegalMove "
         "InvalidName LeaseLost LogBusy LogClosed LogDamaged LogFull LogRefused LogTooNew NonDeterminismError "
         "NotAllowedInFlow NotInFlow StepCancelled StepFailed StepInterrupted StepMutatedArguments StepTimeout "
         "StoreError UsageError"
@@ -132,7 +131,6 @@ __all__ = [
     "FlowHandle",
     "FlowIdConflict",
     "FlowNotFound",
-    "FlowNotRegistered",
     "FlowParked",
     "FlowRecord",
     "FlowType",

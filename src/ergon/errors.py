@@ -5,7 +5,6 @@
     │   ├── NotInFlow               a durable operation outside a flow
     │   ├── NotAllowedInFlow        sockets, threads, subprocesses inside a flow: put them in a step
     │   ├── ArgumentsMismatch       a flow or step called with arguments its signature refuses
-    │   ├── FlowNotRegistered       a flow name that no code here knows
     │   ├── StepMutatedArguments    a step body changed an object that its flow handed to it
     │   ├── DuplicateRegistration   two functions under one name
     │   ├── InvalidName             a flow id or name outside the allowed characters or length
@@ -59,10 +58,6 @@ class NotAllowedInFlow(UsageError, RuntimeError):
 
 class ArgumentsMismatch(UsageError, TypeError):
     """A flow or step was called with arguments its signature refuses."""
-
-
-class FlowNotRegistered(UsageError, LookupError):
-    """No code here is registered under this flow name."""
 
 
 class StepMutatedArguments(UsageError, TypeError):

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from ergon import FlowFilter, Scheduler, SqliteExecutionLog, flow
+from ergon import FlowFilter, Scheduler, SqliteExecutionLog, Worker, flow
 from ergon.cli.rows import EVENT, FLOW, MESSAGE, WORKER
 from ergon.core.commit import ClaimRequest, Commit, Lease, Settled, WorkerRecord
 from ergon.core.status import TaskStatus
@@ -198,6 +198,17 @@ async def test_doctor_finds_parked_flows_and_flows_without_code(ergon_async) -> 
     assert "parked" in report.out
     assert "asks-2: the code has changed" in report.out
     assert "1 ready flows `asks`, and no live worker has code for them" in report.out
+
+
+async def test_doctor_names_the_flow_that_a_misspelt_name_may_have_meant(ergon_async) -> None:
+    @flow
+    async def ask() -> None: ...
+
+    await waiting("asks-1")
+    async with SqliteExecutionLog("ergon.db") as log, Worker(log, flows=[ask]):
+        report = await ergon_async("doctor")
+
+    assert "and no live worker has code for them; did you mean `ask`?" in report.out
 
 
 def test_doctor_says_what_is_wrong_with_a_damaged_log(ergon, here) -> None:

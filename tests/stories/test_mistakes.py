@@ -17,7 +17,6 @@ from ergon import (
     EncodingError,
     ExecutionLog,
     FlowNotFound,
-    FlowNotRegistered,
     ForkedConnection,
     InMemoryExecutionLog,
     LogClosed,
@@ -171,11 +170,6 @@ def test_two_flows_of_one_name_cannot_be_registered_together(path: Path) -> None
         Worker(log, flows=[job, another])
     with pytest.raises(UsageError, match="neither"):
         Worker(log, flows=[print])
-
-
-def test_a_name_that_is_not_registered_says_which_are(path: Path) -> None:
-    with pytest.raises(FlowNotRegistered, match="did you mean `job`"):
-        Worker(SqliteExecutionLog(path), flows=[job]).registry["jobb"]
 
 
 async def test_an_object_with_several_flows_has_to_say_which(log: ExecutionLog) -> None:

@@ -60,6 +60,22 @@ async def test_a_ready_flow_names_what_is_missing(log: ExecutionLog) -> None:
     assert "no live worker with its code takes from queue `default` (they take from `mail`)" in told
 
 
+async def test_a_name_that_no_live_worker_knows_is_answered_with_the_nearest_that_one_does(
+    log: ExecutionLog,
+) -> None:
+    """Whoever starts a flow by its name may misspell it, and nothing refuses that: its worker may come later."""
+    scheduler = Scheduler(log)
+    misspelt = await scheduler.schedule_named("wiats", {}, id="now")
+    later = await scheduler.schedule_named("wiats", {}, id="later", delay=3_600)
+    other = await scheduler.schedule_named("zzz", {}, id="other")
+
+    async with worker(log, waits, ends, name="the-one"):
+        told = "no live worker has code for flow `wiats`; did you mean `waits`? (alive: the-one)"
+        assert await misspelt.why() == f"flow 'now' is ready, but {told}"
+        assert (await later.why()).endswith(f"; as of now {told}")
+        assert "did you mean" not in await other.why()
+
+
 async def test_a_running_flow_names_its_step_its_worker_and_the_line_of_code(log: ExecutionLog) -> None:
     gate = asyncio.Event()
 

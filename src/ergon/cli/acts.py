@@ -9,8 +9,9 @@ import click
 
 from ergon.cli.options import asynchronous, find_flow, log_option, opened, read_json
 from ergon.cli.output import clean, note
-from ergon.cli.problems import BadInput, near
+from ergon.cli.problems import BadInput
 from ergon.core.commit import FlowRecord
+from ergon.core.names import near
 from ergon.core.status import TaskStatus
 from ergon.executor.sentences import read_waits
 from ergon.scheduler.scheduler import Scheduler

@@ -15,7 +15,8 @@ from typing import Final, NoReturn, TextIO
 
 import click
 
-from ergon.cli.problems import BAD_INPUT, FAILED, INTERNAL, INTERRUPTED, OK, BadInput, Problem, near
+from ergon.cli.problems import BAD_INPUT, FAILED, INTERNAL, INTERRUPTED, OK, BadInput, Problem
+from ergon.core.names import near
 from ergon.errors import ErgonError, FlowNotFound
 
 VERBS: Final = {

@@ -17,6 +17,7 @@ from ergon.cli.output import clean, console, cut, print_json, size
 from ergon.cli.problems import FAILED, OK, BadInput
 from ergon.core.commit import FlowFilter, WorkerRecord
 from ergon.core.durability import SURVIVES
+from ergon.core.names import near
 from ergon.core.status import TaskStatus
 from ergon.errors import StoreError
 from ergon.executor.sentences import one_line
@@ -165,7 +166,12 @@ async def _stuck(log: ExecutionLog, workers: list[tuple[WorkerRecord, str]]) -> 
     known = {name for worker, state in workers if state in ("alive", "draining") for name in worker.flows}
     stuck = Counter(flow.name for flow in ready if flow.name not in known)
     return [
-        Finding("no worker", "wrong", f"{count} ready flows `{name}`, and no live worker has code for them")
+        Finding(
+            "no worker",
+            "wrong",
+            f"{count} ready flows `{name}`, and no live worker has code for them"
+            + near(name, sorted(known), ask="; did you mean `{}`?"),
+        )
         for name, count in stuck.most_common(SHOWN_MAX)
     ]
 

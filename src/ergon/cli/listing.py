@@ -11,10 +11,11 @@ import click
 
 from ergon.cli.options import SUGGESTED_FROM_MAX, asynchronous, json_option, log_option, opened, read_since
 from ergon.cli.output import ago, clean, console, is_terminal, note, print_json, rich_table, table
-from ergon.cli.problems import FAILED, OK, BadInput, near
+from ergon.cli.problems import FAILED, OK, BadInput
 from ergon.cli.rows import FLOW, fields_of, flow_row
 from ergon.core.commit import FlowFilter, FlowRecord
 from ergon.core.failure import rebuild
+from ergon.core.names import near
 from ergon.core.status import TaskStatus
 from ergon.errors import UsageError
 from ergon.executor.sentences import clock_time, one_line, read_waits, waits_sentence

@@ -17,9 +17,9 @@ from urllib.parse import unquote
 import click
 from click.core import ParameterSource
 
-from ergon.cli.problems import BadInput, NothingFound, near
+from ergon.cli.problems import BadInput, NothingFound
 from ergon.core.commit import FlowFilter, FlowRecord
-from ergon.core.names import check_name
+from ergon.core.names import check_name, near
 from ergon.opening import open_log
 from ergon.storage.log import ExecutionLog
 

@@ -9,8 +9,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Final
 
 OK: Final = 0
@@ -38,9 +36,3 @@ class BadInput(Problem):
     """The command itself cannot be right."""
 
     exit_code = BAD_INPUT
-
-
-def near(word: str, known: Iterable[str], *, ask: str = "; did you mean {}?", otherwise: str = "") -> str:
-    """A hint at the known word that looks most like `word`, or `otherwise` where none does."""
-    found = get_close_matches(word, list(dict.fromkeys(known)), n=1, cutoff=0.5)
-    return ask.format(found[0]) if found else otherwise

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ergon.cli.problems import BadInput, near
+from ergon.cli.problems import BadInput
+from ergon.core.names import near
 from ergon.flows.flow import BoundFlow, Flow
 from ergon.flows.types import flows_of
 

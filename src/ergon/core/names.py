@@ -1,8 +1,9 @@
-"""What a flow id, a flow name, a signal name or a key may look like, the same on every log."""
+"""What a flow id, a flow name, a signal name or a key may look like, the same on every log; and which one is meant."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Final
 
 from ergon.errors import InvalidName
@@ -35,6 +36,12 @@ def check_tags(kind: str, tags: Iterable[str]) -> tuple[str, ...]:
     if isinstance(tags, str):
         raise InvalidName(f"{kind}s must be several, such as a tuple; write ({tags!r},) for one")
     return tuple(sorted({check_name(kind, tag) for tag in tags}))
+
+
+def near(word: str, known: Iterable[str], *, ask: str = "; did you mean {}?", otherwise: str = "") -> str:
+    """A hint at the known word that looks most like `word`, or `otherwise` where none does."""
+    found = get_close_matches(word, list(dict.fromkeys(known)), n=1, cutoff=0.5)
+    return ask.format(found[0]) if found else otherwise
 
 
 def _check_rare(kind: str, value: str) -> str:

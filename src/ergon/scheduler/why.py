@@ -8,6 +8,7 @@ from typing import Any
 from ergon.core.codec import encode
 from ergon.core.commit import FlowRecord, WorkerRecord
 from ergon.core.history import Event, EventKind
+from ergon.core.names import near
 from ergon.core.status import TaskStatus
 from ergon.core.versions import VersionSet
 from ergon.errors import FlowNotFound
@@ -40,7 +41,9 @@ async def why(log: ExecutionLog, flow_id: str) -> str:
 
 def _pending(record: FlowRecord, workers: list[WorkerRecord], now: float) -> str:
     if record.wake_at is not None and record.wake_at > now:
-        return f"is scheduled to start at {clock_time(record.wake_at)}"
+        later = f"is scheduled to start at {clock_time(record.wake_at)}"
+        missing = _missing(record, workers) if workers else None
+        return later + (f"; as of now {missing}" if missing else "")
     if not workers:
         return "is ready, but no worker is alive: start one that runs its code"
     missing = _missing(record, workers)
@@ -55,7 +58,10 @@ def _missing(record: FlowRecord, workers: list[WorkerRecord]) -> str | None:
     able = [worker for worker in workers if record.name in worker.flows]
     if not able:
         names = ", ".join(sorted({worker.name for worker in workers}))
-        return f"no live worker has code for flow `{record.name}` (alive: {names})"
+        hint = near(
+            record.name, (name for worker in workers for name in worker.flows), ask="; did you mean `{}`?"
+        )
+        return f"no live worker has code for flow `{record.name}`{hint} (alive: {names})"
     in_queue = [worker for worker in able if record.queue in worker.queues]
     if not in_queue:
         queues = ", ".join(sorted({f"`{queue}`" for worker in able for queue in worker.queues}))
