@@ -164,6 +164,9 @@ def test_cancel_pause_resume_kill_and_delete_act_on_a_flow_of_another_process(co
     assert "resumed flow 'a' (it was paused)" in ergon("resume", "a").out
     assert "asked flow 'a' to cancel" in ergon("cancel", "a", "--reason", "enough").out
     wait_for(lambda: "cancelled" in ergon("why", "a").out)
+    assert "(enough)" in ergon("why", "a").out
+    assert "enough" in ergon("ls").out
+    assert json.loads(ergon("show", "a", "--json").out)["reason"] == "enough"
     assert "cancel it first" in ergon("delete", "b").err
     assert "killed flow 'b'" in ergon("kill", "b").out
     assert "deleted flow 'b'" in ergon("delete", "b").out

@@ -172,7 +172,7 @@ async def test_a_cancelled_child_that_never_started_tells_its_parent(log):
     await log.send(cancel("c"))
 
     (told,) = await log.inbox("p")
-    assert told.payload == '{"status":"cancelled","output":null}'
+    assert told.payload == '{"status":"cancelled","output":null,"reason":"cancelled before it started"}'
 
 
 async def test_pausing_takes_the_flow_from_its_owner_at_once(log):

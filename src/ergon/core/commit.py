@@ -96,6 +96,22 @@ class ChildCancel(NamedTuple):
     """JSON."""
 
 
+def read_reason(payload: str | None) -> str:
+    """Why a flow is to cancel, as whoever asked wrote it; empty when nothing was said."""
+    if payload is None:
+        return ""
+    try:
+        return msgspec.json.decode(payload, type=str)
+    except msgspec.MsgspecError:
+        return payload
+
+
+def parent_cancelled(reason: str) -> str:
+    """Why a child is cancelled whose parent was, for this reason. A grandchild is told the same as the child."""
+    told = "its parent was cancelled"
+    return reason if reason.startswith(told) else f"{told}: {reason}" if reason else told
+
+
 class IdTaken(NamedTuple):
     """Which flow has the id that a child was to get."""
 
@@ -125,7 +141,7 @@ class Settled(NamedTuple):
     wake_at: float | None = None
     """For SUSPENDED: when the earliest timer is due; for PENDING: not claimable before. None: no such time."""
     reason: str = ""
-    """JSON that says what the flow waits for (a list of `Wait`), or plain text why it is parked."""
+    """JSON that says what the flow waits for (a list of `Wait`), or plain text why it is parked or was cancelled."""
     inbox_seen: int = 0
     """The highest message id the owner has seen: a later one turns SUSPENDED into PENDING at once."""
 

@@ -23,7 +23,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from ergon.core.codec import encode
-from ergon.core.commit import ChildCancel, FlowRecord
+from ergon.core.commit import ChildCancel, FlowRecord, parent_cancelled
 from ergon.errors import StoreError
 from ergon.executor.body_waits import StepWait
 from ergon.executor.families import new_child
@@ -62,8 +62,9 @@ class Children:
     def cancel(self, flow_id: str, operation: str) -> None:
         """The parent stopped waiting for a child: it is asked to cancel, or never created."""
         if not self._outbox.forget_child(operation):
-            reason = encode("its parent stopped waiting")
-            self._outbox.cancel_child(ChildCancel(flow_id, operation, reason))
+            why = self._inbox.cancel_reason
+            told = "its parent stopped waiting" if why is None else parent_cancelled(why)
+            self._outbox.cancel_child(ChildCancel(flow_id, operation, encode(told)))
 
     def leave(self, machine: FlowMachine) -> None:
         """The flow has ended: detached children asked for in its last turn land with it, if their id is free."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from ergon.core.commit import read_reason
 from ergon.core.history import Event, EventKind
-from ergon.executor.inbox import read_reason
 
 _OF_OPEN_STEPS: Final = frozenset(
     {EventKind.STEP_STARTED, EventKind.STEP_RETRIED, EventKind.STEP_WAITED, EventKind.STEP_FAILED}

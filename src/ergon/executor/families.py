@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ergon.core.codec.objects import split_object
-from ergon.core.commit import FlowRecord, IdTaken, NewFlow, Received
+from ergon.core.commit import FlowRecord, IdTaken, NewFlow, Received, read_reason
 from ergon.core.failure import describe, rebuild
 from ergon.core.history import EventKind
 from ergon.core.status import TaskStatus
@@ -34,11 +34,11 @@ def new_child(parent: FlowRecord, request: ChildRequest, operation: str) -> NewF
 
 def outcome_of_message(message: Received, flow_id: str) -> tuple[str, str]:
     """The event kind and payload that the message of the child `flow_id` becomes."""
-    status, output = _read(message.payload or "{}")
+    status, output, reason = _read(message.payload or "{}")
     if status == TaskStatus.COMPLETED:
         return EventKind.CHILD_COMPLETED, output
     if status == TaskStatus.CANCELLED and output == "null":
-        return EventKind.CHILD_FAILED, describe(FlowCancelled(flow_id, "it was killed"))
+        return EventKind.CHILD_FAILED, describe(FlowCancelled(flow_id, reason))
     return EventKind.CHILD_FAILED, output
 
 
@@ -79,14 +79,16 @@ def refusal(found: IdTaken) -> str:
 
 def child_outcome(request: ChildRequest, payload: str) -> Any:
     """The result in a child's message; raises the error it failed with."""
-    status, output = _read(payload)
+    status, output, reason = _read(payload)
     if status == TaskStatus.COMPLETED:
         return request.call.flow.result_decoder.decode(output)
     if status == TaskStatus.CANCELLED and output == "null":
-        raise FlowCancelled(request.flow_id, "it was killed")
+        raise FlowCancelled(request.flow_id, reason)
     raise rebuild(output)
 
 
-def _read(payload: str) -> tuple[str, str]:
+def _read(payload: str) -> tuple[str, str, str]:
+    """Status, output as JSON, and why a child was cancelled that has no output: it was killed, or never started."""
     parts = split_object(payload)
-    return parts.get("status", '""').strip('"'), parts.get("output", "null")
+    reason = read_reason(parts.get("reason", '""')) or "it was killed"
+    return parts.get("status", '""').strip('"'), parts.get("output", "null"), reason

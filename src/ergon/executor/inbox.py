@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 
-from ergon.core.codec import decoder_for
-from ergon.core.commit import IdTaken, MessageKind, Received
+from ergon.core.commit import IdTaken, MessageKind, Received, read_reason
 from ergon.core.failure import describe
 from ergon.core.history import Event, EventKind
-from ergon.errors import DecodingError
 from ergon.executor.body_waits import StepWait
 from ergon.executor.families import (
     id_taken,
@@ -178,13 +176,3 @@ class Inbox:
             self._machine.stop(other_child(op, found))
         else:
             self._outbox.answer_later(op, EventKind.CHILD_FAILED, describe(id_taken(found)))
-
-
-def read_reason(payload: str | None) -> str:
-    """A cancel reason as its sender wrote it."""
-    if payload is None:
-        return ""
-    try:
-        return str(decoder_for(str).decode(payload))
-    except DecodingError:
-        return payload

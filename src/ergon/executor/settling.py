@@ -30,7 +30,7 @@ def settle(
     """Decide from the ended coroutine. `cancel_reason` is None when nobody asked to cancel."""
     if root.cancelled():
         reason = cancel_reason if cancel_reason is not None else "it cancelled itself"
-        return Settled(TaskStatus.CANCELLED, describe(FlowCancelled(flow_id, reason)))
+        return Settled(TaskStatus.CANCELLED, describe(FlowCancelled(flow_id, reason)), reason=reason)
     error = root.exception()
     if error is None:
         try:

@@ -9,7 +9,8 @@ import json
 from functools import partial
 from typing import Final
 
-from ergon.core.commit import Message, MessageKind
+from ergon.core.commit import Message, MessageKind, parent_cancelled
+from ergon.core.status import TaskStatus
 from ergon.storage.sqlite import damage, inbox
 from ergon.storage.sqlite.statements import statements
 from ergon.storage.sqlite.transaction import Transaction, as_json
@@ -29,8 +30,9 @@ def tell_relatives(tx: Transaction) -> None:
             tx.run(_SQL["tell_parents"], flows=flows, now=tx.now)
             damage.pass_over(tx, json.loads(parents), partial(_wake_parents, tx))
             tx.inbox.update(json.loads(parents))
-        if children != "[]":
-            damage.pass_over(tx, json.loads(children), partial(_cancel_children, tx))
+        if children != "{}":
+            reasons = {child: _why(*end) for child, end in json.loads(children).items()}
+            damage.pass_over(tx, list(reasons), partial(_cancel_children, tx, reasons))
 
 
 def _wake_parents(tx: Transaction, parents: list[str]) -> None:
@@ -38,5 +40,18 @@ def _wake_parents(tx: Transaction, parents: list[str]) -> None:
         tx.ready = True
 
 
-def _cancel_children(tx: Transaction, children: list[str]) -> None:
-    inbox.deliver(tx, [Message(child, MessageKind.CANCEL, "", None, PARENT_CLOSED) for child in children])
+def _cancel_children(tx: Transaction, reasons: dict[str, str], children: list[str]) -> None:
+    inbox.deliver(
+        tx,
+        [
+            Message(
+                child, MessageKind.CANCEL, "", json.dumps(reasons[child], ensure_ascii=False), PARENT_CLOSED
+            )
+            for child in children
+        ],
+    )
+
+
+def _why(status: str, reason: str) -> str:
+    """What a child is told whose parent ended so."""
+    return parent_cancelled(reason) if status == TaskStatus.CANCELLED else f"its parent {status}"

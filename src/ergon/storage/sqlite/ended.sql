@@ -1,15 +1,17 @@
 -- name: relatives
--- Parents that wait for one of these flows, and children that must not outlive one of them.
+-- Parents that wait for one of these flows, and children that must not outlive one of them, each with how it ended.
 SELECT (SELECT json_group_array(f.parent_id) FROM json_each(:flows) AS j CROSS JOIN flows AS f ON f.id = j.value
         WHERE f.parent_id IS NOT NULL AND f.parent_op IS NOT NULL),
-       (SELECT json_group_array(c.id) FROM json_each(:flows) AS j CROSS JOIN flows AS c ON c.parent_id = j.value
+       (SELECT json_group_object(c.id, json((SELECT json_array(f.status, f.reason)
+                                             FROM flows AS f WHERE f.id = c.parent_id)))
+        FROM json_each(:flows) AS j CROSS JOIN flows AS c ON c.parent_id = j.value
         WHERE c.close_with_parent AND c.status NOT IN ('completed', 'failed', 'cancelled'));
 
 -- name: tell_parents
 -- The key is the child's id: a parent hears of each child once, whatever an operator does to the child later.
 INSERT INTO inbox (flow_id, kind, name, key, payload, at)
 SELECT p.id, 'child', c.parent_op, c.id,
-       '{"status":"' || c.status || '","output":' || coalesce(c.output, 'null') || '}', :now
+       '{"status":"' || c.status || '","output":' || coalesce(c.output, 'null,"reason":' || json_quote(c.reason)) || '}', :now
 FROM json_each(:flows) AS j CROSS JOIN flows AS c ON c.id = j.value CROSS JOIN flows AS p ON p.id = c.parent_id
 WHERE c.parent_op IS NOT NULL AND p.status NOT IN ('completed', 'failed', 'cancelled')
 ON CONFLICT (flow_id, kind, name, key) WHERE key IS NOT NULL DO NOTHING;

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from ergon.core.commit import Message, MessageKind
+from ergon.core.commit import Message, MessageKind, read_reason
 from ergon.storage.sqlite.statements import Bulk, statements
 from ergon.storage.sqlite.transaction import Transaction, as_json
 
 _SQL: Final = statements("inbox.sql")
 _INSERT: Final = Bulk(_SQL["insert"], 6)
+NEVER_STARTED: Final = "cancelled before it started"
+"""Why, when whoever cancelled did not say."""
 
 
 def deliver(tx: Transaction, messages: list[Message]) -> int:
@@ -20,11 +22,14 @@ def deliver(tx: Transaction, messages: list[Message]) -> int:
     in `tx.ended` afterwards.
     """
     rows: list[Any] = []
-    cancelled: list[str] = []
+    cancelled: dict[str, str] = {}
     flows: list[str] = []
     for flow_id, kind, name, payload, key in messages:
         rows += (flow_id, kind, name, payload, key, tx.now)
-        (cancelled if kind == MessageKind.CANCEL else flows).append(flow_id)
+        if kind == MessageKind.CANCEL:
+            cancelled.setdefault(flow_id, read_reason(payload))
+        else:
+            flows.append(flow_id)
     inserted = _INSERT.run(tx.connection, rows)
     if not inserted:
         return 0
@@ -46,11 +51,12 @@ def has_key(tx: Transaction, message: Message) -> bool:
     return found is not None
 
 
-def _cancel(tx: Transaction, flows: list[str]) -> None:
-    unstarted = tx.one(_SQL["never_started"], flows=as_json(flows))[0]
-    if unstarted != "[]":
-        tx.run(_SQL["cancel_unstarted"], flows=unstarted, now=tx.now)
-        ids = json.loads(unstarted)
+def _cancel(tx: Transaction, reasons: dict[str, str]) -> None:
+    flows = list(reasons)
+    ids = json.loads(tx.one(_SQL["never_started"], flows=as_json(flows))[0])
+    if ids:
+        told = {flow_id: reasons[flow_id] or NEVER_STARTED for flow_id in ids}
+        tx.run(_SQL["cancel_unstarted"], reasons=json.dumps(told), now=tx.now)
         tx.ended += ids
         tx.settled.update(dict.fromkeys(ids))
     if tx.run(_SQL["wake_to_cancel"], flows=as_json(flows), now=tx.now):

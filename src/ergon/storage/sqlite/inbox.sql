@@ -16,8 +16,9 @@ SELECT json_group_array(id) FROM flows
 WHERE +status IN ('pending', 'paused') AND started_at IS NULL AND id IN (SELECT value FROM json_each(:flows));
 
 -- name: cancel_unstarted
-UPDATE flows SET status = 'cancelled', ended_at = :now, wake_at = NULL, reason = 'cancelled before it started'
-WHERE id IN (SELECT value FROM json_each(:flows));
+UPDATE flows SET status = 'cancelled', ended_at = :now, wake_at = NULL, reason = r.value
+FROM json_each(:reasons) AS r
+WHERE flows.id = r.key;
 
 -- name: wake_to_cancel
 -- Its code must run once more, to clean up; so a flow held back or parked goes on too.
