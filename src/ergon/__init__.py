@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from ergon.storage.log import ExecutionLog
     from ergon.storage.sqlite import InMemoryExecutionLog, SqliteExecutionLog
     from ergon.worker.sources import IncomingSignal, SignalSource
+    from ergon.worker.stopping import wait_told_to_stop
     from ergon.worker.worker import Worker, WorkerHandle, WorkerOptions
 
 _PLACES = {
@@ -103,6 +104,7 @@ _PLACES = {
     "ergon.scheduler.scheduler": "ScheduleOptions Scheduler",
     "ergon.storage.log": "ExecutionLog",
     "ergon.storage.sqlite": "InMemoryExecutionLog SqliteExecutionLog",
+    "ergon.worker.stopping": "wait_told_to_stop",
     "ergon.worker.sources": "IncomingSignal SignalSource",
     "ergon.worker.worker": "Worker WorkerHandle WorkerOptions",
 }
@@ -192,6 +194,7 @@ __all__ = [
     "step",
     "uuid4",
     "wait_signal",
+    "wait_told_to_stop",
 ]
 
 

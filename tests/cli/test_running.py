@@ -67,6 +67,35 @@ def test_a_run_that_is_interrupted_goes_on_with_the_same_command(command, here: 
     assert notes(here) == ["before", "after"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_told_to_stop_lets_its_step_end(command, here: Path, number) -> None:
+    line = ("run", "shop.py:works", "--input", '{"seconds": 1.0}', "--id", "w")
+    first = command(*line)
+    wait_for(lambda: notes(here) == ["slow begins"])
+    first.send_signal(number)
+    out, err = first.communicate(timeout=20)
+
+    second = command(*line)
+
+    assert (first.returncode, out) == (130, "")
+    assert "--id w goes on with it" in err
+    assert "Traceback" not in err
+    assert second.communicate(timeout=20)[0] == '"slow is done"\n'
+    assert notes(here) == ["slow begins"]
+
+
+def test_a_run_told_twice_to_stop_ends_at_once(command, here: Path) -> None:
+    process = command("run", "shop.py:works", "--input", '{"seconds": 50}', "--id", "w")
+    wait_for(lambda: notes(here) == ["slow begins"])
+    assert process.stderr is not None
+    process.send_signal(signal.SIGTERM)
+    while "goes on with it" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(timeout=8) == 130  # the drain would have taken 10 s
+
+
 def test_a_run_that_is_killed_goes_on_with_the_same_command(command, here: Path) -> None:
     line = ("run", "shop.py:naps", "--input", '{"seconds": 1}', "--id", "nap")
     first = command(*line)

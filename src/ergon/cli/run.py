@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from ergon.cli.options import asynchronous, log_option, opened, path_of, read_json, require_option
 from ergon.cli.output import clean, note, print_json
-from ergon.cli.problems import BadInput, FlowDidNotComplete
+from ergon.cli.problems import INTERRUPTED, BadInput, FlowDidNotComplete
 from ergon.cli.rows import payload
 from ergon.cli.targets import Target, load
 from ergon.core.codec import encode
@@ -43,8 +47,9 @@ async def run(target: str, text: str, flow_id: str | None, url: str | None, requ
     """Run one flow here until it has ended, and print its result as JSON.
 
     TARGET is module:flow or file.py:flow. A worker in this process executes it with its children and waits through
-    its timers and signals; while it runs it may also take other flows of the same code from this log. Interrupted,
-    the flow stays in the log: the same command with its --id goes on, or any `ergon worker`.
+    its timers and signals; while it runs it may also take other flows of the same code from this log. Interrupted by
+    Ctrl-C or SIGTERM, running steps have 10 seconds to end, and the flow stays in the log: the same command with its
+    --id goes on, or any `ergon worker`.
 
     \b
     ergon run orders.py:process --input '{"order": {"id": 7}}' --id order-7
@@ -53,8 +58,37 @@ async def run(target: str, text: str, flow_id: str | None, url: str | None, requ
     chosen = code.one()
     call = bind(chosen, read_json(text, "--input"))
     async with opened(url, create=True, require=require) as log:
-        record = await _run(log, code, call, flow_id)
+        try:
+            with _told_to_stop():
+                record = await _run(log, code, call, flow_id)
+        except asyncio.CancelledError:
+            raise click.Abort from None
     _tell(record)
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[None]:
+    """Ctrl-C and SIGTERM cancel the task that is in the block; a second one ends the process at once, which is safe."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    told = False
+
+    def on_signal(_number: int, _frame: object) -> None:
+        nonlocal told
+        if told:
+            os._exit(INTERRUPTED)
+        told = True
+        loop.call_soon_threadsafe(task.cancel)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # nobody handles signals there
+        return
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 async def _run(log: ExecutionLog, code: Target, call: FlowCall[Any], flow_id: str | None) -> FlowRecord:

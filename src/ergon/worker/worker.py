@@ -3,6 +3,8 @@
     async with Worker(log, flows=[process]):
         ...
 
+`await wait_told_to_stop()` in the block waits for SIGTERM or Ctrl-C; leaving the block drains the worker.
+
 Any number of workers, in one process or many, may share a log. Each owns the flows it has claimed for as long as it
 renews its lease; when it dies, another goes on.
 """

@@ -1,0 +1,90 @@
+"""A program of one's own drains when it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from ergon import FlowFilter, Scheduler, SqliteExecutionLog, TaskStatus, UsageError, wait_told_to_stop
+
+PROGRAM = """
+import asyncio, sys
+from ergon import SqliteExecutionLog, Worker, flow, step, wait_told_to_stop
+
+@step
+async def slow(seconds: float) -> str:
+    print("begins", flush=True)
+    await asyncio.sleep(seconds)
+    return "done"
+
+@flow
+async def works(seconds: float) -> str:
+    return await slow(seconds)
+
+async def main() -> None:
+    async with SqliteExecutionLog(sys.argv[1]) as log, Worker(log, flows=[works]):
+        number = await wait_told_to_stop()
+        print("told by", number.name, flush=True)
+    print("left", flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def start(path: Path, seconds: float) -> asyncio.subprocess.Process:
+    async with SqliteExecutionLog(path) as log:
+        await Scheduler(log).schedule_named("works", {"seconds": seconds}, id="f")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROGRAM, str(path), stdout=asyncio.subprocess.PIPE
+    )
+    assert await line_of(process) == "begins"
+    return process
+
+
+async def line_of(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        return (await process.stdout.readline()).decode().strip()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_program_told_to_stop_lets_its_steps_end_and_leaves_nothing_leased(
+    path: Path, number: signal.Signals
+) -> None:
+    process = await start(path, 0.5)
+
+    process.send_signal(number)
+
+    assert [await line_of(process), await line_of(process)] == [f"told by {number.name}", "left"]
+    assert await process.wait() == 0
+    async with SqliteExecutionLog(path) as log:
+        assert await log.count(FlowFilter(statuses=(TaskStatus.RUNNING,))) == {}
+        assert [event.kind for event in await log.history("f")] == ["step_completed"]
+
+
+async def test_a_second_signal_ends_the_program_at_once(path: Path) -> None:
+    process = await start(path, 50)
+    process.send_signal(signal.SIGTERM)
+    assert await line_of(process) == "told by SIGTERM"
+
+    process.send_signal(signal.SIGTERM)
+
+    assert await process.wait() == -signal.SIGTERM
+
+
+async def test_handlers_are_as_before_when_the_wait_is_cancelled() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await wait_told_to_stop()
+
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+async def test_outside_the_main_thread_it_says_where_to_wait() -> None:
+    with pytest.raises(UsageError, match="outside the main thread"):
+        await asyncio.to_thread(asyncio.run, wait_told_to_stop())
