@@ -1,9 +1,12 @@
-"""Steps as a graph: each starts as soon as what it needs is there, with no barrier between levels."""
+"""Steps as a graph: each starts as soon as what it needs is there, with no barrier between levels.
+
+`graph_of` shows the graph without running it.
+"""
 
 import asyncio
 from dataclasses import dataclass
 
-from ergon import Executor, InMemoryExecutionLog, dag, flow, flow_type, step
+from ergon import Executor, InMemoryExecutionLog, dag, flow, flow_type, graph_of, step
 
 
 @flow_type
@@ -39,6 +42,12 @@ class Report:
 
 
 async def main() -> None:
+    graph = graph_of(Report)
+    print(graph.summary())
+    print(graph.to_ascii())
+    print(graph.levels()[0], "can start at once")
+    print(graph.to_dot("report"))  # `dot -Tsvg` draws it
+
     async with InMemoryExecutionLog() as log:
         print(await Executor(Report("Ada"), log, "report-1").run())
 

@@ -12,6 +12,7 @@ from ergon.core.release import VERSION
 
 if TYPE_CHECKING:
     from ergon.core.commit import Durability, FlowFilter, FlowRecord
+    from ergon.core.graph import Dag
     from ergon.core.retry import RetryableError, RetryPolicy
     from ergon.core.status import TaskStatus
     from ergon.errors import (
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from ergon.executor.executor import Executor
     from ergon.executor.outcome import Completed, Outcome, Suspended
     from ergon.flows.children import ChildHandle, invoke
-    from ergon.flows.dag import DagBuilder, dag
+    from ergon.flows.dag import DagBuilder, dag, graph_of
     from ergon.flows.flow import Flow, FlowCall, flow
     from ergon.flows.stable import (
         attempt,
@@ -61,9 +62,11 @@ if TYPE_CHECKING:
         is_replaying,
         now,
         patched,
-        random,
         rng,
         uuid4,
+    )
+    from ergon.flows.stable import (
+        random as random,
     )
     from ergon.flows.steps import DID_NOT_HAPPEN, Happened, Step, run_step, step
     from ergon.flows.types import FlowType, flow_type
@@ -79,6 +82,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "ergon.core.commit": "Durability FlowFilter FlowRecord",
+    "ergon.core.graph": "Dag",
     "ergon.core.retry": "RetryPolicy RetryableError",
     "ergon.core.status": "TaskStatus",
     "ergon.errors": (
@@ -91,7 +95,7 @@ _PLACES = {
     "ergon.executor.executor": "Executor",
     "ergon.executor.outcome": "Completed Outcome Suspended",
     "ergon.flows.children": "ChildHandle invoke",
-    "ergon.flows.dag": "DagBuilder dag",
+    "ergon.flows.dag": "DagBuilder dag graph_of",
     "ergon.flows.flow": "Flow FlowCall flow",
     "ergon.flows.stable": (
         "attempt deprecate_patch flow_id get_logger idempotency_key is_replaying now patched random rng uuid4"
@@ -111,11 +115,13 @@ _PLACES = {
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names.split()}
 
 __version__ = VERSION
+# Without `random`: `from ergon import *` must not put it in the place of the standard module, which a program may use.
 __all__ = [
     "DID_NOT_HAPPEN",
     "ArgumentsMismatch",
     "ChildHandle",
     "Completed",
+    "Dag",
     "DagBuilder",
     "DagError",
     "DecodingError",
@@ -180,13 +186,13 @@ __all__ = [
     "flow_id",
     "flow_type",
     "get_logger",
+    "graph_of",
     "idempotency_key",
     "invoke",
     "is_replaying",
     "now",
     "open_log",
     "patched",
-    "random",
     "rng",
     "run_step",
     "schedule_timer",

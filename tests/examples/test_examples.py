@@ -25,7 +25,14 @@ PRINTED = {
         "expense-2: nobody answered",
     ],
     "child_flows.py": ["{'Oslo': 5.0, 'Quito': 6.0, 'Lisbon': 7.0}", "forecast-Oslo forecast completed"],
-    "dag.py": ["orders of Ada are read", "Completed(result='Ada pays 38.25')"],
+    "dag.py": [
+        "5 steps in 3 levels; starts with load_orders, load_discount; ends with mark_read, invoice; ",
+        "2  invoice <- total, load_discount",
+        "('load_orders', 'load_discount') can start at once",
+        'digraph "report" {',
+        "orders of Ada are read",
+        "Completed(result='Ada pays 38.25')",
+    ],
     "retries.py": ["attempt 3 with key buy-1/", "['paid 12.5 at attempt 2', 'gave up on stolen']"],
     "at_most_once.py": ["the first process ended with -9", "unknown whether the letter to Ann left"],
 }

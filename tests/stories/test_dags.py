@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from ergon import DagBuilder, DagError, ExecutionLog, dag, flow, flow_type, step, wait_signal
-from ergon.flows.dag import graph_of
+from ergon import Dag, DagBuilder, DagError, ExecutionLog, dag, flow, flow_type, graph_of, step, wait_signal
 from tests.stories.helpers import start, until, until_status, worker
 
 effects: list[str] = []
@@ -228,3 +227,13 @@ def test_a_builder_refuses_what_is_not_its_own() -> None:
 async def test_a_graph_runs_only_in_a_flow() -> None:
     with pytest.raises(RuntimeError, match="inside a flow"):
         await dag(Report("Ann"))
+
+
+def test_the_graph_of_a_class_and_of_its_object_can_be_looked_at_without_running_it() -> None:
+    graph = graph_of(Report)
+
+    assert isinstance(graph, Dag)
+    assert graph == graph_of(Report("Ada"))
+    assert graph.levels() == (("load_user", "load_orders"), ("greet", "total"), ("write",))
+    assert '"load_orders" -> "total";' in graph.to_dot()
+    assert effects == []

@@ -11,7 +11,11 @@ from ergon.errors import DagError
 
 @dataclass(frozen=True, slots=True)
 class Dag:
-    """A checked graph: every dependency exists and nothing waits for itself. Made by `Dag.of`."""
+    """A graph of steps: every dependency exists and nothing waits for itself.
+
+    Made by `graph_of(cls)` and `DagBuilder.graph()`. `to_dot()`, `to_ascii()` and `summary()` show it to people,
+    `levels()`, `starts()`, `ends()` and `longest_path()` tell tests and tools what follows what.
+    """
 
     dependencies: Mapping[str, tuple[str, ...]]
     """For each step, in declaration order, the steps it waits for."""
@@ -64,7 +68,7 @@ class Dag:
         return tuple(reversed(path))
 
     def to_dot(self, title: str = "dag") -> str:
-        """The graph in Graphviz's language."""
+        """The graph in Graphviz's language: `dot -Tsvg` draws it."""
         lines = [f"digraph {_quoted(title)} {{", "  rankdir=LR;"]
         lines += [f"  {_quoted(name)};" for name in self.dependencies]
         lines += [

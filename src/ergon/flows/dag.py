@@ -45,11 +45,15 @@ def steps_of(cls: type) -> dict[str, Step[..., Any]]:
     return {name: found for name in names if isinstance(found := getattr(cls, name, None), Step)}
 
 
-def graph_of(cls: type) -> Dag:
-    """The checked graph of a class's steps: `.to_dot()`, `.to_ascii()`, `.levels()`, `.summary()`.
+def graph_of(target: object) -> Dag:
+    """The graph that `dag(self)` runs, for a look at it or a test: nothing is run, and no log is needed.
 
-    Raises `DagError`.
+        print(graph_of(Report).to_ascii())
+
+    target: a `@flow_type` class, or an object of one.
+    Raises `DagError` for a cycle, a dependency that is no step, and a class without steps.
     """
+    cls = target if isinstance(target, type) else type(target)
     steps = steps_of(cls)
     if not steps:
         raise DagError(f"{cls.__name__} has no method decorated with @step")
