@@ -61,6 +61,11 @@ class Expected:
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     timers: dict[str, tuple[float, ...]] = field(default_factory=dict)
     may_drop: bool = False
+    ends: dict[str, str] = field(default_factory=dict)
+    """Statuses in which flows may be in the end that are no ends."""
+    deleted: frozenset[str] = frozenset()
+    retried: bool = False
+    """An operator tries failed flows again."""
     reaped: bool = True
     """A worker was there to the end, so no dead one may still count as alive."""
     check: Callable[[Snapshot], Iterator[str]] | None = None
@@ -89,18 +94,18 @@ def check(lives: list[Life], expected: Expected) -> list[Violation]:
     """All rules over all lives, in the order in which one should read them."""
     rules: tuple[Iterable[Violation], ...] = (
         _sound(lives),
-        _ended(lives, reaped=expected.reaped),
-        _acknowledged(lives),
-        _unchanged(lives),
+        _ended(lives, reaped=expected.reaped, ends=expected.ends),
+        _acknowledged(lives, expected.deleted),
+        _unchanged(lives, expected),
         *(_history(life.after) for life in lives),
         *(_signals(life.after) for life in lives),
         _shared(lives) if expected.shared else (),
-        _executions(lives, may_drop=expected.may_drop, shared=expected.shared),
-        _seen(lives),
+        _executions(lives, expected),
+        _seen(lives, expected.deleted),
         _owners(lives),
         _results(lives, expected),
         _timers(lives[-1].after, expected),
-        _stderr(lives),
+        _stderr(lives, parked="parked" in expected.ends.values()),
     )
     found = list(dict.fromkeys(itertools.chain.from_iterable(rules)))
     if expected.check is not None:
@@ -117,7 +122,7 @@ def _sound(lives: list[Life]) -> Iterator[Violation]:
             yield Violation("I15", f"after life {number}: {problem}")
 
 
-def _ended(lives: list[Life], *, reaped: bool) -> Iterator[Violation]:
+def _ended(lives: list[Life], *, reaped: bool, ends: dict[str, str]) -> Iterator[Violation]:
     for number, life in enumerate(lives):
         if life.status is None:
             stuck = [f"{row['id']} is {row['status']}" for row in life.after.flows.values()]
@@ -126,21 +131,24 @@ def _ended(lives: list[Life], *, reaped: bool) -> Iterator[Violation]:
             yield Violation("I16", f"life {number} ended with {life.status}: {life.stderr[-600:]}")
     last = lives[-1].after
     for row in last.flows.values():
-        if row["status"] not in TERMINAL:
+        if row["status"] != ends.get(row["id"]) and (row["id"] in ends or row["status"] not in TERMINAL):
             yield Violation("I14", f"flow {row['id']} is {row['status']} in the end ({row['reason']})")
     for worker in last.workers.values():
         if reaped and worker["state"] in ("alive", "draining"):
             yield Violation("I14", f"worker {worker['id']} is still {worker['state']} after everything ended")
 
 
-def _acknowledged(lives: list[Life]) -> Iterator[Violation]:
+def _acknowledged(lives: list[Life], deleted: frozenset[str]) -> Iterator[Violation]:
     """I1, I2: what a call of ours returned for is in the rows of that moment and of every later one."""
     acks: list[Record] = []
     for number, life in enumerate(lives):
         acks += [record for record in life.records if record.kind == "ACK"]
         kept = {(row["flow_id"], row["kind"], row["name"], row["key"]) for row in life.after.inbox}
         for ack in acks:
-            if ack["what"] == "schedule" and ack["flow"] not in life.after.flows:
+            if ack["flow"] in deleted:
+                if ack["what"] == "delete" and ack["flow"] in life.after.flows:
+                    yield Violation("I1", f"{ack}, but after life {number} the flow is there")
+            elif ack["what"] == "schedule" and ack["flow"] not in life.after.flows:
                 yield Violation("I1", f"{ack}, but after life {number} there is no such flow")
             elif ack["what"] == "signal" and (ack["flow"], "signal", ack["name"], ack["key"]) not in kept:
                 yield Violation("I2", f"{ack}, but after life {number} there is no such message")
@@ -148,22 +156,20 @@ def _acknowledged(lives: list[Life]) -> Iterator[Violation]:
                 yield Violation("I12", f"{ack}, but after life {number} there is no such message")
 
 
-def _unchanged(lives: list[Life]) -> Iterator[Violation]:
+def _unchanged(lives: list[Life], expected: Expected) -> Iterator[Violation]:
     """I3, I13: histories only grow, ends never change."""
+    ends = TERMINAL - {"failed"} if expected.retried else TERMINAL
     for number, (life, later) in enumerate(itertools.pairwise(lives)):
         for id, flow in life.after.flows.items():
             now = later.after.flows.get(id)
+            if now is None and id in expected.deleted:
+                continue
             if now is None:
                 yield Violation("I1", f"flow {id} was there after life {number} and is gone")
                 continue
-            events = life.after.events[id]
-            for before, after in itertools.zip_longest(events, later.after.events[id][: len(events)]):
-                if before != after:
-                    yield Violation(
-                        "I3", f"flow {id}: an event changed after life {number}: {before} is now {after}"
-                    )
+            yield from _grown(id, number, life.after.events[id], later.after.events[id])
             fixed = ["name", "input", "created_at", "parent_id", "parent_op"]
-            if flow["status"] in TERMINAL:
+            if flow["status"] in ends:
                 fixed += ["status", "output", "ended_at"]
             for column in fixed:
                 if flow[column] != now[column]:
@@ -173,6 +179,12 @@ def _unchanged(lives: list[Life]) -> Iterator[Violation]:
                     )
             if now["epoch"] < flow["epoch"]:
                 yield Violation("I6", f"flow {id}: its epoch fell from {flow['epoch']} to {now['epoch']}")
+
+
+def _grown(id: str, number: int, events: list[Row], later: list[Row]) -> Iterator[Violation]:
+    for before, after in itertools.zip_longest(events, later[: len(events)]):
+        if before != after:
+            yield Violation("I3", f"flow {id}: an event changed after life {number}: {before} is now {after}")
 
 
 def _history(rows: Snapshot) -> Iterator[Violation]:
@@ -231,7 +243,7 @@ def _heard(rows: Snapshot) -> dict[tuple[str, str], list[str]]:
     return heard
 
 
-def _executions(lives: list[Life], *, may_drop: bool, shared: bool) -> Iterator[Violation]:
+def _executions(lives: list[Life], expected: Expected) -> Iterator[Violation]:
     """I4, I5: an execution begins once in a life, again only if the kill before found it open, and none is lost."""
     verified = [record.number for life in lives for record in life.records if record.kind == "VERIFY"]
     settled: set[Execution] = set()
@@ -247,7 +259,7 @@ def _executions(lives: list[Life], *, may_drop: bool, shared: bool) -> Iterator[
                 yield Violation(
                     "I4", f"{record}: it began again though its end was durable before life {number}"
                 )
-            if execution in begun and not shared:
+            if execution in begun and not expected.shared:
                 yield Violation(
                     "I5", f"{record}: it began twice in life {number}, without a crash in between"
                 )
@@ -256,8 +268,11 @@ def _executions(lives: list[Life], *, may_drop: bool, shared: bool) -> Iterator[
                 yield Violation("I5", f"{record}: at most once, but it began before: {earlier}")
             begun.add(execution)
         settled |= _settled(life.after)
-    if not may_drop:
-        yield from _lost(lives[-1].after, first)
+    if not expected.may_drop:
+        kept = {
+            execution: begin for execution, begin in first.items() if execution.flow not in expected.deleted
+        }
+        yield from _lost(lives[-1].after, kept)
 
 
 def _shared(lives: list[Life]) -> Iterator[Violation]:
@@ -341,12 +356,12 @@ def _settled(rows: Snapshot) -> set[Execution]:
     return found
 
 
-def _seen(lives: list[Life]) -> Iterator[Violation]:
+def _seen(lives: list[Life], deleted: frozenset[str]) -> Iterator[Violation]:
     """I3: what a flow gave to a step, or made its result of, was durable by then; so no crash can change it."""
     for number, life in enumerate(lives):
         durable = _payload_tokens(life.after)
         for record in life.records:
-            for token in record.get("saw") or ():
+            for token in record.get("saw") or () if record.get("flow") not in deleted else ():
                 if token not in durable:
                     yield Violation(
                         "I3", f"{record}: it was given {token}, which is not durable after life {number}"
@@ -367,6 +382,8 @@ def _tokens(payload: str) -> Iterator[str]:
     value = json.loads(payload)
     if isinstance(value, str):
         yield value
+    elif isinstance(value, list):
+        yield from (part for part in value if isinstance(part, str))
     elif isinstance(value, dict):  # a child's outcome, as a step's wait keeps it
         yield from (str(part) for part in value.values() if isinstance(part, str))
 
@@ -440,11 +457,11 @@ _ALARMS: Final = (
 )
 
 
-def _stderr(lives: list[Life]) -> Iterator[Violation]:
+def _stderr(lives: list[Life], *, parked: bool) -> Iterator[Violation]:
     """I16: no error that nobody expected."""
     for number, life in enumerate(lives):
         for alarm in _ALARMS:
-            if alarm in life.stderr:
+            if alarm in life.stderr and not (parked and alarm == "is parked"):
                 at = life.stderr.index(alarm)
                 yield Violation("I16", f"life {number} wrote: {life.stderr[max(at - 300, 0) : at + 900]}")
                 break

@@ -93,6 +93,9 @@ class Crasher:
             labels=play.labels,
             timers=play.timers,
             may_drop=play.may_drop,
+            ends=play.ends,
+            deleted=play.deleted,
+            retried=play.retried,
             reaped=bool(play.flows),
             check=play.check,
         )
@@ -152,6 +155,16 @@ def points_of(counts: Sequence[dict[str, int]]) -> list[tuple[str, ...]]:
                 whens = ("",) if name in ("begin", "end") else (":pre", ":post")
                 points += [("",) * life + (f"{name}:{number}{when}",) for when in whens]
     return points
+
+
+def chosen_points(scenario: str, counts: Sequence[dict[str, int]], seed: int) -> list[tuple[str, ...]]:
+    """The points to try: all, or a sample where the scenario says that each takes long."""
+    if SCENARIOS[scenario].points:
+        return [(point,) for point in SCENARIOS[scenario].points]
+    points, most = points_of(counts), SCENARIOS[scenario].points_max
+    if most is None or len(points) <= most:
+        return points
+    return random.Random(seed).sample(points, most)
 
 
 def sampled_pairs(points: Sequence[tuple[str, ...]], count: int, seed: int) -> list[tuple[str, ...]]:

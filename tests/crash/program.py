@@ -25,6 +25,7 @@ from ergon import (
     FlowCall,
     FlowError,
     FlowHandle,
+    FlowNotFound,
     IllegalMove,
     Scheduler,
     SqliteExecutionLog,
@@ -160,6 +161,20 @@ class Stage:
             self.ledger.write("RESULT", flow=handle.id, value=f"{type(error).__name__}: {error}")
             return error
 
+    async def operate(self, what: str, handle: FlowHandle[Any], act: Awaitable[Any]) -> None:
+        """Do what an operator does, once or again."""
+        try:
+            await act
+        except (IllegalMove, FlowNotFound):
+            self.ledger.write("NOTE", what=f"{what} came too late", flow=handle.id)
+        else:
+            self.ledger.write("ACK", what=what, flow=handle.id)
+
+    async def until_event(self, handle: FlowHandle[Any], kind: str) -> None:
+        """Wait until the flow's history has such an event."""
+        while not any(event.kind == kind for event in await self.log.history(handle.id)):
+            await asyncio.sleep(0.002)
+
     async def until(self, kind: str, /, **facts: Any) -> None:
         """Wait until the ledger has such a record, whoever wrote it."""
         while not happened_before(kind, **facts):
@@ -190,6 +205,8 @@ def run(
     """
     logging.basicConfig(format=f"%(relativeCreated)6d {os.getpid()} %(name)s %(levelname)s %(message)s")
     ledger = use_ledger(Ledger(Path(folder) / "ledger"))
+    start = len(read_ledger(ledger.path))
+    os.environ.update(CRASH_LEDGER=str(ledger.path), CRASH_POINT=failpoint, CRASH_START=str(start))
     call, _, rest = failpoint.partition(":")
     if call in ("begin", "end"):
         _arm_ledger(ledger, call.upper(), int(rest))
@@ -274,6 +291,8 @@ async def _play(part: Part, ledger: Ledger) -> None:
     from tests.crash.scenarios import SCENARIOS, SHARED
 
     play = (SCENARIOS | SHARED)[part.scenario]
+    if play.prepare is not None:
+        play.prepare()
     async with SqliteExecutionLog(part.log) as log:
         stage = Stage(log, ledger)
         worker = None

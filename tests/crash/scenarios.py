@@ -10,8 +10,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any, Final
 
 from ergon import (
@@ -32,36 +31,11 @@ from ergon import (
     step,
     wait_signal,
 )
+from tests.crash.operated import OPERATED
+from tests.crash.played import PLAYED
 from tests.crash.program import Stage, effect, effecting, freeze_self, happened_before, note
+from tests.crash.scenario import Scenario, act
 from tests.crash.snapshot import Snapshot
-
-Check = Callable[[Snapshot], Iterator[str]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scenario:
-    """A client, the flows its worker runs, and what must come out."""
-
-    main: Callable[[Stage], Awaitable[None]]
-    flows: tuple[Any, ...] = ()
-    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """For each flow id: the labels of the tokens in its result, in order (sorted for sets of branches)."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """For the worker."""
-    timers: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    """For each flow id: how long each of its timers lasts, in the order they fire."""
-    may_drop: bool = False
-    """Open steps may be given up: the flow is cancelled, or stops waiting."""
-    check: Check | None = None
-    """What else must hold of the final rows."""
-    quiet: bool = True
-    """Nothing but warnings of the worker may be on stderr."""
-
-
-@step
-async def act(label: str, saw: list[str]) -> str:
-    return await effect(label, *saw)
-
 
 # -- sequential ------------------------------------------------------------------------------------------
 
@@ -558,6 +532,8 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         timers={"f": (0.04,)},
     ),
     "drain": Scenario(main=_one_drained, flows=(drained,), labels={"f": _letters("d", 3)}),
+    **OPERATED,
+    **PLAYED,
 }
 
 

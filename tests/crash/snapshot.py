@@ -80,6 +80,9 @@ def read_snapshot(log: Path) -> Snapshot:
     connection = sqlite3.connect(log, isolation_level=None, timeout=30)
     try:
         connection.row_factory = _as_dict
+        connection.text_factory = lambda text: text.decode(
+            errors="backslashreplace"
+        )  # some scenario damages rows
         connection.execute("PRAGMA wal_autocheckpoint=0")
         connection.execute("BEGIN")
         problems = [str(row["integrity_check"]) for row in connection.execute("PRAGMA integrity_check")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import subprocess
 import sys
 import threading
@@ -81,6 +82,47 @@ def test_a_program_ends_though_a_step_hangs(tmp_path: Path, how: str) -> None:
     assert lines(marks) == ["began"]
     assert "abandoned" in ended.stderr
     assert "step `hang` of flow f" in ended.stderr
+
+
+KILLED = """
+import asyncio, os, signal
+from ergon import Executor, InMemoryExecutionLog, flow, step
+
+@step(process=True)
+def pid() -> int:
+    return os.getpid()
+
+@flow
+async def ask() -> int:
+    return await pid()
+
+async def main():
+    async with InMemoryExecutionLog() as log:
+        print((await Executor(ask.bind(), log, "f").run()).result, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_the_processes_of_steps_end_with_a_worker_that_is_killed(tmp_path: Path) -> None:
+    """Else each kill would leave them behind for good, and a step of a dead worker would go on beside its successor."""
+    program = tmp_path / "program.py"
+    program.write_text(KILLED)
+
+    # Its output ends only when the last process that inherited it has: else this times out.
+    killed = subprocess.run(
+        [sys.executable, program],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        timeout=30,
+        check=False,
+    )
+
+    assert killed.returncode == -signal.SIGKILL
+    assert int(killed.stdout) > 0
 
 
 async def test_what_a_shutdown_leaves_behind_is_named_and_runs_again(

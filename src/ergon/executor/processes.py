@@ -135,4 +135,19 @@ def _new_pool(processes: int | None) -> ProcessPoolExecutor:
     from multiprocessing import get_context
 
     # Spawned, not forked: an open log must not cross a fork.
-    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_end_with_the_worker)
+
+
+def _end_with_the_worker() -> None:
+    """In a pool process: end as soon as the worker's process has. Killed, it cannot say so, and nobody else would."""
+    from multiprocessing import parent_process
+    from threading import Thread
+
+    worker = parent_process()
+    assert worker is not None, "a pool process is somebody's child"
+
+    def watch() -> None:
+        worker.join()
+        os._exit(1)
+
+    Thread(target=watch, name="ergon-worker-watch", daemon=True).start()

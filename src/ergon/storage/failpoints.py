@@ -2,8 +2,15 @@
 
 `ERGON_FAILPOINT=commit:7:post` kills this process with SIGKILL right after the transaction that holds its 7th
 commit is durable and before anybody hears of it; `pre` kills before that transaction begins. The first word is
-the write's name (`commit`, `create`, `send`, `claim`, `register`, `renew`, `keep`, `retire`, `reap`, `move`,
-`delete`) or `any`. Writes are counted in the order they are applied. `ERGON_FAILPOINT_TRACE=path` appends one line
+the write's name or `any`:
+
+    commit, create, send              what flows do; a new flow; a signal or cancel
+    move, retry, delete               an operator's pause, resume, kill, retry, reschedule; retry now; delete
+    register, renew, keep, retire     a worker's lease: its start, its renewal, renewed by a thread, its end
+    claim, release, park              flows taken; given back unread; set aside as unreadable
+    reap                              what dead workers held is freed
+
+Writes are counted in the order they are applied. `ERGON_FAILPOINT_TRACE=path` appends one line
 `number name` for each write, so that a run without a failpoint tells how many there are.
 
 When neither variable is set a log never looks here again.
@@ -20,6 +27,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 ANY: Final = "any"
+WRITES: Final = frozenset(
+    {
+        *("commit", "create", "send", "move", "retry", "delete", "register"),
+        *("renew", "keep", "retire", "claim", "release", "park", "reap"),
+    }
+)
+"""Every name."""
 
 
 @dataclass(slots=True)
@@ -91,4 +105,8 @@ def _parse(spec: str, trace: str | None) -> Failpoint:
     number, _, moment = rest.partition(":")
     if not call or not number.isdecimal() or moment not in ("pre", "post"):
         raise ValueError(f"ERGON_FAILPOINT is {spec!r}; write it as name:number:pre or name:number:post")
+    if call not in WRITES | {ANY}:
+        raise ValueError(
+            f"ERGON_FAILPOINT is {spec!r}; no write is called {call!r}: {', '.join(sorted(WRITES))}"
+        )
     return Failpoint(call, int(number), "post" if moment == "post" else "pre", trace)

@@ -1,0 +1,252 @@
+"""The flows of `examples/` and of the demo, as they are, with every step body counted.
+
+What differs from running the files: a step leaves a record where it begins and ends, waiting is shorter, and the client
+is ours, because it must be able to repeat itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from ergon import Completed, Executor, Step, schedule_timer_named
+from ergon.demo import flows as demo
+from ergon.demo.files import Job, to_text
+from examples import (
+    at_most_once,
+    child_flows,
+    distributed_timers,
+    human_approval,
+    order,
+    quick_start,
+    retries,
+)
+from examples import dag as dag_example
+from tests.crash.program import Stage, effecting, ledger_of_process, note
+from tests.crash.scenario import Check, Scenario
+from tests.crash.snapshot import Snapshot
+
+# -- counting ----------------------------------------------------------------------------------------------
+
+
+def counted(*modules: ModuleType) -> Callable[[], None]:
+    """Let every step of these modules write to the ledger where its body begins and ends."""
+
+    def prepare() -> None:
+        for module in modules:
+            for found in _steps(module):
+                found.decoder  # noqa: B018 - found now, from the function's own annotations
+                found.function = _noted(found)
+
+    return prepare
+
+
+def _steps(module: ModuleType) -> list[Step[..., Any]]:
+    own = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
+    methods = [method for cls in own if isinstance(cls, type) for method in vars(cls).values()]
+    return [found for found in (*own, *methods) if isinstance(found, Step)]
+
+
+def _noted(found: Step[..., Any]) -> Callable[..., Any]:
+    function = found.function
+
+    def noting() -> AbstractContextManager[str]:
+        return effecting(found.name, amo=found.options.at_most_once)
+
+    @functools.wraps(function)
+    async def noted(*args: Any, **kwargs: Any) -> Any:
+        with noting():
+            return await function(*args, **kwargs)
+
+    @functools.wraps(function)
+    def noted_on_thread(*args: Any, **kwargs: Any) -> Any:
+        with noting():
+            return function(*args, **kwargs)
+
+    return noted if found.is_async else noted_on_thread
+
+
+def _returns(expected: Callable[[str, Any], bool], *ids: str) -> Check:
+    """Each of these flows has completed with a result that is as expected."""
+
+    def check(final: Snapshot) -> Iterator[str]:
+        for id in ids:
+            row = final.flows.get(id)
+            if row is None or row["status"] != "completed":
+                yield f"flow {id} must have completed, but is {row and row['status']}"
+            elif not expected(id, json.loads(row["output"])):
+                yield f"flow {id} returned {row['output']}"
+
+    return check
+
+
+# -- the examples --------------------------------------------------------------------------------------------
+
+
+async def _run_here(stage: Stage, target: Any) -> None:
+    outcome = await Executor(target, stage.log, "f").run()
+    assert isinstance(outcome, Completed)
+    note("RESULT", flow="f", value=outcome.result)
+
+
+async def _quick_start(stage: Stage) -> None:
+    await _run_here(stage, quick_start.OrderProcessor("ORD-001", 100.0))
+
+
+async def _dag(stage: Stage) -> None:
+    await _run_here(stage, dag_example.Report("Ada"))
+
+
+async def _letter(stage: Stage) -> None:
+    await stage.result(await stage.schedule(at_most_once.remind.bind("Ann"), "f"))
+
+
+async def _newsletter(stage: Stage) -> None:
+    await stage.result(await stage.schedule(child_flows.newsletter.bind(["Oslo", "Quito"]), "f"))
+
+
+TIMERS: Final = ("ORD-000", "ORD-001")
+
+
+def _faster() -> None:
+    def schedule_soon(seconds: float, name: str) -> Any:
+        return schedule_timer_named(seconds / 100, name)
+
+    vars(distributed_timers)["schedule_timer_named"] = schedule_soon
+    vars(human_approval).update(REMIND_AFTER=0.02, GIVE_UP_AFTER=0.04)
+    counted(distributed_timers, human_approval)()
+
+
+async def _timers(stage: Stage) -> None:
+    flows = [
+        await stage.schedule(distributed_timers.TimedOrderProcessor(id).process.bind(), id) for id in TIMERS
+    ]
+    for handle in flows:
+        await stage.result(handle)
+
+
+async def _expenses(stage: Stage) -> None:
+    prompt = await stage.schedule(human_approval.expense.bind(40.0, "Ann"), "expense-1")
+    ignored = await stage.schedule(human_approval.expense.bind(5000.0, "Bob"), "expense-2")
+    answer: Any = {"by": "Ann", "approved": True}
+    await stage.signal(prompt, "answer", answer, key="click-1")
+    await stage.result(prompt)
+    await stage.result(ignored)
+
+
+def _decided(id: str, result: str) -> bool:
+    # Late, because the client was killed before it could answer, Ann's answer finds nobody waiting.
+    return result == "nobody answered" or (id == "expense-1" and result == "approved by Ann")
+
+
+async def _order(stage: Stage) -> None:
+    handle = await stage.schedule(order.process.bind(order.Order("order-2", 99.5)), "f")
+    await stage.signal(handle, "approval", "accept", key="by-ann")
+    await stage.result(handle)
+
+
+def _receipt(_: str, result: Any) -> bool:
+    payment = {"reference": "payment-order-2", "amount": 99.5}
+    return bool(result == {"payment": payment, "stock": {"shelf": "A3"}, "decision": "accept"})
+
+
+async def _shop(stage: Stage) -> None:
+    await stage.result(await stage.schedule(retries.buy.bind("lamp"), "f"))
+
+
+def _soon() -> None:
+    for found in (retries.fetch_price, retries.pay):
+        quick = replace(found.options.retry, first_delay_seconds=0.002)
+        object.__setattr__(found.options, "retry", quick)
+    counted(retries)()
+
+
+# -- the demo ------------------------------------------------------------------------------------------------
+
+
+async def _demo(stage: Stage) -> None:
+    home = Path(ledger_of_process().path).parent
+    tree = home / "tree"
+    (home / "parts").mkdir(exist_ok=True)
+    (tree / "below").mkdir(parents=True, exist_ok=True)
+    for name in ("one", "two", "below/three"):
+        (tree / name).write_text(name)
+    job = Job(root=to_text(bytes(tree)), home=str(home))
+    handle = await stage.schedule(demo.index_tree.bind(job), "f")
+    confirmation: Any = {"by": "Ann", "publish": True}
+    await stage.signal(handle, "confirm", confirmation, key="k1")
+    await stage.result(handle)
+
+
+def _indexed(_: str, result: Any) -> bool:
+    return bool(result["totals"]["files"] == 3 and result["published"])
+
+
+PLAYED: Final[dict[str, Scenario]] = {
+    "example quick_start": Scenario(
+        main=_quick_start,
+        prepare=counted(quick_start),
+        check=_returns(lambda _, result: bool(result == "payment-ORD-001"), "f"),
+    ),
+    "example dag": Scenario(
+        main=_dag,
+        prepare=counted(dag_example),
+        check=_returns(lambda _, result: bool(result == "Ada pays 38.25"), "f"),
+        points_max=12,
+    ),
+    "example at_most_once": Scenario(
+        main=_letter,
+        flows=(at_most_once.remind,),
+        prepare=counted(at_most_once),
+        check=_returns(lambda _, result: result == "sent" or "unknown whether" in result, "f"),
+    ),
+    "example child_flows": Scenario(
+        main=_newsletter,
+        flows=(child_flows.newsletter, child_flows.forecast),
+        prepare=counted(child_flows),
+        check=_returns(lambda _, result: bool(result == {"Oslo": 5.0, "Quito": 6.0, "Lisbon": 7.0}), "f"),
+        points_max=14,
+    ),
+    "example distributed_timers": Scenario(
+        main=_timers,
+        flows=(distributed_timers.TimedOrderProcessor,),
+        prepare=_faster,
+        check=_returns(lambda _, result: bool(result == "completed"), *TIMERS),
+    ),
+    "example human_approval": Scenario(
+        main=_expenses,
+        flows=(human_approval.expense,),
+        prepare=_faster,
+        check=_returns(_decided, "expense-1", "expense-2"),
+        points_max=14,
+    ),
+    "example order": Scenario(
+        main=_order,
+        flows=(order.process,),
+        prepare=counted(order),
+        check=_returns(_receipt, "f"),
+        points_max=10,
+    ),
+    "example retries": Scenario(
+        main=_shop,
+        flows=(retries.buy,),
+        prepare=_soon,
+        check=_returns(
+            lambda _, result: bool(result == ["paid 12.5 at attempt 2", "gave up on stolen"]), "f"
+        ),
+        points_max=14,
+    ),
+    "demo": Scenario(
+        main=_demo,
+        flows=(demo.index_tree, demo.index_directory),
+        prepare=counted(demo),
+        check=_returns(_indexed, "f"),
+        points_max=14,
+    ),
+}
