@@ -128,6 +128,19 @@ async def start(log: ExecutionLog) -> None:
     assert_type(await Scheduler(log).schedule(Checkout(order).run.bind(1.0)), FlowHandle[Receipt])
     assert_type(await Scheduler(log).schedule(Checkout(order)), FlowHandle[Any])
 
+    assert_type(Scheduler(log), Scheduler[None])
+    assert_type(Scheduler(log).version, None)
+    assert_type(Scheduler(log, version="1.4"), Scheduler[str])
+    versioned = Scheduler(log).with_version("1.4")
+    assert_type(versioned, Scheduler[str])
+    assert_type(versioned.version, str)
+    assert_type(Scheduler(log).from_env(), Scheduler[str])
+    assert_type(versioned.unversioned(), Scheduler[None])
+    assert_type(await versioned.schedule(process.bind(order)), FlowHandle[Receipt])
+    either: list[Scheduler] = [versioned, versioned.unversioned(), Scheduler(log)]
+    for scheduler in either:
+        assert_type(scheduler.version, str | None)
+
     executor = Executor(Checkout(order), log, "checkout-1")
     outcome = await executor.run(lambda checkout: checkout.run(1.0))
     assert_type(outcome, Completed[Receipt] | Suspended)

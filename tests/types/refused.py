@@ -63,12 +63,21 @@ class Order(FlowType):
         return f"{number} {amount} {child}"
 
 
+def deploy(scheduler: Scheduler[str]) -> None:
+    print(scheduler.version.upper())
+
+
 async def start(log: ExecutionLog) -> None:
     process.bind("much")  # type: ignore[arg-type]
     process.bind()  # type: ignore[call-arg]
     Order("o").run.bind("much")  # type: ignore[arg-type]
     handle = await Scheduler(log).schedule(process.bind(1.0))
     number: int = await handle.result()  # type: ignore[assignment]
+    deploy(Scheduler(log))  # type: ignore[arg-type]
+    deploy(Scheduler(log).with_version("1.4").unversioned())  # type: ignore[arg-type]
+    plain: Scheduler[None] = Scheduler(log).from_env()  # type: ignore[assignment]
+    version: str = plain.version  # type: ignore[assignment]
+    deploy(Scheduler(log, version=version))
     await Executor(Order("o"), log, "o").run(lambda order: order.missing())  # type: ignore[attr-defined]
     step(timeout="long")  # type: ignore[call-overload]
     flow(queue=number)  # type: ignore[call-overload]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from ergon.core.codec import MISSING, decoder_for, encode
 from ergon.core.codec.objects import holds
@@ -24,6 +24,13 @@ from ergon.scheduler.handle import FlowHandle
 from ergon.scheduler.times import start_at
 from ergon.storage.log import ExecutionLog
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    V_co = TypeVarWithDefault("V_co", bound=str | None, default=str | None, covariant=True)
+else:
+    V_co = TypeVar("V_co", covariant=True)
+
 R = TypeVar("R")
 
 
@@ -38,7 +45,7 @@ class ScheduleOptions:
     """Seconds after its first start when it is cancelled."""
 
 
-class Scheduler:
+class Scheduler(Generic[V_co]):
     """Starts flows and looks after them.
 
         handle = await Scheduler(log).schedule(process.bind(order), id="order-1")
@@ -47,33 +54,47 @@ class Scheduler:
     A scheduler has one of three version states: `with_version("1.4")` stamps every flow it starts, so that only
     workers that run this version claim it; `from_env()` takes the version from DEPLOY_VERSION; `unversioned()`, the
     state of a new scheduler, stamps none.
+
+    Type checkers tell them apart: `Scheduler[str]` stamps a version, `Scheduler[None]` none, and plain `Scheduler` is
+    either. So a deploy script that takes a `Scheduler[str]` cannot be handed one that forgot its version.
     """
 
-    def __init__(self, log: ExecutionLog, *, version: str | None = None) -> None:
+    @overload
+    def __init__(self: Scheduler[None], log: ExecutionLog, *, version: None = None) -> None: ...
+    @overload
+    def __init__(self: Scheduler[str], log: ExecutionLog, *, version: str) -> None: ...
+    @overload
+    def __init__(self: Scheduler[str | None], log: ExecutionLog, *, version: str | None) -> None: ...
+    def __init__(self: Scheduler[Any], log: ExecutionLog, *, version: str | None = None) -> None:
         self._log = log
-        self._version = check_name("version", version) if version is not None else None
+        self._version: V_co = check_name("version", version) if version is not None else None
 
     # -- versions --------------------------------------------------------------------------------------
 
     @property
-    def version(self) -> str | None:
+    def version(self) -> V_co:
         """The version stamped on flows, or None."""
         return self._version
 
-    def with_version(self, version: str) -> Self:
+    def with_version(self, version: str) -> Scheduler[str]:
         """A scheduler that stamps `version` on the flows it starts."""
-        return type(self)(self._log, version=version)
+        made: Scheduler[str] = self._as(version)
+        return made
 
-    def from_env(self, variable: str = "DEPLOY_VERSION") -> Self:
+    def from_env(self, variable: str = "DEPLOY_VERSION") -> Scheduler[str]:
         """A scheduler whose version is the value of an environment variable. Raises `UsageError` when unset."""
         version = os.environ.get(variable)
         if not version:
             raise UsageError(f"{variable} is not set; set it to the deployed version, or use unversioned()")
         return self.with_version(version)
 
-    def unversioned(self) -> Self:
+    def unversioned(self) -> Scheduler[None]:
         """A scheduler that stamps no version: any worker with the code runs its flows."""
-        return type(self)(self._log)
+        made: Scheduler[None] = self._as(None)
+        return made
+
+    def _as(self, version: str | None) -> Any:
+        return type(self)(self._log, version=version)
 
     # -- starting --------------------------------------------------------------------------------------
 
