@@ -4,13 +4,14 @@ import asyncio
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
 
 import pytest
 
-from ergon import FlowFilter, Scheduler, SqliteExecutionLog, Worker, flow
+from ergon import FlowFilter, Scheduler, SqliteExecutionLog, Worker, WorkerOptions, flow
 from ergon.cli.rows import EVENT, FLOW, MESSAGE, WORKER
 from ergon.core.commit import ClaimRequest, Commit, Lease, Settled, WorkerRecord
 from ergon.core.status import TaskStatus
@@ -118,6 +119,31 @@ def test_what_a_log_holds_never_acts_on_the_terminal(ergon) -> None:
         assert "\x07" not in shown
         assert "\u202e" not in shown
     assert "[red]gone[/red]" in ergon("ls").out
+
+
+async def test_a_flow_that_waits_for_its_own_code_is_shown_with_the_stack_of_its_wait(ergon_async) -> None:
+    async def wait(event: asyncio.Event) -> None:
+        await event.wait()
+
+    @flow
+    async def own_code() -> None:
+        await wait(asyncio.Event())
+
+    options = WorkerOptions(evict_after_seconds=0.05)
+    async with SqliteExecutionLog("ergon.db") as log, Worker(log, flows=[own_code], options=options):
+        handle = await Scheduler(log).schedule(own_code.bind(), id="own-1")
+        async with asyncio.timeout(10):
+            while await handle.status() != TaskStatus.SUSPENDED:
+                await asyncio.sleep(0.01)
+    listed, shown = await ergon_async("ls"), await ergon_async("show", "own-1")
+    as_json = json.loads((await ergon_async("show", "own-1", "--json")).out)
+
+    assert "waiting for something that only its own code can give" in listed.out
+    assert re.search(
+        r"Waits\n  its own code: .*own_code \(test_looking.py:\d+\) > .*wait \(test_look", shown.out
+    )
+    assert [wait["kind"] for wait in as_json["waits"]] == ["code"]
+    assert as_json["reason"] == ""
 
 
 async def test_why_and_inbox_tell_what_a_flow_waits_for_and_what_is_unread(ergon_async) -> None:

@@ -18,7 +18,7 @@ from ergon.core.failure import rebuild
 from ergon.core.names import near
 from ergon.core.status import TaskStatus
 from ergon.errors import UsageError
-from ergon.executor.sentences import clock_time, one_line, read_waits, waits_sentence
+from ergon.executor.sentences import clock_time, one_line, plain_reason, read_waits, waits_sentence
 from ergon.storage.log import ExecutionLog
 from ergon.storage.process import state_of
 
@@ -136,12 +136,12 @@ def about(flow: FlowRecord, dead: frozenset[str]) -> str:
             return one_line(f"{type(error).__name__}: {error}")
         case TaskStatus.PENDING if flow.wake_at is not None:
             return f"starts at {clock_time(flow.wake_at)}"
-        case TaskStatus.SUSPENDED | TaskStatus.RUNNING if waits := read_waits(flow.reason):
-            sentence = waits_sentence(waits)
+        case TaskStatus.SUSPENDED | TaskStatus.RUNNING if flow.reason and not plain_reason(flow.reason):
+            sentence = waits_sentence(read_waits(flow.reason))
             busy = flow.status is TaskStatus.RUNNING
             return sentence.replace("waiting for step", "running step", 1) if busy else sentence
         case _:
-            return "" if read_waits(flow.reason) else one_line(flow.reason)
+            return one_line(plain_reason(flow.reason))
 
 
 async def _watch(log: ExecutionLog, where: FlowFilter, limit: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from ergon.cli.output import iso
 from ergon.core.commit import FlowRecord, Received, WorkerRecord
 from ergon.core.history import Event
-from ergon.executor.sentences import read_waits
+from ergon.executor.sentences import plain_reason, read_waits
 
 FLOW: Final = {
     "id": "the flow's id",
@@ -28,7 +28,7 @@ FLOW: Final = {
     "deadline_at": "when it is cancelled, or null",
     "owner": "the worker's incarnation that runs it, or null",
     "parent_id": "the flow that started it, or null",
-    "waits": "what it does or waits for: a list of objects with kind, name and, where known, op, since, due, source",
+    "waits": "what it does or waits for: objects with kind, name and, where known, op, since, due, source, stack",
     "reason": "why it is parked, paused or cancelled, as text",
 }
 EVENT: Final = {
@@ -82,7 +82,7 @@ def flow_row(record: FlowRecord) -> dict[str, Any]:
         "owner": record.owner,
         "parent_id": record.parent_id,
         "waits": [_wait_row(wait) for wait in waits],
-        "reason": "" if waits else record.reason,
+        "reason": plain_reason(record.reason),
     }
 
 

@@ -14,6 +14,8 @@ from ergon.core.commit import FlowFilter, FlowRecord
 from ergon.core.failure import rebuild
 from ergon.core.history import Event
 from ergon.core.status import TaskStatus
+from ergon.executor.sentences import read_waits
+from ergon.executor.waits import OWN_CODE
 from ergon.scheduler.scheduler import Scheduler
 from ergon.storage.log import ExecutionLog
 
@@ -104,6 +106,7 @@ async def show(flow_id: str, url: str | None, as_json: bool, full: bool, events_
             )
             return
         _show_header(record, sentence, log.now(), full=full)
+        _show_stacks(record)
         await _show_tree(log, record, 100_000 if full else TREE_MAX)
         _show_history(record, history, full=full, events_max=events_max)
 
@@ -129,6 +132,22 @@ def _show_header(record: FlowRecord, sentence: str, now: float, *, full: bool) -
         if fact:
             text = clean(fact)
             out.print(f"  {name:<9} {text if width is None else cut(text, width)}", soft_wrap=True)
+
+
+def _show_stacks(record: FlowRecord) -> None:
+    """Who awaits whom, for each wait where that is more than the line in the sentence."""
+    lines: dict[str, list[str]] = {}
+    for wait in read_waits(record.reason):
+        if stack := wait.get("stack"):
+            name = f' "{wait["name"]}"' if wait.get("name") else ""
+            what = "its own code" if wait["kind"] == OWN_CODE else f"{wait['kind']}{name}"
+            lines.setdefault(" > ".join(map(str, stack)), []).append(what)
+    if not lines:
+        return
+    out = console()
+    out.print("\nWaits", style="bold")
+    for stack, waits in lines.items():
+        out.print(clean(f"  {', '.join(waits)}: {stack}"), soft_wrap=True)
 
 
 def _ended(record: FlowRecord) -> str:

@@ -11,14 +11,16 @@ live in `body.py`.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ergon.core.codec import decoder_for, encode
 from ergon.core.history import Event, EventKind
 from ergon.executor.families import child_outcome
 from ergon.flows.children import child_id
-from ergon.replay.operations import Operation
+from ergon.replay.operations import NOT_THE_USERS, Operation, place_text
 
 if TYPE_CHECKING:
     from ergon.executor.work import Work
@@ -174,6 +176,7 @@ class BodyWaits:
         """The body waits from now on, until it closes what this returns."""
         told: dict[str, Any] = {"kind": kind, "name": name, "op": self._op.id, "step": self._op.name}
         told["since"] = self._work.host.log.now()
+        told["source"] = _line_of_body() or self._op.source
         if due is not None:
             told["due"] = due
         wait = _Open(told, until, asyncio.current_task())
@@ -239,6 +242,19 @@ class _Open(NamedTuple):
     until: asyncio.Future[Event] | None
     task: asyncio.Task[Any] | None
     """Which waits."""
+
+
+def _line_of_body() -> str:
+    """The line of the body that waits; empty where a task of its own does, or the ladder around the body."""
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if not module.startswith(NOT_THE_USERS):
+            return place_text((frame.f_code, frame.f_lasti))
+        if module in ("ergon.executor.runner", "ergon.executor.body", "asyncio.events"):
+            break
+        frame = frame.f_back
+    return ""
 
 
 def resolve(future: asyncio.Future[None]) -> None:

@@ -130,10 +130,14 @@ class Inbox:
         return False
 
     def _take_signal(self, name: str, payload: str | None, *, digest: str) -> None:
-        self._taken[name] = self._taken.get(name, 0) + 1
+        before = self._taken.get(name, 0)
+        self._taken[name] = before + 1
+        box = self._machine.mailboxes[name]
+        waiter = box.waiters[before] if before < len(box.waiters) else None
         self._outbox.record(
             EventKind.SIGNAL_RECEIVED,
             name=name,
+            source=waiter.source if waiter is not None else "",
             payload=payload if payload is not None else "null",
             digest=digest,
         )

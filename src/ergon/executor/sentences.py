@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from ergon.core.codec import decoder_for
+from ergon.core.tagged import cut
 from ergon.errors import DecodingError
+
+ERROR_CHARS_MAX: Final = 200
 
 
 def read_waits(reason: str) -> tuple[dict[str, Any], ...]:
@@ -21,10 +26,12 @@ def read_waits(reason: str) -> tuple[dict[str, Any], ...]:
 
 def waits_sentence(waits: tuple[dict[str, Any], ...]) -> str:
     """`waiting for signal "approval" since 10:02:03 and timer due at 11:02:03 (UTC)`."""
-    if not waits:
+    if not waits or waits[0].get("kind") == "code":
+        places = " and ".join(dict.fromkeys(_at(wait).strip(" ()") for wait in waits[:3]))
         return (
-            "waiting for something that only its own code can give, such as an asyncio.Event: "
-            "it has asked for no step, timer, signal or child"
+            "waiting for something that only its own code can give, such as an asyncio.Event"
+            + (f", {places}" if places else "")
+            + ": it has asked for no step, timer, signal or child"
         )
     return "waiting for " + " and ".join(_one(wait) for wait in waits[:3]) + _more(waits[3:])
 
@@ -37,17 +44,52 @@ def _one(wait: dict[str, Any]) -> str:
     since = f" since {clock_time(wait['since'])}" if "since" in wait else ""
     child = f" ({wait['flow_id']})" if "flow_id" in wait else ""
     if kind == "retry":
-        return f"the next attempt of{named}{due}"
+        return f"the next attempt of{named}{due}{_failed(wait)}"
     if kind == "more":
         return f"{wait.get('count')} more"
     if kind == "timer" and not named:
-        return f"a timer{step}{due}"
-    return f"{kind}{named}{child}{step}{due or since}"
+        return f"a timer{step}{due}{_at(wait)}"
+    return f"{kind}{named}{child}{step}{due or since}{_at(wait)}"
+
+
+def _at(wait: dict[str, Any]) -> str:
+    return f" (at {wait['source']})" if wait.get("source") else ""
+
+
+def _failed(wait: dict[str, Any]) -> str:
+    """Why there is another attempt, where that is known."""
+    if "error" not in wait:
+        return _at(wait)
+    return f" (attempt {wait['failed_attempt']} failed: {wait['error']})"
 
 
 def _more(rest: tuple[dict[str, Any], ...]) -> str:
     count = sum(wait.get("count", 1) for wait in rest)
     return f" and {count} more" if count else ""
+
+
+def plain_reason(reason: str) -> str:
+    """What a person or Ergon wrote as a flow's `reason`; empty when it holds waits."""
+    return "" if reason == "[]" or read_waits(reason) else reason
+
+
+def failure_line(payload: str | None) -> str:
+    """A recorded failure in one line: class, message, and the line that raised it."""
+    try:
+        found = msgspec.json.decode(payload or "", type=_Failure)
+    except msgspec.MsgspecError:
+        return "an error that cannot be read"
+    line = one_line(f"{found.type.rpartition('.')[2]}: {found.message}".removesuffix(": "))
+    place = found.traceback[-1].rpartition(" (")[2].removesuffix(")") if found.traceback else ""
+    return cut(line, ERROR_CHARS_MAX) + (f", at {place}" if place else "")
+
+
+class _Failure(msgspec.Struct):
+    """What is told of a failure."""
+
+    type: str
+    message: str = ""
+    traceback: list[str] = []
 
 
 def one_line(text: str) -> str:

@@ -2,20 +2,56 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from ergon.core.codec import encode
 from ergon.replay.machine import FlowMachine
-from ergon.replay.operations import OperationKind
+from ergon.replay.operations import OperationKind, Place, place_text, waiting_places
 
-WAITS_MAX = 20
+WAITS_MAX: Final = 20
 """More waits than this are counted, not listed."""
+STACK_MAX: Final = 20
+"""More frames than this are left out, the outermost first."""
+OWN_CODE: Final = "code"
+"""The kind of a wait for something that only the flow's own code can give, such as an asyncio.Event."""
 
 
 def describe_waits(machine: FlowMachine, bodies: list[dict[str, Any]]) -> str:
-    """JSON: a list of waits, each with `kind`, `name`, `op`, `since` and what is special to it."""
-    waits: list[dict[str, Any]] = list(bodies)
+    """JSON: a list of waits, each with `kind`, `name`, `op`, `since`, `source` and what is special to it.
+
+    `stack` is who awaits whom, outermost first, where that is more than the line in `source`.
+    """
+    tasks = {task.scope.path: task for task in machine.loop.tasks.values()}
+    waits = _waits(machine, bodies) or [
+        {"kind": OWN_CODE, "name": "", "op": path} for path, task in tasks.items() if not task.done()
+    ]
+    for wait in waits[:WAITS_MAX]:
+        _add_stack(wait, tasks)
+    if len(waits) > WAITS_MAX:
+        waits = [*waits[:WAITS_MAX], {"kind": "more", "count": len(waits) - WAITS_MAX}]
+    return encode(waits)
+
+
+def _add_stack(wait: dict[str, Any], tasks: Mapping[str, asyncio.Task[Any]]) -> None:
+    path = str(wait["op"]).partition(":")[0]
+    places: list[Place] = []
+    while (
+        path and not places
+    ):  # a task without code of the user's, such as of `gather(wait_signal("x"))`: its parent
+        if path in tasks:
+            places = waiting_places(tasks[path])
+        path = path.rpartition("/")[0]
+    if places and not wait.get("source"):
+        wait["source"] = place_text(places[-1])
+    if len(places) > 1:
+        wait["stack"] = [f"{place[0].co_qualname} ({place_text(place)})" for place in places[-STACK_MAX:]]
+
+
+def _waits(machine: FlowMachine, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    waits: list[dict[str, Any]] = [dict(wait) for wait in bodies]
     in_body = {wait["op"] for wait in bodies}
     for box in machine.mailboxes.values():
         waits += [
@@ -39,6 +75,4 @@ def describe_waits(machine: FlowMachine, bodies: list[dict[str, Any]]) -> str:
         | ({"due": timer.when()} if timer.when() < math.inf else {})
         for timer in machine.loop.armed()
     ]
-    if len(waits) > WAITS_MAX:
-        waits = [*waits[:WAITS_MAX], {"kind": "more", "count": len(waits) - WAITS_MAX}]
-    return encode(waits)
+    return waits

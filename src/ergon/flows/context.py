@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from ergon.errors import NotInFlow
 from ergon.replay.loop import FlowLoop
 from ergon.replay.machine import FlowMachine
-from ergon.replay.operations import Place
+from ergon.replay.operations import NOT_THE_USERS, Place
 
 
 class StepContext(Protocol):
@@ -68,6 +68,13 @@ def need_machine(what: str) -> FlowMachine:
     if machine is None:
         raise NotInFlow(f"{what} works only inside a flow: call it from a function decorated with @flow.")
     return machine
+
+
+def awaiting_place() -> Place | None:
+    """The source place that awaits the caller; None when that is a task of its own, as `gather` makes."""
+    frame = sys._getframe(2)  # noqa: SLF001
+    module = frame.f_globals.get("__name__", "")
+    return None if module.startswith(NOT_THE_USERS) else (frame.f_code, frame.f_lasti)
 
 
 def caller_place(depth: int = 2) -> Place:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, overload
 from ergon.core.codec import MISSING, decoder_for
 from ergon.core.names import check_name
 from ergon.errors import NotInFlow, UsageError
-from ergon.flows.context import caller_place, current_machine, step_context
+from ergon.flows.context import awaiting_place, current_machine, step_context
 from ergon.replay.loop import FlowLoop, FlowTimer
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ async def wait_signal(name: str, type: Any = MISSING, /) -> Any:
     check_name("signal name", name)
     machine = current_machine()
     if machine is not None:
-        text = await machine.wait_signal(name, caller_place())
+        text = await machine.wait_signal(name, awaiting_place())
     else:
         context = step_context.get()
         if context is None:

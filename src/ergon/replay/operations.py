@@ -59,18 +59,28 @@ def _describe(code: CodeType, instruction: int) -> str:
     return f"{file}:{line}"
 
 
+NOT_THE_USERS: Final = ("asyncio.", "ergon.")
+"""Modules whose lines tell a user nothing."""
+
+
 def waiting_place(task: asyncio.Task[Any]) -> str:
     """Where a suspended task waits: the innermost line that is neither asyncio's nor Ergon's."""
-    place: Place | None = None
+    places = waiting_places(task)
+    return place_text(places[-1]) if places else ""
+
+
+def waiting_places(task: asyncio.Task[Any]) -> list[Place]:
+    """Who awaits whom in a suspended task, outermost first, without asyncio and Ergon."""
+    places: list[Place] = []
     awaiting: Any = task.get_coro()
     while awaiting is not None:
         frame = getattr(awaiting, "cr_frame", None) or getattr(awaiting, "gi_frame", None)
         if frame is None:
             break
-        if not frame.f_globals.get("__name__", "").startswith(("asyncio.", "ergon.")):
-            place = (frame.f_code, frame.f_lasti)
+        if not frame.f_globals.get("__name__", "").startswith(NOT_THE_USERS):
+            places.append((frame.f_code, frame.f_lasti))
         awaiting = getattr(awaiting, "cr_await", None) or getattr(awaiting, "gi_yieldfrom", None)
-    return place_text(place)
+    return places
 
 
 class Operation(asyncio.Future[Any]):

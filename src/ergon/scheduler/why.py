@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from ergon.core.codec import encode
 from ergon.core.commit import FlowRecord, WorkerRecord
-from ergon.core.history import Event, EventKind
 from ergon.core.names import near
 from ergon.core.status import TaskStatus
 from ergon.core.versions import VersionSet
 from ergon.errors import FlowNotFound
-from ergon.executor.sentences import clock_time, one_line, read_waits, waits_sentence
+from ergon.executor.sentences import clock_time, failure_line, one_line, read_waits, waits_sentence
+from ergon.scheduler.waits import up_to_date
 from ergon.storage.log import ExecutionLog
 from ergon.storage.process import state_of
 
@@ -29,10 +27,8 @@ async def why(log: ExecutionLog, flow_id: str) -> str:
     if record.status is TaskStatus.RUNNING and owner not in workers:
         sentence = _left_behind(record, owner, workers)
     else:
-        if record.status is TaskStatus.RUNNING:
-            record = record._replace(
-                reason=_with_back_offs(record.reason, await log.history(flow_id), log.now())
-            )
+        if record.status is TaskStatus.RUNNING or '"retry"' in record.reason:
+            record = record._replace(reason=up_to_date(record, await log.history(flow_id), log.now()))
         sentence = _SENTENCES[record.status](record, workers, log.now())
     if unread and record.status is TaskStatus.SUSPENDED:
         sentence += f" (unread signals: {', '.join(sorted(set(unread))[:5])})"
@@ -109,26 +105,6 @@ def _running(record: FlowRecord, workers: list[WorkerRecord], _now: float) -> st
     return f"is in memory {at}, {waits_sentence(waits)}"
 
 
-def _with_back_offs(reason: str, history: Sequence[Event], now: float) -> str:
-    """The waits of a flow in memory, which are told now and then, with the back-offs that its history knows of."""
-    due: dict[str, Event] = {}
-    for event in history:
-        if event.kind == EventKind.STEP_RETRIED and event.at > now:
-            due[event.op] = event
-        elif event.kind in (EventKind.FLOW_RETRIED, EventKind.RETRY_NOW):
-            due.clear()
-        else:
-            due.pop(event.op, None)
-    if not due:
-        return reason
-    others = [wait for wait in read_waits(reason) if wait.get("op") not in due]
-    return encode(others + [_back_off(event) for event in due.values()])
-
-
-def _back_off(event: Event) -> dict[str, Any]:
-    return {"kind": "retry", "name": event.name, "op": event.op, "due": event.at}
-
-
 def _left_behind(record: FlowRecord, owner: WorkerRecord | None, workers: list[WorkerRecord]) -> str:
     """Its worker died, and no other has taken the flow over yet."""
     waits = read_waits(record.reason)
@@ -179,6 +155,8 @@ def _nobody(record: FlowRecord, workers: list[WorkerRecord]) -> str:
 
 def _ended(record: FlowRecord, _workers: list[WorkerRecord], _now: float) -> str:
     at = f" at {clock_time(record.ended_at)}" if record.ended_at is not None else ""
+    if record.status is TaskStatus.FAILED:
+        return f"has ended: failed{at} with {failure_line(record.output)}"
     return f"has ended: {record.status}{at}" + (f" ({one_line(record.reason)})" if record.reason else "")
 
 
