@@ -174,7 +174,9 @@ class FlowNotFound(StoreError, LookupError):
 
     def __init__(self, flow_id: str) -> None:
         self.flow_id = flow_id
-        super().__init__(f"no flow with id {flow_id!r} in this log")
+        super().__init__(
+            f"no flow with id {flow_id!r} in this log; check the id, and that this is the log it was started in"
+        )
 
 
 class FlowIdConflict(StoreError, ValueError):
@@ -194,7 +196,7 @@ class LeaseLost(StoreError):
 
 
 class LogBusy(StoreError, TimeoutError):
-    """Another process held the log's write lock for longer than the busy timeout. Nothing was written."""
+    """Another process held the log's write lock for longer than the busy timeout. Nothing was written: try again."""
 
 
 class LogFull(StoreError):

@@ -180,9 +180,9 @@ async def _asynchronous() -> AsyncIterator[int]:
         (lambda: print, "is code and has no JSON form"),
         (lambda: lambda: 1, "is code and has no JSON form"),
         (_asynchronous, "is code and has no JSON form"),
-        (_unawaited, "await it, and return what it gives"),
-        (lambda: (n for n in (1, 2)), "return a list of what it gives"),
-        (object, "return a dataclass, or the plain data"),
+        (_unawaited, "await it, and use what it gives"),
+        (lambda: (n for n in (1, 2)), "use a list of what it gives"),
+        (object, "use a dataclass, or the plain data"),
     ],
     ids=["builtin", "lambda", "asynchronous generator", "coroutine", "generator", "object"],
 )

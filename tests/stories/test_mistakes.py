@@ -159,6 +159,59 @@ def test_decorators_refuse_what_they_cannot_make_durable() -> None:
         flow(timeout=-1)
 
 
+def test_a_flow_type_whose_objects_cannot_be_stored_is_refused_where_it_is_decorated() -> None:
+    with pytest.raises(UsageError, match=r"`ByHand` declares no fields.*Make it a dataclass"):
+
+        @flow_type
+        class ByHand:
+            def __init__(self, order: str) -> None:
+                self.order = order
+
+            @flow
+            async def run(self) -> None: ...
+
+
+async def test_a_flow_type_without_fields_is_refused_by_the_worker_unless_it_became_a_dataclass(
+    log: ExecutionLog,
+) -> None:
+    """@dataclass may stand above @flow_type, which then cannot know of it yet."""
+
+    @dataclass
+    @flow_type
+    class Sound:
+        @flow
+        async def run(self) -> str:
+            return "ran"
+
+    @flow_type
+    class Bare:
+        @flow
+        async def run(self) -> None: ...
+
+    async with worker(log, Sound):
+        assert await (await start(log, Sound())).result(timeout=10) == "ran"
+    with pytest.raises(UsageError, match=r"`Bare` declares no fields"):
+        worker(log, Bare)
+    with pytest.raises(EncodingError, match=r"Bare has no JSON form; use a dataclass"):
+        await start(log, Bare(), "bare")
+
+
+async def test_what_has_no_json_form_is_told_without_saying_return_where_nothing_is_returned(
+    log: ExecutionLog,
+) -> None:
+    handle = await start(log, job.bind())
+
+    with pytest.raises(EncodingError, match=r"Opaque has no JSON form; use a dataclass, or the plain data"):
+        await handle.signal("go", Opaque())
+
+
+async def test_a_flow_that_is_not_there_is_told_with_what_to_check(log: ExecutionLog) -> None:
+    with pytest.raises(
+        FlowNotFound, match=r"no flow with id 'nobody' in this log; check the id, and that this is"
+    ):
+        await Scheduler(log).handle("nobody").status()
+
+
 def test_two_flows_of_one_name_cannot_be_registered_together(path: Path) -> None:
     @flow(name="job")
     async def another() -> None: ...

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from ergon.core.codec.hooks import is_supported
+from ergon.core.codec.records import record_style
 from ergon.errors import UsageError
 from ergon.flows.context import caller_place
 from ergon.flows.flow import BoundFlow, Flow, FlowCall
@@ -79,10 +83,13 @@ def flow_type(cls: T) -> T:
     A pydantic model has to be told which of its attributes are no fields: `model_config =
     ConfigDict(ignored_types=(Flow, Step))`.
 
-    Raises `UsageError` for a class without a flow.
+    Raises `UsageError` for a class without a flow, and for one whose objects can never be stored. A class without any
+    fields may become a dataclass by a decorator above this one; when it does not, the worker refuses to register it.
     """
     if not flows_of(cls):
         raise UsageError(f"@flow_type class `{cls.__name__}` has no method decorated with @flow")
+    if has_no_fields(cls) and _is_made_by_hand(cls):
+        raise UsageError(without_fields(cls))
     setattr(cls, MARK, True)
     if not hasattr(cls, "invoke"):
         cls.invoke = FlowType.invoke  # type: ignore[attr-defined]
@@ -96,6 +103,28 @@ def flows_of(cls: type) -> list[Flow[..., Any]]:
     for base in reversed(cls.__mro__):
         attributes.update(vars(base))
     return [found for found in attributes.values() if isinstance(found, Flow)]
+
+
+def has_no_fields(cls: type) -> bool:
+    """Tell whether a class declares no fields in a way that can be stored: the objects of it cannot be."""
+    return record_style(cls) is None and not is_supported(cls) and not issubclass(cls, Enum)
+
+
+def without_fields(cls: type) -> str:
+    """What to say of such a class."""
+    return (
+        f"@flow_type class `{cls.__name__}` declares no fields, so its objects, which are a flow's input, cannot be "
+        "stored. Make it a dataclass (or an attrs, pydantic or msgspec class) with a field for each value that its "
+        "flow needs"
+    )
+
+
+def _is_made_by_hand(cls: type) -> bool:
+    """Tell whether no @dataclass above could add anything: there is an `__init__` of its own, and nothing annotated."""
+    own = [base for base in cls.__mro__ if base is not object]
+    return any("__init__" in vars(base) for base in own) and not any(
+        inspect.get_annotations(base) for base in own
+    )
 
 
 def flow_call_of(target: Any) -> FlowCall[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ergon.errors import DuplicateRegistration, UsageError
 from ergon.flows.flow import BoundFlow, Flow
-from ergon.flows.types import flows_of
+from ergon.flows.types import flows_of, has_no_fields, without_fields
 
 
 class FlowRegistry:
@@ -21,7 +21,8 @@ class FlowRegistry:
     def add(self, target: Any) -> None:
         """Add a flow, or all flows of a `@flow_type` class. The same one twice is fine.
 
-        Raises `DuplicateRegistration` when another flow has the name, `UsageError` for what is no flow.
+        Raises `DuplicateRegistration` when another flow has the name, `UsageError` for what is no flow and for a class
+        whose objects cannot be stored.
         """
         for flow in _flows_in(target):
             known = self._flows.get(flow.name)
@@ -56,6 +57,8 @@ def _flows_in(target: Any) -> list[Flow[..., Any]]:
     if isinstance(target, BoundFlow):
         return [target.flow]
     if isinstance(target, type) and (found := flows_of(target)):
+        if has_no_fields(target):
+            raise UsageError(without_fields(target))
         return found
     raise UsageError(
         f"{target!r} is neither a function decorated with @flow nor a @flow_type class, so it cannot be registered"

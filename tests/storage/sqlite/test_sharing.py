@@ -41,7 +41,7 @@ async def test_a_lock_held_too_long_by_another_process_is_busy_and_writing_goes_
         child = start("hold", file)
         assert hear(child) == "held"
 
-        with pytest.raises(LogBusy):
+        with pytest.raises(LogBusy, match=r"nothing was written\. Try again; if it stays so, end"):
             await commit(log, Commit("f1", lease, (event(1),)))
         assert await log.find("f1") is not None
         say(child)

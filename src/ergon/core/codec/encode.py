@@ -53,7 +53,7 @@ def check_written(value: object, text: str, declared: Declared) -> None:
     if len(text) > CHARS_UNCHECKED and (size := len(text.encode())) > PAYLOAD_BYTES_MAX:
         raise EncodingError(
             f"$: the value takes {size:,} bytes as JSON; at most {PAYLOAD_BYTES_MAX:,} are kept. "
-            "Store it elsewhere and return its name"
+            "Store it elsewhere and use its name"
         )
     if find_not_finite(value) and (found := find_not_finite(value, declared())):
         raise EncodingError(f"{found[0]}: {found[1]}", path=found[0])

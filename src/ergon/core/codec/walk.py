@@ -249,19 +249,19 @@ def _bad_key(mapping: Mapping[Any, object], encode_leaf: Callable[[object], byte
 
 
 def why_not(part: object) -> str:
-    """Say of a part without parts of its own that it cannot be encoded, and what to return instead."""
+    """Say of a part without parts of its own that it cannot be encoded, and what to use instead."""
     kind = type_of(part)
     if kind is int:
         return "an int of more than 4300 digits has no JSON form"
     if isinstance(part, str):
         return "a str with lone surrogates is not text, so it has no JSON form"
     if inspect.iscoroutine(part):
-        return "a coroutine has no JSON form; await it, and return what it gives"
+        return "a coroutine has no JSON form; await it, and use what it gives"
     if isinstance(part, Iterator):
-        return f"{type_name(kind)} has no JSON form and can be read only once; return a list of what it gives"
+        return f"{type_name(kind)} has no JSON form and can be read only once; use a list of what it gives"
     if isinstance(part, FunctionType | BuiltinFunctionType | MethodType | AsyncGenerator):
-        return f"{type_name(kind)} is code and has no JSON form; return the data that it would be called with or give"
+        return f"{type_name(kind)} is code and has no JSON form; use the data that it would be called with or give"
     return (
-        f"{type_name(kind)} has no JSON form; return a dataclass, or the plain data you need from it "
+        f"{type_name(kind)} has no JSON form; use a dataclass, or the plain data you need from it "
         "(an id, a path, a dict)"
     )

@@ -89,7 +89,10 @@ def translate(error: sqlite3.Error, where: str) -> StoreError | EncodingError:
     words = without_content(error)
     primary, said = code & 0xFF, f"{words} ({getattr(error, 'sqlite_errorname', 'no code')})"
     if primary in _BUSY:
-        return LogBusy(f"log {where}: another process kept it locked, nothing was written: {said}")
+        return LogBusy(
+            f"log {where}: another process kept it locked for longer than busy_timeout_seconds, nothing was written. "
+            f"Try again; if it stays so, end the program that holds it, such as a database browser: {said}"
+        )
     if primary == sqlite3.SQLITE_FULL or code in _NO_ROOM:
         return LogFull(
             f"log {where}: no room to write, nothing acknowledged was lost; free some space: {said}"
