@@ -78,6 +78,8 @@ async def test_a_flow_is_run_suspended_and_run_again(either_log: ExecutionLog) -
     assert isinstance(suspended, Suspended)
     assert 'waiting for signal "approval"' in suspended.reason
     assert suspended.waits[0]["name"] == "approval"
+    with pytest.raises(UsageError, match='waiting for signal "approval"'):
+        _ = suspended.result
     assert completed == again == Completed(["paid o", "yes", "shipped o"])
     assert ran == ["charge", "ship"]
 

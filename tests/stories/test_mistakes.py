@@ -136,9 +136,9 @@ async def test_a_flow_is_not_called_like_a_function(log: ExecutionLog) -> None:
     with pytest.raises(NotInFlow, match=r"job\.bind"):
         await job(1)
     with pytest.raises(UsageError, match="bind"):
-        await Scheduler(log).schedule(job)
+        await Scheduler(log).schedule(job)  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="@flow_type"):
-        await Scheduler(log).schedule("job")
+        await Scheduler(log).schedule("job")  # type: ignore[call-overload]
 
 
 def test_decorators_refuse_what_they_cannot_make_durable() -> None:
@@ -222,11 +222,12 @@ def test_two_flows_of_one_name_cannot_be_registered_together(path: Path) -> None
     with pytest.raises(DuplicateRegistration, match=r"test_mistakes\.py:\d+ and .*test_mistakes\.py:\d+"):
         Worker(log, flows=[job, another])
     with pytest.raises(UsageError, match="neither"):
-        Worker(log, flows=[print])
+        Worker(log, flows=[print])  # type: ignore[list-item]
 
 
 async def test_an_object_with_several_flows_has_to_say_which(log: ExecutionLog) -> None:
     @flow_type
+    @dataclass
     class Two:
         @flow
         async def one(self) -> None: ...

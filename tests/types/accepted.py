@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, assert_type
+
+import attrs
+import msgspec
+import pydantic
 
 from ergon import (
     ChildHandle,
     Completed,
     ExecutionLog,
     Executor,
+    Flow,
     FlowCall,
     FlowHandle,
     FlowType,
     RetryPolicy,
     Scheduler,
+    Step,
     Suspended,
+    Worker,
     await_external_signal,
     flow,
     flow_type,
@@ -72,6 +80,11 @@ async def process(order: Order, copies: int = 1) -> Receipt:
     assert_type(await run_step(len, "text"), int)
     assert_type(await run_step(fetch, "url"), bytes)
     assert_type(await run_step(fetch, "url", name="fetch-page"), bytes)
+    assert_type(await run_step(partial(fetch, url="url"), name="fetch-page"), bytes)
+    assert_type(await run_step(padded, "url", name="padded"), str)
+    assert_type(await run_step(padded, "url", 3, name="padded"), str)
+    assert_type(await run_step(padded, text="url", width=3), str)
+    assert_type(await run_step(lambda: 3, name="three"), int)
 
     assert_type(await wait_signal("approval", Receipt), Receipt)
     assert_type(await wait_signal("approval"), Any)
@@ -86,6 +99,10 @@ async def process(order: Order, copies: int = 1) -> Receipt:
 
 async def fetch(url: str) -> bytes:
     return url.encode()
+
+
+def padded(text: str, width: int = 10) -> str:
+    return text.ljust(width)
 
 
 @flow(queue="nightly", retry=RetryPolicy.NONE)
@@ -119,6 +136,46 @@ class Checkout(FlowType):
         return await self.pay(amount)
 
 
+@flow_type
+class Parcel(msgspec.Struct):
+    id: str
+
+    @flow
+    async def run(self) -> str:
+        return self.id
+
+
+@flow_type
+@attrs.define
+class Letter:
+    id: str
+
+    @flow
+    async def run(self) -> str:
+        return self.id
+
+
+@flow_type
+class Invoice(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(ignored_types=(Flow, Step))
+    id: str
+
+    @flow
+    async def run(self) -> str:
+        return self.id
+
+
+async def every_kind_of_flow_object(log: ExecutionLog) -> None:
+    for made in (Parcel("1"), Letter("1"), Invoice(id="1")):
+        assert_type(await Scheduler(log).schedule(made), FlowHandle[Any])
+        await Executor(made, log, "x").run()
+    assert_type(await Scheduler(log).schedule(Letter("1").run), FlowHandle[str])
+    Worker(log, flows=[Parcel, Letter, Invoice, process, nightly, Checkout])
+    every = (process, nightly, Checkout)  # a tuple: of a list, mypy forgets what is in it
+    Worker(log, flows=every)
+    await Worker(log).register(process, Checkout)
+
+
 async def start(log: ExecutionLog) -> None:
     order = Order("o-1")
     assert_type(process.bind(order, copies=2), FlowCall[Receipt])
@@ -146,4 +203,5 @@ async def start(log: ExecutionLog) -> None:
     assert_type(outcome, Completed[Receipt] | Suspended)
     if isinstance(outcome, Completed):
         assert_type(outcome.result, Receipt)
+    assert_type(outcome.result, Receipt)
     assert_type(await Executor(process.bind(order), log, "order-2").run(), Completed[Receipt] | Suspended)

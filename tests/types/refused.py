@@ -10,6 +10,7 @@ from ergon import (
     Executor,
     FlowType,
     Scheduler,
+    Worker,
     flow,
     flow_type,
     invoke,
@@ -29,6 +30,10 @@ def count(text: str) -> int:
     return len(text)
 
 
+def price_of(amount: float) -> str:
+    return f"{amount}"
+
+
 @flow
 async def process(amount: float) -> str:
     await charge("much")  # type: ignore[arg-type]
@@ -37,6 +42,11 @@ async def process(amount: float) -> str:
     await charge(1.0, curency="EUR")  # type: ignore[call-arg]
     await count(text=1)  # type: ignore[arg-type]
     await run_step(len, 1)  # type: ignore[call-overload]
+    await run_step(price_of, "wrong", name="x")  # type: ignore[arg-type]
+    await run_step(price_of, name="x")  # type: ignore[arg-type, call-arg]
+    await run_step(price_of, 1.0, nam="x")  # type: ignore[arg-type, call-arg]
+    invoke(process)  # type: ignore[call-overload]
+    invoke("process")  # type: ignore[call-overload]
     number: int = await charge(1.0)  # type: ignore[assignment]
     answer: int = await wait_signal("approval", str)  # type: ignore[arg-type]
     await process("much")  # type: ignore[arg-type]
@@ -71,7 +81,17 @@ async def start(log: ExecutionLog) -> None:
     process.bind("much")  # type: ignore[arg-type]
     process.bind()  # type: ignore[call-arg]
     Order("o").run.bind("much")  # type: ignore[arg-type]
+    await Scheduler(log).schedule(process)  # type: ignore[call-overload]
+    await Scheduler(log).schedule("process")  # type: ignore[call-overload]
+    await Scheduler(log).schedule(Order)  # type: ignore[call-overload]
+    Worker(log, flows=["process"])  # type: ignore[list-item]
+    Worker(log, flows=[price_of])  # type: ignore[list-item]
+    await Worker(log).register("process")  # type: ignore[arg-type]
+    Executor(1, log, "x")  # type: ignore[type-var]
+    Executor("process", log, "x")  # type: ignore[type-var]
+    Executor(process, log, "x")  # type: ignore[type-var]
     handle = await Scheduler(log).schedule(process.bind(1.0))
+    await handle.signal("approval", 1, keyy="a")  # type: ignore[call-arg]
     number: int = await handle.result()  # type: ignore[assignment]
     deploy(Scheduler(log))  # type: ignore[arg-type]
     deploy(Scheduler(log).with_version("1.4").unversioned())  # type: ignore[arg-type]

@@ -37,12 +37,12 @@ from ergon.executor.run import FlowRun
 from ergon.executor.sentences import read_waits, waits_sentence
 from ergon.flows.context import current_machine, step_context
 from ergon.flows.flow import BoundFlow, FlowCall
-from ergon.flows.types import MARK, flow_call_of, flows_of
+from ergon.flows.types import MARK, FlowObject, flow_call_of, flows_of
 from ergon.storage.log import ExecutionLog
 
 logger = logging.getLogger("ergon.executor")
 
-T = TypeVar("T")
+T = TypeVar("T", bound=FlowCall[Any] | BoundFlow[..., Any] | FlowObject)
 R = TypeVar("R")
 
 LEASE_SECONDS: Final = 10.0

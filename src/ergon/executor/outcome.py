@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
+
+from ergon.errors import UsageError
 
 R = TypeVar("R")
 
@@ -23,6 +25,14 @@ class Suspended:
     """One sentence: what it waits for."""
     waits: tuple[dict[str, Any], ...] = ()
     """The same as data: each with `kind` (timer, signal, child, retry), `name`, and `due` where there is one."""
+
+    @property
+    def result(self) -> NoReturn:
+        """There is none yet: raises `UsageError`, so that `outcome.result` of a flow that never waits reads well."""
+        raise UsageError(
+            f"the flow is suspended and has no result yet: {self.reason.rstrip('.')}. Run it again when that has "
+            "come, or let a worker go on with it; `isinstance(outcome, Completed)` tells which it is"
+        )
 
 
 Outcome = Completed[R] | Suspended

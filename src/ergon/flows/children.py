@@ -10,8 +10,8 @@ from ergon.core.codec import digest
 from ergon.core.names import check_name, check_tags
 from ergon.errors import NotInFlow
 from ergon.flows.context import caller_place, current_machine, step_context
-from ergon.flows.flow import FlowCall
-from ergon.flows.types import flow_call_of
+from ergon.flows.flow import BoundFlow, FlowCall
+from ergon.flows.types import FlowObject, flow_call_of
 from ergon.replay.operations import Operation, OperationKind, Place
 
 R = TypeVar("R")
@@ -54,7 +54,7 @@ def child_id(parent_id: str, operation: str, failed_before: int = 0) -> str:
 
 @overload
 def invoke(
-    child: FlowCall[R],
+    child: FlowCall[R] | BoundFlow[[], R],
     *,
     id: str | None = None,
     queue: str | None = None,
@@ -64,7 +64,7 @@ def invoke(
 ) -> ChildHandle[R]: ...
 @overload
 def invoke(
-    child: object,
+    child: FlowObject,
     *,
     id: str | None = None,
     queue: str | None = None,

@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, TypeVarTuple, overload
 
 from ergon.core.codec import Decoder, decoder_for, digest, hints_of
 from ergon.core.names import check_name
@@ -28,6 +28,7 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 S = TypeVar("S")
+Ts = TypeVarTuple("Ts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -368,12 +369,10 @@ class _StepDecorator:
 
 @overload
 def run_step(
-    function: Callable[..., Coroutine[Any, Any, R]], /, *args: Any, name: str, **kwargs: Any
+    function: Callable[[*Ts], Coroutine[Any, Any, R]], /, *args: *Ts, name: str
 ) -> Coroutine[object, object, R]: ...
 @overload
-def run_step(
-    function: Callable[..., R], /, *args: Any, name: str, **kwargs: Any
-) -> Coroutine[object, object, R]: ...
+def run_step(function: Callable[[*Ts], R], /, *args: *Ts, name: str) -> Coroutine[object, object, R]: ...
 @overload
 def run_step(
     function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
@@ -382,13 +381,14 @@ def run_step(
 def run_step(
     function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
 ) -> Coroutine[object, object, R]: ...
-def run_step(
-    function: Callable[..., Any], /, *args: Any, name: Any = None, **kwargs: Any
+def run_step(  # type: ignore[misc]  # mypy does not see that `*args: Any` takes them all
+    function: Any, /, *args: Any, name: Any = None, **kwargs: Any
 ) -> Coroutine[Any, Any, Any]:
     """Run any callable as a step, without decorating it, such as `json.loads`, `os.getcwd` or a class.
 
     name: the step's name in the log; default: the callable's own. A lambda needs one. The callable cannot be given
-    an argument called `name` this way; decorate it instead.
+    an argument called `name` this way; decorate it instead. Type checkers take arguments
+    beside `name` by position only.
     """
     return Step(function, name=name, options=_PLAIN).call(args, kwargs, caller_place())
 

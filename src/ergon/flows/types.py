@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 
 from ergon.core.codec.hooks import is_supported
 from ergon.core.codec.records import record_style
@@ -20,6 +20,33 @@ R = TypeVar("R")
 T = TypeVar("T", bound=type)
 
 MARK = "__ergon_flow_type__"
+
+
+# A decorator cannot tell type checkers that a class is a flow type. What they can see is that it holds data in one of
+# the ways that can be stored; a flow that nobody bound, a text or a number does not.
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+class _Attrs(Protocol):
+    __attrs_attrs__: ClassVar[Any]
+
+
+class _Struct(Protocol):
+    __struct_fields__: ClassVar[tuple[str, ...]]
+
+
+class _NamedTuple(Protocol):
+    _fields: ClassVar[tuple[str, ...]]
+
+
+class _Model(Protocol):
+    model_config: ClassVar[Any]
+
+    @classmethod
+    def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Any: ...
 
 
 class FlowType:
@@ -42,7 +69,7 @@ class FlowType:
     @overload
     def invoke(
         self,
-        child: FlowCall[R],
+        child: FlowCall[R] | BoundFlow[[], R],
         *,
         id: str | None = None,
         queue: str | None = None,
@@ -52,7 +79,7 @@ class FlowType:
     @overload
     def invoke(
         self,
-        child: object,
+        child: FlowObject,
         *,
         id: str | None = None,
         queue: str | None = None,
@@ -72,6 +99,12 @@ class FlowType:
         from ergon.flows.children import invoke
 
         return invoke(child, id=id, queue=queue, tags=tags, detached=detached, place=caller_place())
+
+
+FlowObject = FlowType | _Dataclass | _Attrs | _Struct | _NamedTuple | _Model | Enum
+"""An object of a `@flow_type` class, as far as type checkers can tell."""
+FlowSource = Flow[..., Any] | BoundFlow[..., Any] | type
+"""What a worker can register: flows, and `@flow_type` classes."""
 
 
 def flow_type(cls: T) -> T:

@@ -18,8 +18,8 @@ from ergon.core.names import check_name, check_tags
 from ergon.core.status import TaskStatus
 from ergon.errors import FlowIdConflict, NotInFlow, UsageError
 from ergon.flows.context import current_machine
-from ergon.flows.flow import FlowCall
-from ergon.flows.types import flow_call_of
+from ergon.flows.flow import BoundFlow, FlowCall
+from ergon.flows.types import FlowObject, flow_call_of
 from ergon.scheduler.handle import FlowHandle
 from ergon.scheduler.times import start_at
 from ergon.storage.log import ExecutionLog
@@ -101,7 +101,7 @@ class Scheduler(Generic[V_co]):
     @overload
     async def schedule(
         self,
-        flow: FlowCall[R],
+        flow: FlowCall[R] | BoundFlow[[], R],
         *,
         id: str | None = None,
         delay: float | None = None,
@@ -112,7 +112,7 @@ class Scheduler(Generic[V_co]):
     @overload
     async def schedule(
         self,
-        flow: object,
+        flow: FlowObject,
         *,
         id: str | None = None,
         delay: float | None = None,

@@ -7,18 +7,18 @@ from typing import Any
 
 from ergon.errors import DuplicateRegistration, UsageError
 from ergon.flows.flow import BoundFlow, Flow
-from ergon.flows.types import flows_of, has_no_fields, without_fields
+from ergon.flows.types import FlowSource, flows_of, has_no_fields, without_fields
 
 
 class FlowRegistry:
     """Flows by name; one name, one flow."""
 
-    def __init__(self, flows: Iterable[Any] = ()) -> None:
+    def __init__(self, flows: Iterable[FlowSource] = ()) -> None:
         self._flows: dict[str, Flow[..., Any]] = {}
         for flow in flows:
             self.add(flow)
 
-    def add(self, target: Any) -> None:
+    def add(self, target: FlowSource) -> None:
         """Add a flow, or all flows of a `@flow_type` class. The same one twice is fine.
 
         Raises `DuplicateRegistration` when another flow has the name, `UsageError` for what is no flow and for a class

@@ -27,6 +27,7 @@ from ergon.core.versions import VersionSet
 from ergon.errors import LogClosed, UsageError
 from ergon.executor.host import Host
 from ergon.executor.incarnation import Incarnation
+from ergon.flows.types import FlowSource
 from ergon.storage.log import ExecutionLog
 from ergon.worker.claimer import Claimer
 from ergon.worker.registry import FlowRegistry
@@ -71,6 +72,7 @@ class Worker:
     log: a connected execution log.
     name: for people; need not be unique.
     flows: functions decorated with @flow and @flow_type classes. More can be added with `register` before `start`.
+        In a variable of its own let it be a tuple: of a list of different flows, mypy forgets what they are.
     queues: which queues to take from. Default: "default".
     versions: which versions of flows this code runs: a name such as "1.4.2", a range such as ">=1.2,<2", or several of
     either; default: any. A flow without a version fits every worker. Raises `UsageError` for what is neither.
@@ -85,7 +87,7 @@ class Worker:
         log: ExecutionLog,
         name: str = "worker",
         *,
-        flows: Iterable[Any] = (),
+        flows: Iterable[FlowSource] = (),
         queues: Sequence[str] = ("default",),
         versions: Sequence[str] | str | None = None,
         tags: Iterable[str] = (),
@@ -116,7 +118,7 @@ class Worker:
         self._starting = False
         self._stopping = False
 
-    async def register(self, *flows: Any) -> None:
+    async def register(self, *flows: FlowSource) -> None:
         """Add flows or `@flow_type` classes. Raises `DuplicateRegistration`, and `UsageError` once started."""
         if self._incarnation is not None or self._starting:
             raise UsageError(f"worker {self.name!r} has started; register its flows before")
