@@ -189,7 +189,7 @@ def test_cancel_pause_resume_kill_and_delete_act_on_a_flow_of_another_process(co
 
     assert "paused flow 'a'" in ergon("pause", "a", "--reason", "lunch").out
     assert ergon("why", "a").out == "flow 'a' was paused: lunch; resume it\n"
-    assert "paused already" in ergon("pause", "a").err
+    assert "paused already" in ergon("pause", "a").out
     assert "resumed flow 'a' (it was paused)" in ergon("resume", "a").out
     assert "asked flow 'a' to cancel" in ergon("cancel", "a", "--reason", "enough").out
     wait_for(lambda: "cancelled" in ergon("why", "a").out)

@@ -1,151 +1,241 @@
 """Verbs that change one flow: `signal`, `cancel`, `kill`, `pause`, `resume`, `retry`, `delete`.
 
-Each prints one line that says what was changed. None of them needs the flow's code.
+Each prints one line that says what was changed, or with --dry-run what would be. None of them needs the flow's code.
+What is so already, because the same command ran before, is no error.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
 import click
 
-from ergon.cli.options import asynchronous, find_flow, log_option, opened, read_json
-from ergon.cli.output import clean, note
+from ergon.cli.options import asynchronous, find_flow, json_option, log_option, opened, read_json
+from ergon.cli.output import clean, note, print_json
 from ergon.cli.problems import BadInput
+from ergon.cli.rows import ACT, fields_of
 from ergon.core.commit import FlowRecord
 from ergon.core.names import near
 from ergon.core.status import TaskStatus
+from ergon.errors import IllegalMove
 from ergon.executor.sentences import read_waits
 from ergon.scheduler.scheduler import Scheduler
+from ergon.storage.log import ExecutionLog
 
-id_argument = click.argument("flow_id", metavar="ID")
 reason_option = click.option("--reason", default="", metavar="TEXT", help="Why; kept in the log.")
 
 
-@click.command(short_help="Send a signal to a flow.")
-@id_argument
+class Act(NamedTuple):
+    """One command: where, on which flow, and how to tell of it."""
+
+    verb: str
+    log: ExecutionLog
+    flow: FlowRecord
+    """As it stood before."""
+    as_json: bool
+    dry_run: bool
+
+    @property
+    def handle(self) -> Any:
+        """The flow's handle."""
+        return Scheduler(self.log).handle(self.flow.id)
+
+    def tell(self, done: str, would: str) -> None:
+        """Say what was done, or for a dry run what would be."""
+        self._say(would if self.dry_run else done, changed=not self.dry_run)
+
+    def tell_already(self, what: str) -> None:
+        """Say that it is so already."""
+        self._say(what, changed=False)
+
+    def _say(self, message: str, *, changed: bool) -> None:
+        if self.as_json:
+            print_json(
+                {
+                    "id": self.flow.id,
+                    "verb": self.verb,
+                    "changed": changed,
+                    "dry_run": self.dry_run,
+                    "status_before": self.flow.status.value,
+                    "message": message,
+                }
+            )
+        else:
+            print(clean(message))
+
+
+def verb(short_help: str) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], click.Command]:
+    """Make a verb of a function that is given its `Act`, with the options that all of them have."""
+
+    def decorate(function: Callable[..., Coroutine[Any, Any, None]]) -> click.Command:
+        @click.command(
+            name=function.__name__,
+            short_help=short_help,
+            epilog=fields_of("--json prints an object; it has:", ACT),
+        )
+        @click.argument("flow_id", metavar="ID")
+        @log_option
+        @json_option
+        @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+        @asynchronous
+        @functools.wraps(function)
+        async def call(
+            flow_id: str, *, url: str | None, as_json: bool, dry_run: bool, **options: Any
+        ) -> None:
+            async with opened(url) as log:
+                act = Act(function.__name__, log, await find_flow(log, flow_id), as_json, dry_run)
+                await function(act, **options)
+
+        return call
+
+    return decorate
+
+
+@verb("Send a signal to a flow.")
 @click.argument("name", metavar="NAME")
 @click.option("--value", default="null", metavar="JSON", help="The value, or @file.json. Default: null.")
 @click.option("--key", metavar="KEY", help="Repeating a signal with the same key changes nothing.")
-@log_option
-@asynchronous
-async def signal(flow_id: str, name: str, value: str, key: str | None, url: str | None) -> None:
+async def signal(act: Act, name: str, value: str, key: str | None) -> None:
     """Send a signal to a flow. It is kept until a wait for NAME takes it, also while no worker runs."""
-    parsed = read_json(value, "--value")
-    async with opened(url) as log:
-        record = await find_flow(log, flow_id)
-        await Scheduler(log).handle(flow_id).signal(name, parsed, key=key)
-    print(clean(f"sent signal {name!r} to flow {flow_id!r}"))
-    awaited = [str(wait.get("name")) for wait in read_waits(record.reason) if wait.get("kind") == "signal"]
+    parsed, flow = read_json(value, "--value"), act.flow
+    if act.dry_run and flow.status.is_terminal and key is None:
+        raise BadInput(f"flow {flow.id!r} is {flow.status}; it takes no signal any more")
+    if not act.dry_run:
+        await act.handle.signal(name, parsed, key=key)
+    act.tell(
+        f"sent signal {name!r} to flow {flow.id!r}",
+        f"would send signal {name!r} to flow {flow.id!r} (it is {flow.status})",
+    )
+    awaited = [str(wait.get("name")) for wait in read_waits(flow.reason) if wait.get("kind") == "signal"]
     if awaited and name not in awaited and (hint := near(name, awaited, ask="{}")):
         note(clean(f"the flow waits for signal {hint!r}, not {name!r}; this one is kept for a later wait"))
 
 
-@click.command(short_help="Ask a flow to stop; its cleanup runs.")
-@id_argument
+@verb("Ask a flow to stop; its cleanup runs.")
 @reason_option
-@log_option
-@asynchronous
-async def cancel(flow_id: str, reason: str, url: str | None) -> None:
+async def cancel(act: Act, reason: str) -> None:
     """Ask a flow to stop: its except and finally blocks run, running steps are cancelled, children follow."""
-    async with opened(url) as log:
-        record = await find_flow(log, flow_id)
-        _refuse_ended(record, "cancelled")
-        await Scheduler(log).handle(flow_id).cancel(reason)
-    print(clean(f"asked flow {flow_id!r} to cancel (it was {record.status})"))
+    if await _was_cancelled_already(act, "cancelled", lambda: act.handle.cancel(reason)):
+        return
+    act.tell(
+        f"asked flow {act.flow.id!r} to cancel (it was {act.flow.status})",
+        f"would ask flow {act.flow.id!r} to cancel (it is {act.flow.status}): its cleanup runs, its children follow",
+    )
 
 
-@click.command(short_help="Stop a flow at once; no more of its code runs.")
-@id_argument
+@verb("Stop a flow at once; no more of its code runs.")
 @reason_option
-@log_option
-@asynchronous
-async def kill(flow_id: str, reason: str, url: str | None) -> None:
+async def kill(act: Act, reason: str) -> None:
     """Stop a flow at once. None of its code runs any more, not even its cleanup; children follow."""
-    async with opened(url) as log:
-        record = await find_flow(log, flow_id)
-        _refuse_ended(record, "killed")
-        await Scheduler(log).handle(flow_id).kill(reason)
-    print(clean(f"killed flow {flow_id!r} (it was {record.status})"))
+    if await _was_cancelled_already(act, "killed", lambda: act.handle.kill(reason)):
+        return
+    act.tell(
+        f"killed flow {act.flow.id!r} (it was {act.flow.status})",
+        f"would kill flow {act.flow.id!r} (it is {act.flow.status}): no more of its code runs, its children follow",
+    )
 
 
-@click.command(short_help="Hold a flow back until it is resumed.")
-@id_argument
+@verb("Hold a flow back until it is resumed.")
 @reason_option
-@log_option
-@asynchronous
-async def pause(flow_id: str, reason: str, url: str | None) -> None:
+async def pause(act: Act, reason: str) -> None:
     """Hold a flow back until it is resumed. A step that is running may run again then."""
-    async with opened(url) as log:
-        record = await find_flow(log, flow_id)
-        _refuse_ended(record, "paused")
-        if record.status is TaskStatus.PAUSED:
-            raise BadInput(f"flow {flow_id!r} is paused already")
-        await Scheduler(log).handle(flow_id).pause(reason)
-    print(clean(f"paused flow {flow_id!r} (it was {record.status}); `ergon resume {flow_id}` lets it go on"))
+    flow = act.flow
+    _refuse_ended(flow, "paused")
+    if flow.status is TaskStatus.PAUSED:
+        act.tell_already(f"flow {flow.id!r} is paused already")
+        return
+    if not act.dry_run:
+        await act.handle.pause(reason)
+    act.tell(
+        f"paused flow {flow.id!r} (it was {flow.status}); `ergon resume {flow.id}` lets it go on",
+        f"would pause flow {flow.id!r} (it is {flow.status}) until `ergon resume {flow.id}`",
+    )
 
 
-@click.command(short_help="Let a paused or parked flow go on.")
-@id_argument
-@log_option
-@asynchronous
-async def resume(flow_id: str, url: str | None) -> None:
+@verb("Let a paused or parked flow go on.")
+async def resume(act: Act) -> None:
     """Let a paused or parked flow go on."""
-    async with opened(url) as log:
-        record = await find_flow(log, flow_id)
-        if record.status is TaskStatus.FAILED:
-            raise BadInput(f"flow {flow_id!r} has failed; `ergon retry {flow_id}` tries it again")
-        if record.status not in (TaskStatus.PAUSED, TaskStatus.PARKED):
-            raise BadInput(
-                f"flow {flow_id!r} is {record.status}; only a paused or parked flow can be resumed"
-            )
-        await Scheduler(log).handle(flow_id).resume()
-    print(clean(f"resumed flow {flow_id!r} (it was {record.status})"))
+    flow = act.flow
+    if flow.status is TaskStatus.FAILED:
+        raise BadInput(f"flow {flow.id!r} has failed; `ergon retry {flow.id}` tries it again")
+    if flow.status not in _HELD:
+        raise BadInput(f"flow {flow.id!r} is {flow.status}; only a paused or parked flow can be resumed")
+    if not act.dry_run:
+        await act.handle.resume()
+    act.tell(
+        f"resumed flow {flow.id!r} (it was {flow.status})",
+        f"would resume flow {flow.id!r} (it is {flow.status})",
+    )
 
 
-@click.command(short_help="Try a failed flow again; what it completed is kept.")
-@id_argument
+@verb("Try a failed flow again; what it completed is kept.")
 @click.option(
     "--now", is_flag=True, help="For one that will be tried again later, or a step of it: do not wait."
 )
-@log_option
-@asynchronous
-async def retry(flow_id: str, now: bool, url: str | None) -> None:
+async def retry(act: Act, *, now: bool) -> None:
     """Try a failed flow again. Steps it completed are not repeated."""
-    async with opened(url) as log:
-        record = await find_flow(log, flow_id)
-        if now:
-            await Scheduler(log).handle(flow_id).retry_now()
-            print(clean(f"flow {flow_id!r} waits no longer for its next attempt"))
-            return
-        if record.status is not TaskStatus.FAILED:
-            other = "; `ergon resume` lets it go on" if record.status in _HELD else ""
-            if any(wait.get("kind") == "retry" for wait in read_waits(record.reason)):
-                other = "; `ergon retry --now` begins its next attempt at once"
-            raise BadInput(
-                f"flow {flow_id!r} is {record.status}; only a failed flow can be tried again{other}"
-            )
-        await Scheduler(log).handle(flow_id).retry()
-    print(clean(f"flow {flow_id!r} will be tried again"))
+    flow = act.flow
+    if now:
+        if not act.dry_run:
+            await act.handle.retry_now()
+        act.tell(
+            f"flow {flow.id!r} waits no longer for its next attempt",
+            f"would begin the next attempt of flow {flow.id!r} (it is {flow.status}), or of its steps that wait for "
+            "one, at once",
+        )
+        return
+    if flow.status is not TaskStatus.FAILED:
+        other = "; `ergon resume` lets it go on" if flow.status in _HELD else ""
+        if any(wait.get("kind") == "retry" for wait in read_waits(flow.reason)):
+            other = "; `ergon retry --now` begins its next attempt at once"
+        raise BadInput(f"flow {flow.id!r} is {flow.status}; only a failed flow can be tried again{other}")
+    if not act.dry_run:
+        await act.handle.retry()
+    act.tell(
+        f"flow {flow.id!r} will be tried again",
+        f"would try flow {flow.id!r} again; the steps it completed are not repeated",
+    )
 
 
-@click.command(short_help="Remove an ended flow with its history and children.")
-@id_argument
-@log_option
-@asynchronous
-async def delete(flow_id: str, url: str | None) -> None:
+@verb("Remove an ended flow with its history and children.")
+async def delete(act: Act) -> None:
     """Remove an ended flow with its history, messages and children."""
-    async with opened(url) as log:
-        record = await find_flow(log, flow_id)
-        if not record.status.is_terminal:
-            raise BadInput(
-                f"flow {flow_id!r} is {record.status}; only an ended flow can be deleted: cancel it first"
-            )
-        await Scheduler(log).delete(flow_id)
-    print(clean(f"deleted flow {flow_id!r}"))
+    flow = act.flow
+    if not flow.status.is_terminal:
+        raise BadInput(
+            f"flow {flow.id!r} is {flow.status}; only an ended flow can be deleted: cancel it first"
+        )
+    if not act.dry_run:
+        await Scheduler(act.log).delete(flow.id)
+    act.tell(
+        f"deleted flow {flow.id!r}",
+        f"would delete flow {flow.id!r} ({flow.status}) with its history, its messages and its children",
+    )
 
 
 _HELD = (TaskStatus.PAUSED, TaskStatus.PARKED)
 
 
-def _refuse_ended(record: FlowRecord, act: str) -> None:
-    if record.status.is_terminal:
+async def _was_cancelled_already(act: Act, done: str, stop: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+    """Stop the flow, unless this is a dry run. True, and told, when it is cancelled already, whoever did it."""
+    flow = act.flow
+    if flow.status is not TaskStatus.CANCELLED:
+        _refuse_ended(flow, done)
+        if act.dry_run:
+            return False
+        try:
+            await stop()
+        except IllegalMove:  # it ended just now
+            flow = await find_flow(act.log, flow.id)
+            _refuse_ended(flow, done, unless=TaskStatus.CANCELLED)
+        else:
+            return False
+    act.tell_already(f"flow {flow.id!r} is cancelled already")
+    return True
+
+
+def _refuse_ended(record: FlowRecord, act: str, *, unless: TaskStatus | None = None) -> None:
+    if record.status.is_terminal and record.status is not unless:
         raise BadInput(f"flow {record.id!r} has ended ({record.status}); it cannot be {act} any more")

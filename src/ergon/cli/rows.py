@@ -54,6 +54,19 @@ WORKER: Final = {
     "started_at": "when",
     "lease_expires_at": "until when it may own flows unless it renews",
 }
+ACT: Final = {
+    "id": "the flow's id",
+    "verb": "signal, cancel, kill, pause, resume, retry or delete",
+    "changed": "false for a dry run, and when it was so already",
+    "dry_run": "true when nothing was to be changed",
+    "status_before": "where the flow stood",
+    "message": "what was done, or would be, in one sentence",
+}
+WHY: Final = {
+    "id": "the flow's id",
+    "status": "where it stands",
+    "sentence": "why, with the evidence",
+}
 MESSAGE: Final = {
     "id": "grows in the order of arrival",
     "kind": "signal, child, cancel or retry_now",

@@ -9,7 +9,7 @@ import click
 from ergon.cli.listing import about, dead_owners
 from ergon.cli.options import asynchronous, find_flow, json_option, log_option, opened
 from ergon.cli.output import ago, clean, console, cut, local_time, note, print_json, table
-from ergon.cli.rows import EVENT, FLOW, MESSAGE, event_row, fields_of, flow_row, message_row, payload
+from ergon.cli.rows import EVENT, FLOW, MESSAGE, WHY, event_row, fields_of, flow_row, message_row, payload
 from ergon.core.commit import FlowFilter, FlowRecord
 from ergon.core.failure import rebuild
 from ergon.core.history import Event
@@ -26,15 +26,23 @@ TREE_MAX: Final = 50
 CHILDREN_READ: Final = 1_000
 
 
-@click.command(short_help="Say in one sentence why a flow is where it is.")
+@click.command(
+    epilog=fields_of("--json prints an object; it has:", WHY),
+    short_help="Say in one sentence why a flow is where it is.",
+)
 @click.argument("flow_id", metavar="ID")
 @log_option
+@json_option
 @asynchronous
-async def why(flow_id: str, url: str | None) -> None:
+async def why(flow_id: str, url: str | None, as_json: bool) -> None:
     """Say in one sentence why a flow is where it is, with the evidence."""
     async with opened(url) as log:
-        await find_flow(log, flow_id)
-        print(clean(await Scheduler(log).handle(flow_id).why()))
+        record = await find_flow(log, flow_id)
+        sentence = await Scheduler(log).handle(flow_id).why()
+    if as_json:
+        print_json({"id": record.id, "status": record.status.value, "sentence": sentence})
+    else:
+        print(clean(sentence))
 
 
 @click.command(
