@@ -15,17 +15,25 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from ergon import Completed, Executor, Step, schedule_timer_named
+from ergon import Completed, Executor, FlowCall, FlowHandle, Scheduler, Step, schedule_timer_named
 from ergon.demo import flows as demo
 from ergon.demo.files import Job, to_text
 from examples import (
     at_most_once,
+    changing_code,
     child_flows,
+    dag_builder,
+    detached_children,
     distributed_timers,
     human_approval,
+    kinds_of_steps,
+    operating,
     order,
     quick_start,
     retries,
+    signal_source,
+    stable_values,
+    verified_payment,
 )
 from examples import dag as dag_example
 from tests.crash.program import Stage, effecting, ledger_of_process, note
@@ -167,6 +175,65 @@ def _soon() -> None:
     counted(retries)()
 
 
+async def _kinds(stage: Stage) -> None:
+    await stage.result(await stage.schedule(kinds_of_steps.report.bind("example.org"), "f"))
+
+
+async def _signalled(stage: Stage, call: FlowCall[Any], name: str, value: Any = None) -> None:
+    handle = await stage.schedule(call, "f")
+    await stage.signal(handle, name, value, key="k1")
+    await stage.result(handle)
+
+
+async def _lottery(stage: Stage) -> None:
+    await _signalled(stage, stable_values.lottery.bind(), "collect")
+
+
+async def _visa(stage: Stage) -> None:
+    await _signalled(stage, signal_source.visa.bind("Ann"), "verdict", "granted")
+
+
+async def _import(stage: Stage) -> None:
+    await _signalled(stage, operating.import_rows.bind("crm"), "approval", "approved")
+
+
+def _repaired() -> None:
+    operating.BROKEN.clear()
+    counted(operating)()
+
+
+async def _changed(stage: Stage) -> None:
+    await _signalled(stage, changing_code.today.bind("new"), "paid")
+
+
+async def _weather(stage: Stage) -> None:
+    await _run_here(stage, dag_builder.weather.bind("Oslo", "Lisbon"))
+
+
+async def _books(stage: Stage) -> None:
+    sale = await stage.schedule(detached_children.sell.bind("o1"), "f")
+    await stage.result(sale)
+    audit: FlowHandle[Any] = Scheduler(stage.log).handle("audit-o1")
+    await stage.signal(audit, "answer", "well", key="k1")
+    await stage.result(audit)
+
+
+async def _payment(stage: Stage) -> None:
+    await stage.result(await stage.schedule(verified_payment.settle.bind("Ann", 40.0), "f"))
+
+
+def _with_a_bank() -> None:
+    vars(verified_payment)["BANK"] = Path(ledger_of_process().path).parent / "bank"
+    options = verified_payment.pay.options
+
+    def verify(*args: Any) -> object:
+        note("VERIFY")
+        return verified_payment.ask_the_bank(*args)
+
+    object.__setattr__(options, "verify", verify)
+    counted(verified_payment)()
+
+
 # -- the demo ------------------------------------------------------------------------------------------------
 
 
@@ -241,6 +308,56 @@ PLAYED: Final[dict[str, Scenario]] = {
             lambda _, result: bool(result == ["paid 12.5 at attempt 2", "gave up on stolen"]), "f"
         ),
         points_max=14,
+    ),
+    "example kinds_of_steps": Scenario(
+        main=_kinds,
+        flows=(kinds_of_steps.report,),
+        prepare=counted(kinds_of_steps),
+        check=_returns(lambda _, result: "4999 in another process: True" in result, "f"),
+        points_max=5,
+    ),
+    "example stable_values": Scenario(
+        main=_lottery,
+        flows=(stable_values.lottery,),
+        check=_returns(lambda _, result: len(result) == 36, "f"),
+    ),
+    "example signal_source": Scenario(
+        main=_visa,
+        flows=(signal_source.visa,),
+        check=_returns(lambda _, result: bool(result == "Ann: granted"), "f"),
+    ),
+    "example operating": Scenario(
+        main=_import,
+        flows=(operating.import_rows,),
+        prepare=_repaired,
+        check=_returns(lambda _, result: bool(result == "rows of crm, approved"), "f"),
+    ),
+    "example changing_code": Scenario(
+        main=_changed,
+        flows=(changing_code.today,),
+        prepare=counted(changing_code),
+        check=_returns(lambda _, result: bool(result == ["in stock", "shelf A3", "new shipped"]), "f"),
+        points_max=14,
+    ),
+    "example dag_builder": Scenario(
+        main=_weather,
+        prepare=counted(dag_builder),
+        check=_returns(lambda _, result: bool(result == "the mean is 7.5"), "f"),
+        points_max=12,
+    ),
+    "example detached_children": Scenario(
+        main=_books,
+        flows=(detached_children.sell, detached_children.audit, detached_children.print_book),
+        queues=("default", "presses"),
+        prepare=counted(detached_children),
+        check=_returns(lambda _, result: bool(result in (["page 1", "page 2"], "o1: well")), "f", "audit-o1"),
+        points_max=14,
+    ),
+    "example verified_payment": Scenario(
+        main=_payment,
+        flows=(verified_payment.settle,),
+        prepare=_with_a_bank,
+        check=_returns(lambda _, result: bool(result == "paid 40.0 to Ann"), "f"),
     ),
     "demo": Scenario(
         main=_demo,

@@ -302,7 +302,9 @@ async def _play(part: Part, ledger: Ledger) -> None:
                 | play.options
                 | part.options
             )
-            worker = Worker(log, part.name, flows=play.flows, options=WorkerOptions(**chosen))
+            worker = Worker(
+                log, part.name, flows=play.flows, queues=play.queues, options=WorkerOptions(**chosen)
+            )
             await worker.start()
             stage.worker = worker
         terminated = asyncio.Event()

@@ -23,6 +23,7 @@ class Scenario:
     """For each flow id: the labels of the tokens in its result, in order (sorted for sets of branches)."""
     options: dict[str, Any] = field(default_factory=dict)
     """For the worker."""
+    queues: tuple[str, ...] = ("default",)
     timers: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """For each flow id: how long each of its timers lasts, in the order they fire."""
     may_drop: bool = False

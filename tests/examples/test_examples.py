@@ -34,6 +34,32 @@ PRINTED = {
         "Completed(result='Ada pays 38.25')",
     ],
     "retries.py": ["attempt 3 with key buy-1/", "['paid 12.5 at attempt 2', 'gave up on stolen']"],
+    "kinds_of_steps.py": ["2 words, on the main thread: False; 4999 in another process: True"],
+    "stable_values.py": ["drew a ticket", "drawn 2 times, different tickets: 1"],
+    "verified_payment.py": [
+        "the bank knows of settle-ann/0:1: True",
+        "paid 40.0 to Ann",
+        "the bank booked 1 payment",
+    ],
+    "detached_children.py": [
+        "['page 1', 'page 2']",
+        "the sale has ended, the audit is under way",
+        "o1: all is well",
+    ],
+    "dag_builder.py": ["both cities were asked", "the mean is 7.5"],
+    "signal_source.py": ["visa-1.verdict.json: kept", "Ann: granted"],
+    "operating.py": [
+        "flow 'import-1' is scheduled to start at",
+        "flow 'import-1' was paused: the books are being closed",
+        "rows of crm, approved",
+        "flow 'import-2' was cancelled: its deadline passed",
+        "flow 'import-3' was cancelled: started by mistake",
+    ],
+    "changing_code.py": [
+        "['shelf A3', 'old shipped']",
+        "['in stock', 'shelf A3', 'new shipped']",
+        "no live worker runs version '1.0'",
+    ],
     "at_most_once.py": ["the first process ended with -9", "unknown whether the letter to Ann left"],
 }
 
