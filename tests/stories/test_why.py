@@ -7,8 +7,19 @@ import re
 
 import pytest
 
-from ergon import ExecutionLog, FlowNotFound, RetryPolicy, Scheduler, flow, step, wait_signal
+from ergon import (
+    Completed,
+    ExecutionLog,
+    Executor,
+    FlowNotFound,
+    RetryPolicy,
+    Scheduler,
+    flow,
+    step,
+    wait_signal,
+)
 from ergon.core.commit import ClaimRequest
+from ergon.scheduler.waits import up_to_date
 from ergon.storage.process import this_process
 from tests.storage import kit
 from tests.stories.conftest import SettableClock
@@ -78,6 +89,7 @@ async def test_a_name_that_no_live_worker_knows_is_answered_with_the_nearest_tha
 
 
 async def test_a_running_flow_names_its_step_its_worker_and_the_line_of_code(log: ExecutionLog) -> None:
+    """Long before its lease is renewed: whoever asks does so because nothing seems to move."""
     gate = asyncio.Event()
 
     @step
@@ -88,19 +100,73 @@ async def test_a_running_flow_names_its_step_its_worker_and_the_line_of_code(log
     async def busy() -> None:
         await slow()
 
-    async with worker(log, busy, lease_seconds=0.4, name="w-1"):
+    async with worker(log, busy, lease_seconds=60, name="w-1"):
         handle = await start(log, busy.bind())
 
         async def named() -> bool:
             return 'step "slow"' in await handle.why()
 
-        await until(named)
+        await until(named, within=5)
         sentence = await handle.why()
         gate.set()
 
     assert sentence.startswith("flow 'f' is running step \"slow\" (since ")
     assert "asked for at test_why.py:" in sentence
     assert "on worker 'w-1' (pid " in sentence
+
+
+async def test_a_step_that_is_over_is_not_said_to_run(log: ExecutionLog) -> None:
+    """What a flow does is written down when it stands still; then it moves, and the next thing is not written yet."""
+    gates = [asyncio.Event(), asyncio.Event()]
+    begun: list[int] = []
+
+    @step
+    async def slow(number: int) -> None:
+        begun.append(number)
+        await gates[number].wait()
+
+    @flow
+    async def busy() -> None:
+        await slow(0)
+        await slow(1)
+
+    async with worker(log, busy, lease_seconds=60):
+        handle = await start(log, busy.bind())
+
+        async def named() -> bool:
+            return 'step "slow"' in await handle.why()
+
+        await until(named)
+        first = (await handle.record()).reason
+        gates[0].set()
+        await until(lambda: begun == [0, 1])
+        record = await handle.record()
+        said = up_to_date(record._replace(reason=first), await log.history("f"), log.now())
+        gates[1].set()
+        await handle.result(10)
+
+    assert said == ""
+
+
+async def test_an_executor_tells_what_its_flow_does(log: ExecutionLog) -> None:
+    gate = asyncio.Event()
+
+    @step
+    async def slow() -> None:
+        await gate.wait()
+
+    @flow
+    async def busy() -> None:
+        await slow()
+
+    running = asyncio.create_task(Executor(busy.bind(), log, "f").run())
+
+    async def named() -> bool:
+        return await log.find("f") is not None and 'step "slow"' in await Scheduler(log).handle("f").why()
+
+    await until(named, within=5)
+    gate.set()
+    assert isinstance(await running, Completed)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +195,7 @@ async def test_a_suspended_flow_names_what_it_waits_for(
 
 
 async def test_a_step_that_backs_off_in_memory_says_when_it_is_tried_again(log: ExecutionLog) -> None:
-    """What a flow in memory does is told with its worker's lease, seconds later; the history knows at once."""
+    """What a flow in memory does is told when it has stood still for a while; the history knows at once."""
     async with worker(log, retries, lease_seconds=60, evict_after_seconds=60):
         handle = await start(log, retries.bind())
         await until(lambda: retried(log))

@@ -9,9 +9,10 @@ import io
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Final, NoReturn, TextIO
+from typing import Any, Final, NoReturn, TextIO
 
 import click
 
@@ -42,6 +43,15 @@ VERBS: Final = {
 
 class Verbs(click.Group):
     """The verbs, imported on use."""
+
+    # Whoever reads our output may stop (`ergon ls | head`). Click has an answer to that, another one in each release.
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _reader_may_go():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _reader_may_go():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -93,8 +103,6 @@ def call(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _reader_is_gone()
     except SystemExit as error:
-        if isinstance(error.__context__, OSError):  # click turns a broken pipe into this
-            return _reader_is_gone()
         return _code_of(error)  # the user's own code ends the process
     except Exception as error:
         if debug:
@@ -147,6 +155,14 @@ def _code_of(error: SystemExit) -> int:
         return error.code or OK
     print(error.code, file=sys.stderr)
     return FAILED
+
+
+@contextmanager
+def _reader_may_go() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise click.exceptions.Exit(_reader_is_gone()) from None
 
 
 def _reader_is_gone() -> int:

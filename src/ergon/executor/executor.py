@@ -30,6 +30,7 @@ from ergon.errors import (
     StoreError,
     UsageError,
 )
+from ergon.executor.doing import Doing
 from ergon.executor.host import Host
 from ergon.executor.incarnation import Incarnation
 from ergon.executor.outcome import Completed, Outcome, Suspended
@@ -85,13 +86,14 @@ class Executor(Generic[T]):
         if current_machine() is not None or step_context.get() is not None:
             raise NotInFlow("Executor.run inside a flow or step: use invoke(child) to start a child flow.")
         call = self._call(entry)
+        runs: list[FlowRun] = []
         async with Incarnation(
-            self._log, f"executor:{self.flow_id}", (call.flow.name,), LEASE_SECONDS
+            self._log, f"executor:{self.flow_id}", (call.flow.name,), LEASE_SECONDS, doing=Doing(lambda: runs)
         ) as incarnation:
             claimed = await self._take_up(call, incarnation)
             if not isinstance(claimed, ClaimedFlow):
                 return self._recorded(claimed, call)
-            return await self._run(claimed, call, incarnation)
+            return await self._run(claimed, call, incarnation, runs)
 
     def _call(self, entry: Callable[[Any], Coroutine[Any, Any, Any]] | None) -> FlowCall[Any]:
         if entry is None:
@@ -148,7 +150,9 @@ class Executor(Generic[T]):
             f"flow {self.flow_id!r} is {record.status}, owned by {record.owner}; it cannot be run here now"
         )
 
-    async def _run(self, claimed: ClaimedFlow, call: FlowCall[R], incarnation: Incarnation) -> Outcome[R]:
+    async def _run(
+        self, claimed: ClaimedFlow, call: FlowCall[R], incarnation: Incarnation, runs: list[FlowRun]
+    ) -> Outcome[R]:
         host = Host(self._log, may_start=incarnation.may_start)
         ended: asyncio.Future[Settled | None] = host.loop.create_future()
 
@@ -158,6 +162,7 @@ class Executor(Generic[T]):
 
         run = FlowRun(claimed, call.flow, host, on_end=on_end, on_idle=_leave)
         incarnation.attach(run)
+        runs.append(run)
         listening = asyncio.create_task(self._listen(run, incarnation), name="ergon-inbox")
         try:
             run.start()

@@ -27,6 +27,10 @@ from ergon.storage.process import this_process
 logger = logging.getLogger("ergon.worker")
 
 RENEWALS_PER_LEASE: Final = 4
+LOOK_SECONDS: Final = 0.3
+"""How often to look whether a flow stands still, so that the log can say what it does; the lease is renewed with it."""
+LOOK_PART: Final = 100.0
+"""Looking takes at most one part in so many of the time, however many flows there are."""
 SAFE_PART: Final = 0.8
 """Steps start only in this part of the lease, counted from before it was asked for."""
 
@@ -64,6 +68,7 @@ class Incarnation:
         self._lease_seconds = lease_seconds
         self._on_lost = on_lost
         self._doing = doing
+        self._look_seconds = LOOK_SECONDS
         self._runs: list[Renewable] = []
         self._safe_until = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -142,11 +147,18 @@ class Incarnation:
             self._kept = None
 
     async def _renew_again_and_again(self) -> None:
+        every = self._lease_seconds / RENEWALS_PER_LEASE
+        due = time.monotonic() + every
         while True:
-            await asyncio.sleep(self._lease_seconds / RENEWALS_PER_LEASE)
+            left = max(due - time.monotonic(), 0.0)
+            await asyncio.sleep(min(left, self._look_seconds) if self._doing is not None else left)
             asked_at = time.monotonic()
+            told = self._told()
+            if not told and asked_at < due:
+                continue
+            due = asked_at + every
             try:
-                await self._log.renew(self.id, lease_seconds=self._lease_seconds, doing=self._told())
+                await self._log.renew(self.id, lease_seconds=self._lease_seconds, doing=told)
             except LeaseLost as error:
                 self._lose(str(error))
                 return
@@ -162,11 +174,16 @@ class Incarnation:
 
     def _told(self) -> dict[str, str] | None:
         """What the flows do, for whoever asks. Renewing must not depend on it."""
+        if self._doing is None:
+            return None
+        began = time.perf_counter()
         try:
-            return self._doing() if self._doing is not None else None
+            return self._doing()
         except Exception:
             logger.exception("worker %s could not say what its flows do", self._name)
             return None
+        finally:
+            self._look_seconds = max(LOOK_SECONDS, (time.perf_counter() - began) * LOOK_PART)
 
     def _lose(self, why: str) -> None:
         self.lost = True

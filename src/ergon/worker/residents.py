@@ -11,6 +11,7 @@ from typing import Final
 
 from ergon.core.commit import ClaimedFlow, Hint, Received, Settled
 from ergon.errors import LogClosed, StoreError
+from ergon.executor.doing import Doing
 from ergon.executor.host import Host
 from ergon.executor.run import FlowRun
 from ergon.storage.log import ExecutionLog
@@ -54,7 +55,8 @@ class Residents:
         self._fetching: asyncio.Task[None] | None = None
         self._fetch_again = False
         self._claims = 0
-        self._seen: dict[str, tuple[object, bool]] = {}
+        self.doing = Doing(self.runs.values)
+        """What they do or wait for, for the log."""
         self._early: dict[str, tuple[float, list[Received]]] = {}
         self._emptied: asyncio.Event = asyncio.Event()
         self._on_room: Callable[[], None] = lambda: None
@@ -241,18 +243,6 @@ class Residents:
             self._fetching = None
         for run in list(self.runs.values()):
             run.abort(why)
-
-    def doing(self) -> dict[str, str]:
-        """What flows do or wait for, for the log: those that have not moved since the last call, once each."""
-        seen, self._seen = self._seen, {}
-        told: dict[str, str] = {}
-        for run in self.runs.values():
-            moves = (run.work.turns, len(run.work.bodies), run.work.idle_since)
-            moves_seen, is_told = seen.get(run.flow_id, (None, False))
-            if moves_seen == moves and not is_told:
-                told[run.flow_id] = run.waits()
-            self._seen[run.flow_id] = (moves, moves_seen == moves)
-        return told
 
 
 def _tell_failure(fetching: asyncio.Task[None]) -> None:
