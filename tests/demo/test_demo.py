@@ -96,6 +96,20 @@ def test_the_demo_kills_its_worker_and_proves_that_nothing_was_lost_or_done_twic
     assert len(manifest.read_text().splitlines()) == 240
 
 
+def test_a_small_tree_is_killed_more_than_once_too_and_the_number_it_tells_is_true(demo, tmp_path) -> None:
+    (tmp_path / "tree").mkdir()
+    for number in range(16):
+        (tmp_path / f"tree/file {number}").write_bytes(os.urandom(300))
+
+    out = finished(demo("tree"))
+
+    kills = [death for death in state(tmp_path)["deaths"] if death["how"].startswith("our SIGKILL")]
+    assert promises_kept(out)
+    assert len(kills) == 4
+    assert re.search(rf"killed with SIGKILL by this demo +{len(kills)}\b", out), out
+    assert sum(bool(death["open_bodies"]) for death in kills) >= 2, "killed in the middle of a step"
+
+
 def test_the_log_it_leaves_answers_ls_show_and_why(demo, tree, tmp_path) -> None:
     finished(demo(tree))
 

@@ -13,6 +13,7 @@ import time
 from typing import Final
 
 from ergon.demo.home import DemoError, Home
+from ergon.demo.ledger import PAUSE
 
 STOP_SECONDS: Final = 8.0
 FAILURES_MAX: Final = 4
@@ -22,8 +23,10 @@ FAILURES_MAX: Final = 4
 class Crew:
     """One worker at a time."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, *, pause_seconds: float = 0.0) -> None:
+        """`pause_seconds`: how much longer each step body takes."""
         self._home = home
+        self._pause_seconds = pause_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self.started_at = 0.0
 
@@ -52,7 +55,7 @@ class Crew:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C is for the demo, which stops the worker itself
-                env={**os.environ, "ERGON_DEBUG": "1"},
+                env={**os.environ, "ERGON_DEBUG": "1", PAUSE: f"{self._pause_seconds}"},
             )
         self.started_at = time.monotonic()
 

@@ -20,6 +20,8 @@ from typing import Final, NamedTuple
 from ergon import flow_id, idempotency_key
 
 NAME: Final = "ledger.jsonl"
+PAUSE: Final = "ERGON_DEMO_PAUSE"
+"""How many seconds each body takes longer, so that a small tree is not done before anything can be killed."""
 PROCESS: Final = f"{os.getpid()}-{secrets.token_hex(4)}"
 """This process; a pid alone may come again."""
 
@@ -48,6 +50,8 @@ def body(home: str, name: str, about: str = "") -> Iterator[None]:
     """Note that the step body which calls this begins and ends."""
     file, flow, key = _open(home), flow_id(), idempotency_key()
     _write(file, Line("begin", time.time(), PROCESS, flow, key, name, about))
+    if pause := float(os.environ.get(PAUSE, "0")):
+        time.sleep(pause)
     yield
     _write(file, Line("end", time.time(), PROCESS, flow, key, name, about))
 

@@ -17,7 +17,7 @@ from ergon.demo.check import Verdict, check_by_hand, compare
 from ergon.demo.files import entries_of, to_bytes
 from ergon.demo.flows import Report
 from ergon.demo.home import DemoError, Home, State, job_for
-from ergon.demo.play import FLOW_ID, KILL_AT, PATH_WIDTH, Play
+from ergon.demo.play import FLOW_ID, OUR_KILL, PATH_WIDTH, Play
 from ergon.demo.screen import Screen, ergon_here, quoted
 from ergon.demo.tally import Tally
 
@@ -75,7 +75,7 @@ def _introduce(screen: Screen, state: State, total: tuple[int, int]) -> None:
         "One flow lists the tree, each directory is a child flow, each file is a step: sha256 and zlib."
     )
     screen.plain(
-        f"A worker process executes them. It is killed with SIGKILL {len(KILL_AT) + 1} times and started again."
+        "A worker process executes them. It is killed with SIGKILL in the middle, again and again, and started again."
     )
     screen.plain("Nothing may be lost, and nothing that was finished may be done twice.\n")
 
@@ -115,12 +115,14 @@ def _tell_verdict(screen: Screen, record: FlowRecord, verdict: Verdict) -> None:
 
 def _tell_numbers(screen: Screen, state: State, tally: Tally, flows: int) -> None:
     again = tally.begun - len(tally.bodies)
+    kills = sum(death.how.startswith(OUR_KILL) for death in state.deaths)
     screen.title("What it took")
     screen.numbers(
         [
             ("flows", f"{flows:,}", None),
             ("worker processes", f"{state.workers:,}", None),
             ("  of them ended before the work did", f"{len(state.deaths):,}", None),
+            ("  of these killed with SIGKILL by this demo", f"{kills:,}", None),
             ("steps with a result in the log", f"{tally.committed:,}", None),
             ("step bodies begun, counted outside the log in a ledger", f"{tally.begun:,}", None),
             ("  of them a second try, because a worker died in the first", f"{again:,}", None),
