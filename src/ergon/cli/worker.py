@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 import sys
-import threading
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from ergon.cli.options import asynchronous, json_option, log_option, opened, require_option
+from ergon.cli.fleet import Fleet
+from ergon.cli.options import asynchronous, json_option, log_option, opened, path_of, require_option
 from ergon.cli.output import ago, note, print_json, table
-from ergon.cli.problems import FAILED, INTERRUPTED, OK
+from ergon.cli.problems import FAILED, OK, BadInput
 from ergon.cli.rows import WORKER, fields_of, worker_row
+from ergon.cli.stopping import on_eof, on_signals
 from ergon.cli.targets import load
 from ergon.flows.flow import Flow
+from ergon.opening import open_log
 from ergon.storage.process import state_of
 from ergon.worker.worker import Worker, WorkerOptions
 
@@ -52,52 +52,104 @@ logger = logging.getLogger("ergon.worker")
 @click.option(
     "--until-eof", is_flag=True, help="Also stop when standard input ends: with whoever started it."
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Run so many workers, each in a process of its own; one that dies is started again.",
+)
 @log_option
 @require_option
 @asynchronous
-async def worker(
-    targets: tuple[str, ...],
-    name: str,
-    queues: tuple[str, ...],
-    versions: tuple[str, ...],
-    tags: tuple[str, ...],
-    capacity: int,
-    drain_seconds: float,
-    until_eof: bool,
-    url: str | None,
-    require: str | None,
-) -> int:
+async def worker(processes: int, **given: Any) -> int:
     """Execute the flows found in modules or files (TARGET: module or file.py) until told to stop.
 
     SIGTERM or Ctrl-C stops claiming and lets running steps end, for at most --drain seconds; what is left runs
     again on another worker. A second Ctrl-C stops at once, which is safe too. Exits 0 after SIGTERM, 130 after Ctrl-C.
+
+    With --processes 4 this process starts workers named NAME-1 to NAME-4 and shows what they say. It passes SIGTERM and
+    Ctrl-C on to them and ends when they have.
     """
-    flows = _all_flows(targets)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    async with opened(url, create=True, require=require) as log:
+    wanted = Wanted(**given)
+    return await (_run_here(wanted) if processes == 1 else _run_fleet(wanted, processes))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What `ergon worker` was told."""
+
+    targets: tuple[str, ...]
+    name: str
+    queues: tuple[str, ...]
+    versions: tuple[str, ...]
+    tags: tuple[str, ...]
+    capacity: int
+    drain_seconds: float
+    until_eof: bool
+    url: str | None
+    require: str | None
+
+    def command(self, name: str) -> list[str]:
+        """The command of one of several processes. It stops when its standard input ends: with its parent, however."""
+        options = [
+            ("--name", name),
+            *(("--queue", queue) for queue in self.queues),
+            *(("--version", version) for version in self.versions),
+            *(("--tag", tag) for tag in self.tags),
+            ("--capacity", self.capacity),
+            ("--drain", self.drain_seconds),
+            ("--log", self.url),
+            ("--require", self.require),
+        ]
+        given = [f"{option}={value}" for option, value in options if value is not None]
+        return [sys.executable, "-m", "ergon", "worker", *given, "--until-eof", "--", *self.targets]
+
+
+async def _run_here(wanted: Wanted) -> int:
+    """Be a worker until told to stop."""
+    flows = _all_flows(wanted.targets)
+    queues, tags = wanted.queues or ("default",), wanted.tags
+    async with opened(wanted.url, create=True, require=wanted.require) as log:
         found = Worker(
             log,
-            name,
+            wanted.name,
             flows=flows,
-            queues=queues or ("default",),
-            versions=versions or None,
+            queues=queues,
+            versions=wanted.versions or None,
             tags=tags,
-            options=WorkerOptions(capacity=capacity, drain_seconds=drain_seconds),
+            options=WorkerOptions(capacity=wanted.capacity, drain_seconds=wanted.drain_seconds),
         )
         stop: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        _on_signals(stop)
+        on_signals(stop)
         handle = await found.start()
         logger.info(
             "runs %s from %s%s",
             ", ".join(found.registry.names),
-            ", ".join(queues or ("default",)),
+            ", ".join(queues),
             f" with tags {', '.join(sorted(tags))}" if tags else "",
         )
-        if until_eof:
-            _on_eof(stop)
+        if wanted.until_eof:
+            on_eof(stop)
         code = await stop
-        logger.info("stopping: running steps have %g s to end", drain_seconds)
-        await handle.shutdown(drain_seconds)
+        logger.info("stopping: running steps have %g s to end", wanted.drain_seconds)
+        await handle.shutdown(wanted.drain_seconds)
+    logger.info("stopped")
+    return code
+
+
+async def _run_fleet(wanted: Wanted, processes: int) -> int:
+    """Run several workers in processes of their own until told to stop."""
+    if path_of(open_log(wanted.url or None, require=wanted.require)) is None:
+        raise BadInput("a memory: log is one process's own; several need the path of a file")
+    names = [f"{wanted.name}-{number}" for number in range(1, processes + 1)]
+    fleet = Fleet(names, wanted.command, drain_seconds=wanted.drain_seconds)
+    stop: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    on_signals(stop, fleet.leave)
+    if wanted.until_eof:
+        on_eof(stop)
+    code = await fleet.run(stop)
     logger.info("stopped")
     return code
 
@@ -108,48 +160,6 @@ def _all_flows(targets: tuple[str, ...]) -> list[Flow[..., Any]]:
         target = load(text)
         flows += [target.one()] if target.wanted is not None else target.flows
     return flows
-
-
-def _on_signals(stop: asyncio.Future[int]) -> None:
-    """First signal: drain. Second: leave at once; whatever is durable stays, whatever is not runs again."""
-    resolve = _resolver(stop)
-
-    def on_signal(number: int, _frame: object) -> None:
-        code = INTERRUPTED if number == signal.SIGINT else OK
-        if on_signal.seen:  # type: ignore[attr-defined]
-            os._exit(INTERRUPTED)
-        on_signal.seen = True  # type: ignore[attr-defined]
-        resolve(code)
-
-    on_signal.seen = False  # type: ignore[attr-defined]
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
-
-
-def _on_eof(stop: asyncio.Future[int]) -> None:
-    resolve = _resolver(stop)
-
-    def read() -> None:
-        # Not through sys.stdin, whose lock this thread would still hold when the interpreter ends.
-        while os.read(0, 4096):
-            pass
-        resolve(OK)
-
-    threading.Thread(target=read, name="ergon-stdin", daemon=True).start()
-
-
-def _resolver(stop: asyncio.Future[int]) -> Callable[[int], None]:
-    """Settle the future from a signal handler or a thread."""
-    loop = asyncio.get_running_loop()
-
-    def settle(code: int) -> None:
-        if not stop.done():
-            stop.set_result(code)
-
-    def from_anywhere(code: int) -> None:
-        loop.call_soon_threadsafe(settle, code)
-
-    return from_anywhere
 
 
 @click.command(

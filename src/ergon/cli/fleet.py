@@ -1,0 +1,144 @@
+"""`ergon worker --processes N`: a parent that starts worker processes, starts them again, and stops them together.
+
+The parent executes nothing and opens no log: each child is a worker like any other, with a lease of its own. A child
+reads from a pipe that only the parent holds open, so that children drain and end when the parent is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import PIPE, STDOUT, Process
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from ergon.cli.output import clean
+from ergon.cli.problems import BAD_INPUT, INTERRUPTED
+
+logger = logging.getLogger("ergon.worker")
+
+DELAY_SECONDS: Final = 0.5
+"""Before a child that died is started again, the first time."""
+DELAY_SECONDS_MAX: Final = 30.0
+SOUND_SECONDS: Final = 60.0
+"""A child that lived for so long did not die of what the one before it died of."""
+GRACE_SECONDS: Final = 5.0
+"""What a child may take beyond its drain deadline to give its flows back, before it is killed."""
+LINE_BYTES_MAX: Final = 65_536
+
+
+def next_delay(before: float | None, lived_seconds: float) -> float:
+    """Seconds to wait before a child is started again, twice as long each time that it dies soon. None: the first."""
+    if before is None or lived_seconds >= SOUND_SECONDS:
+        return DELAY_SECONDS
+    return min(before * 2, DELAY_SECONDS_MAX)
+
+
+class Fleet:
+    """The children of one parent.
+
+    names: one for each child; `command(name)` is what to run, such as `["python", "-m", "ergon", "worker", ...]`.
+    """
+
+    def __init__(
+        self, names: Sequence[str], command: Callable[[str], Sequence[str]], *, drain_seconds: float
+    ) -> None:
+        self._names, self._command, self._drain_seconds = names, command, drain_seconds
+        self._alive: dict[str, Process] = {}
+        self._number: signal.Signals | None = None
+        """What children are stopped with, once they are."""
+
+    async def run(self, stop: asyncio.Future[int]) -> int:
+        """Keep the children running until `stop` is settled; then stop them and return its exit code.
+
+        Returns 2 when a child ends with that: starting it again would not mend what it was told wrong.
+        """
+        keepers = [asyncio.create_task(self._keep(name, stop), name=f"ergon-{name}") for name in self._names]
+        code = await stop
+        self._number = signal.SIGINT if code == INTERRUPTED else signal.SIGTERM
+        logger.info(
+            "stopping %d workers: running steps have %g s to end", len(self._alive), self._drain_seconds
+        )
+        self._send(self._number)
+        _, late = await asyncio.wait(keepers, timeout=self._drain_seconds + GRACE_SECONDS)
+        if late:
+            logger.warning("%d workers did not end in time and are killed; their steps run again", len(late))
+            self._send(signal.SIGKILL)
+        await asyncio.gather(*keepers)
+        return code
+
+    def leave(self) -> None:
+        """Kill every child and end the parent at once: what is durable stays, the rest runs again."""
+        self._send(signal.SIGKILL)
+        os._exit(INTERRUPTED)
+
+    async def _keep(self, name: str, stop: asyncio.Future[int]) -> None:
+        """Run one child again and again."""
+        delay: float | None = None
+        while not stop.done():
+            started_at = time.monotonic()
+            code = await self._run_once(name)
+            lived = time.monotonic() - started_at
+            if stop.done():
+                return
+            if code == BAD_INPUT:
+                stop.set_result(BAD_INPUT)
+                return
+            delay = next_delay(delay, lived)
+            logger.warning("%s %s after %.1f s; it is started again in %g s", name, _how(code), lived, delay)
+            await asyncio.wait({stop}, timeout=delay)
+
+    async def _run_once(self, name: str) -> int:
+        process = await asyncio.create_subprocess_exec(
+            *self._command(name),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=STDOUT,
+            start_new_session=True,  # Ctrl-C is for the parent, which passes it on
+        )
+        self._alive[name] = process
+        logger.info("%s started (pid %d)", name, process.pid)
+        if self._number is not None:  # told to stop while it was being started
+            process.send_signal(self._number)
+        try:
+            await _relay(name, process)
+            return await process.wait()
+        finally:
+            del self._alive[name]
+
+    def _send(self, number: signal.Signals) -> None:
+        for process in list(self._alive.values()):
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+
+async def _relay(name: str, process: Process) -> None:
+    """Print what a child says, each line with its name, until it has nothing more to say."""
+    assert process.stdout is not None
+    rest = b""
+    while data := await process.stdout.read(LINE_BYTES_MAX):
+        *lines, rest = (rest + data).split(b"\n")
+        if len(rest) > LINE_BYTES_MAX:
+            lines, rest = [*lines, rest], b""
+        for line in lines:
+            _say(name, line)
+    if rest:
+        _say(name, rest)
+
+
+def _say(name: str, line: bytes) -> None:
+    print(f"{name}: {clean(line.decode(errors='replace').rstrip())}", file=sys.stderr, flush=True)
+
+
+def _how(code: int) -> str:
+    """How a process ended, in words."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    with contextlib.suppress(ValueError):
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"was ended by signal {-code}"
