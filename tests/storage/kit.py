@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import statistics
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -140,3 +141,20 @@ async def until(condition: Callable[[], Awaitable[Any] | Any], *, seconds: float
             return value
         assert time.monotonic() < give_up_at, "the condition never held"
         await asyncio.sleep(0.002)
+
+
+ROUNDS_MAX = 8
+
+
+async def best_median(measure: Callable[[], Awaitable[float]], *, enough: float) -> float:
+    """The best of up to `ROUNDS_MAX` medians of 5: what the code can do, on a machine that is not always idle.
+
+    A round ends the measuring when its median is below `enough`. What polls ten times too slowly hardly ever has three
+    lucky ones among five, so it still fails.
+    """
+    best = float("inf")
+    for _ in range(ROUNDS_MAX):
+        best = min(best, statistics.median([await measure() for _ in range(5)]))
+        if best < enough:
+            break
+    return best
