@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -288,6 +289,21 @@ async def test_a_paused_flow_stands_still_until_it_is_resumed(log: ExecutionLog)
         await handle.resume()
 
         assert await handle.result(10) == "went"
+
+
+async def test_pausing_and_resuming_a_flow_in_memory_is_no_reason_for_a_warning(
+    log: ExecutionLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker may hear of both at once, when it claims the flow that it still has in memory."""
+    async with worker(log, waits, poll_seconds=60, evict_after_seconds=60):
+        handle = await start(log, waits.bind())
+        await until_status(handle, "running")
+        await handle.pause()
+        await handle.signal("go", "on")
+        await handle.resume()
+        assert await handle.result(10) == "on"
+
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_a_flow_paused_before_it_started_does_not_start(log: ExecutionLog) -> None:

@@ -24,7 +24,10 @@ class Suspended:
     reason: str
     """One sentence: what it waits for."""
     waits: tuple[dict[str, Any], ...] = ()
-    """The same as data: each with `kind` (timer, signal, child, retry), `name`, and `due` where there is one."""
+    """The same as data: each with `kind`, `name`, and, where known, `source` (the line), `stack`, `since` and `due`.
+
+    The kinds are timer, signal, child, retry, start, and code: something that only the flow's own code can give.
+    """
 
     @property
     def result(self) -> NoReturn:

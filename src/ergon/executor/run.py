@@ -184,18 +184,19 @@ class FlowRun:
         self._interrupted = True
         self.host.loop.call_soon(self.give_back)  # should the loop go on, such as to clean up
 
-    def abort(self, why: str) -> None:
-        """The right to this flow is lost: forget it, write nothing."""
+    def abort(self, why: str, level: int = logging.WARNING) -> None:
+        """The right to this flow is lost: forget it, write nothing. `level`: of the log line that says so."""
         if not self.ended:
-            logger.warning("flow %s: %s; this run is void and writes nothing more", self.flow_id, why)
+            logger.log(level, "flow %s: %s; this run is void and writes nothing more", self.flow_id, why)
             self._end(None)
 
     def taken_away(self, status: TaskStatus | None) -> None:
         """The log says that this run owns the flow no more, and where it stands (None: it is gone)."""
         if self.outbox.settled is None:  # else it may be our own doing, and the commit tells
-            self.abort(
-                "it was taken over" if status is TaskStatus.RUNNING else f"the flow is {status or 'gone'}"
-            )
+            if status is TaskStatus.RUNNING:
+                self.abort("it was taken over")
+            else:  # somebody's act: nothing to be warned of
+                self.abort(f"the flow is {status or 'gone'}", logging.INFO)
 
     # -- advance: from what happened to what is committed ------------------------------------------------
 

@@ -91,7 +91,8 @@ class Residents:
             claimed = claimed._replace(inbox=[*claimed.inbox, *fresh])
         stale = self.runs.get(flow_id)
         if stale is not None:
-            stale.abort("the flow was claimed again")
+            # By this very incarnation, which is alive: somebody has paused and resumed the flow in the meantime.
+            stale.abort("the flow was claimed again", logging.INFO)
         run = FlowRun(claimed, self._registry[claimed.flow.name], self._host, on_end=self._ended)
         self.runs[flow_id] = run
         run.start()
