@@ -171,7 +171,8 @@ async def test_a_start_that_failed_can_be_repeated(
     assert listeners == 0
     async with working:
         assert await (await start(log, job.bind("a"))).result(10) == "a"
-    await until(lambda: listeners == 0)  # also whoever waited for the result, who may be reading at this moment
+    # Also whoever waited for the result, who may be reading at this moment.
+    await until(lambda: listeners == 0)
 
 
 async def test_a_lease_lost_again_while_the_worker_starts_again_leaves_one_incarnation(
