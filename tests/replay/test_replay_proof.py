@@ -116,7 +116,14 @@ def test_this_python_records_the_very_histories_that_others_do(tmp_path: Path) -
         assert recording.traces == recordings[seed].traces, (
             f"program {seed} sees something else on this Python"
         )
-        assert recording.rows == recordings[seed].rows, f"program {seed} has another history on this Python"
+        assert without_lines(recording.rows) == without_lines(recordings[seed].rows), (
+            f"program {seed} has another history on this Python"
+        )
+
+
+def without_lines(rows: list[Event]) -> list[Event]:
+    """The rows with the file that asked, but not the line: code that moves within its file changes no history."""
+    return [row._replace(source=row.source.partition(":")[0]) for row in rows]
 
 
 @pytest.mark.parametrize("hash_seed", ["0", "4242"])
