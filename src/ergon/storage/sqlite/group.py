@@ -28,7 +28,7 @@ from ergon.storage.sqlite.errors import is_of_one_part, leaves_outcome_unknown, 
 from ergon.storage.sqlite.place import Anchor
 from ergon.storage.sqlite.transaction import Transaction
 from ergon.storage.sqlite.turnstile import Turnstile
-from ergon.storage.sqlite.writes import Create, Entry, Send, Write
+from ergon.storage.sqlite.writes import Create, Send, What, Write
 
 Errors = list["BaseException | None"]
 _ATTEMPTS_MAX: Final = 2
@@ -76,17 +76,17 @@ class GroupCommit:
                 self.connection.execute("DELETE FROM landed WHERE writer = ?", (self._writer_id,))
         self.connection.close()
 
-    def apply(self, batch: Sequence[Entry]) -> tuple[Errors | None, Hint | None]:
+    def apply(self, batch: Sequence[What]) -> tuple[Errors | None, Hint | None]:
         """Write a batch. Returns its errors in order (None: all went well) and what listeners should hear."""
         if self._failpoint is not None:
-            self._failpoint.before([what.name if isinstance(what, Write) else "commit" for what, _ in batch])
+            self._failpoint.before([what.name if isinstance(what, Write) else "commit" for what in batch])
         self._batch += 1
         result = self._apply(batch)
         if self._failpoint is not None:
             self._failpoint.after()
         return result
 
-    def _apply(self, batch: Sequence[Entry]) -> tuple[Errors | None, Hint | None]:
+    def _apply(self, batch: Sequence[What]) -> tuple[Errors | None, Hint | None]:
         try:
             if self._needs_reopening:
                 self._reopen()
@@ -117,7 +117,7 @@ class GroupCommit:
         assert failure is not None, "the loop ends by a failure"
         return [translate(failure, self._where) for _ in batch], None
 
-    def _answer_if_landed(self, batch: Sequence[Entry]) -> tuple[Errors | None, Hint | None] | None:
+    def _answer_if_landed(self, batch: Sequence[What]) -> tuple[Errors | None, Hint | None] | None:
         """What the batch would have been told, when its COMMIT landed though it reported an error."""
         answer = self._answer
         if answer is None or not self._has_landed(batch, answer[0]):
@@ -125,7 +125,7 @@ class GroupCommit:
         errors, hint = answer
         return errors, replace(hint or Hint(), elsewhere=True)
 
-    def _attempt(self, batch: Sequence[Entry]) -> tuple[Errors | None, Hint | None]:
+    def _attempt(self, batch: Sequence[What]) -> tuple[Errors | None, Hint | None]:
         try:
             tx = self._begin()
             self._apply_together(tx, batch)
@@ -139,7 +139,7 @@ class GroupCommit:
                 raise
             self._roll_back()
         tx = self._begin()
-        errors = [self._apply_alone(tx, what) for what, _ in batch]
+        errors = [self._apply_alone(tx, what) for what in batch]
         self._mark()
         self._answer = errors, tx.hint()  # COMMIT may report an error and land all the same
         self.connection.execute("COMMIT")
@@ -150,12 +150,12 @@ class GroupCommit:
         self._changes_before = self.connection.total_changes
         return Transaction(self.connection, self._clock.wall(), self._clock.boot(), self._damaged)
 
-    def _apply_together(self, tx: Transaction, batch: Sequence[Entry]) -> None:
+    def _apply_together(self, tx: Transaction, batch: Sequence[What]) -> None:
         commits: list[Commit] = []
         creates: list[Create] = []
         sends: list[Send] = []
         others: list[Write[Any]] = []
-        for what, _ in batch:
+        for what in batch:
             kind = type(what)
             if kind is Commit:
                 commits.append(what)  # type: ignore[arg-type]
@@ -208,7 +208,7 @@ class GroupCommit:
             self.connection.execute(_MARK, (self._writer_id, self._batch, self._clock.wall()))
             self._marked = True
 
-    def _has_landed(self, batch: Sequence[Entry], errors: Errors | None) -> bool:
+    def _has_landed(self, batch: Sequence[What], errors: Errors | None) -> bool:
         row = self.connection.execute(
             "SELECT batch FROM landed WHERE writer = ?", (self._writer_id,)
         ).fetchone()
@@ -216,7 +216,7 @@ class GroupCommit:
             return True
         if errors is not None:
             return False  # applied part by part: the first event may have been there before
-        first = batch[0][0]
+        first = batch[0]
         return isinstance(first, Commit) and journal.landed(self.connection, first)
 
     def _roll_back(self) -> None:
@@ -233,7 +233,7 @@ class GroupCommit:
         self._anchor = Anchor(self._path) if self._path is not None else None
         self._needs_reopening = False
 
-    def _unknown(self, batch: Sequence[Entry], error: Exception) -> Errors:
+    def _unknown(self, batch: Sequence[What], error: Exception) -> Errors:
         """Answer a batch that may have landed while nobody can look.
 
         Repeating a commit or a new flow changes nothing if it landed, so these are told to come again.
@@ -242,7 +242,7 @@ class GroupCommit:
             self._not_reopened(error, "repeat this write, it is kept once")
             if isinstance(what, Commit | Create)
             else StoreError(f"{self._not_reopened(error, 'whether this was written is unknown')}")
-            for what, _ in batch
+            for what in batch
         ]
 
     def _not_reopened(self, error: Exception, outcome: str) -> StoreError:

@@ -66,5 +66,3 @@ class Unasked(Write[None]):
 
 
 What = Commit | Write[Any]
-Entry = tuple[What, Done]
-"""One thing to write, and whom to tell."""
