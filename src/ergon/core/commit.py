@@ -5,9 +5,10 @@ Everything here is a tuple or a frozen dataclass. The hot ones are tuples becaus
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -160,6 +161,10 @@ class Commit(NamedTuple):
     """Flows to create. An id that exists does not refuse the commit: the flow's inbox says so, see `ExecutionLog`."""
     settled: Settled | None = None
     """None: the flow stays with its owner."""
+
+
+make_commit: Final[Callable[[tuple[Any, ...]], Commit]] = partial(tuple.__new__, Commit)
+"""`Commit(*fields)`, in half the time: it is made once for every step of every flow."""
 
 
 class FlowRecord(NamedTuple):

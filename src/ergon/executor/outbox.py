@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from ergon.core.commit import ChildCancel, Commit, Lease, NewFlow, Settled
+from ergon.core.commit import ChildCancel, Commit, Lease, NewFlow, Settled, make_commit
 from ergon.core.history import DELIVERED, Event, make_event
 from ergon.core.status import TaskStatus
 from ergon.errors import LeaseLost, LogBusy, LogClosed, LogFull
@@ -38,12 +38,14 @@ class Outbox:
         *,
         last_seq: int,
         announce: Callable[[Event], None],
+        on_answered: Callable[[Event, Any], None],
         on_landed: Callable[[list[Fact], Settled | None], None],
         on_lost: Callable[[str], None],
     ) -> None:
         """`announce` hears of each event the flow will see, before it is durable.
 
-        `on_landed` and `on_lost` are called from plain callbacks of the host loop.
+        `on_answered` hears of a step's result that had a commit to itself, `on_landed` of any other commit. These and
+        `on_lost` are called from plain callbacks of the host loop.
         """
         self.children: list[NewFlow] = []
         self.settled: Settled | None = None
@@ -57,13 +59,18 @@ class Outbox:
         self._submit = host.log.submit
         self._seq = last_seq
         self._announce = announce
+        self._on_answered = on_answered
         self._on_landed = on_landed
         self._on_lost = on_lost
+        self._on_done = self._done  # made once, as it is handed over with each commit; `close` breaks the cycle
         self.facts: list[Fact] = []
         """What has happened and is not submitted yet."""
         self._consumed: list[int] = []
         self._cancels: list[ChildCancel] = []
-        self._in_flight: tuple[Commit, list[Fact]] | None = None
+        self._in_flight: Commit | None = None
+        self._sent: list[Fact] | None = None
+        """What the commit in flight holds; None: one step's result, and `_value` is what the flow will see."""
+        self._value: Any = None
 
     @property
     def is_empty(self) -> bool:
@@ -81,9 +88,9 @@ class Outbox:
             self.facts.append((event, value, None))
             self.flush()
         else:
-            commit = Commit(self._flow_id, self._lease, (event,))
-            self._in_flight = (commit, [(event, value, None)])
-            self._submit(commit, self._done)
+            commit = make_commit((self._flow_id, self._lease, (event,), (), (), (), None))
+            self._in_flight, self._sent, self._value = commit, None, value
+            self._submit(commit, self._on_done)
 
     @property
     def is_sealed(self) -> bool:
@@ -120,7 +127,8 @@ class Outbox:
     def close(self) -> None:
         """Submit nothing more, and tell nobody of what is in flight."""
         self.closed = True
-        self._announce = self._on_landed = self._on_lost = _tell_nobody
+        self._in_flight = self._value = None
+        self._announce = self._on_answered = self._on_landed = self._on_lost = self._on_done = _tell_nobody
 
     def consume(self, message_id: int) -> None:
         """The facts account for this message of the inbox."""
@@ -158,18 +166,21 @@ class Outbox:
             self._consumed, self._cancels, self.children = [], [], []
         else:
             commit = Commit(self._flow_id, self._lease, events)
-        self._in_flight = (commit, facts)
-        self._submit(commit, self._done)
+        self._in_flight, self._sent = commit, facts
+        self._submit(commit, self._on_done)
 
     def _done(self, error: BaseException | None) -> None:
-        if self.closed or self._in_flight is None:
+        commit = self._in_flight
+        if commit is None:
             return
-        commit, facts = self._in_flight
         if error is None:
             self._in_flight = None
             if self._refusals.any:
                 self._refusals.over()
-            self._on_landed(facts, commit.settled)
+            if self._sent is None:
+                self._on_answered(commit.events[0], self._value)
+            else:
+                self._on_landed(self._sent, commit.settled)
         elif isinstance(error, LeaseLost):
             self._on_lost(str(error))
         elif isinstance(error, LogFull | LogBusy):
@@ -183,12 +194,12 @@ class Outbox:
             logger.error("flow %s: its commit failed; it is parked", self._flow_id, exc_info=error)
             reason = f"the log refused what it did: {error}"
             parked = Commit(self._flow_id, self._lease, settled=Settled(TaskStatus.PARKED, reason=reason))
-            self._in_flight = (parked, [])
+            self._in_flight, self._sent = parked, []
             self._resubmit(parked)
 
     def _resubmit(self, commit: Commit) -> None:
         if not self.closed:
-            self._host.log.submit(commit, self._done)
+            self._host.log.submit(commit, self._on_done)
 
 
 def _tell_nobody(*_: object) -> None:

@@ -32,7 +32,7 @@ from ergon.executor.outbox import Fact, Outbox
 from ergon.executor.settling import Retry, backing_off, settle, still_backing_off
 from ergon.executor.waits import describe_waits
 from ergon.executor.work import Work
-from ergon.replay.machine import NOT_DECODED, FlowMachine
+from ergon.replay.machine import FlowMachine
 from ergon.replay.operations import OperationKind
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class FlowRun:
             host,
             last_seq=claimed.events[-1].seq if claimed.events else 0,
             announce=self.machine.expect,
+            on_answered=self._answered,
             on_landed=self._landed,
             on_lost=self.abort,
         )
@@ -123,14 +124,10 @@ class FlowRun:
         self._turning = True
         try:
             self.machine.revive()
-        except (SystemExit, KeyboardInterrupt):
-            self._interrupt()
-            raise
-        except Exception as error:  # noqa: BLE001 - the stored input no longer fits the code, or a defect of ours
-            self._park(error)
+        except BaseException as error:  # noqa: BLE001 - told apart there; also a stored input that no longer fits
+            self._turn_failed(error)
             return
-        finally:
-            self._turning = False
+        self._turning = False
         self._advance()
 
     def receive(self, messages: list[Received]) -> None:
@@ -259,6 +256,25 @@ class FlowRun:
         for name, source in patches:
             self.outbox.record(EventKind.PATCHED, name=name, source=source)
 
+    def _answered(self, event: Event, value: Any) -> None:
+        """A step's result is durable and nothing else was in its commit: `_landed` for the usual case."""
+        if self.outbox.settled is not None:
+            self.outbox.flush()
+            return
+        work = self.work
+        work.turns += 1
+        work.idle_since = None
+        self._turning = True
+        try:
+            if self.machine.answer_step(event, value) and work.begin_steps():
+                self._turning = False
+                return
+        except BaseException as error:  # noqa: BLE001 - told apart there
+            self._turn_failed(error)
+            return
+        self._turning = False
+        self._advance()
+
     def _landed(self, facts: list[Fact], settled: Settled | None) -> None:
         """A commit is durable: deliver what it holds. Called from a plain callback, so the flow may run here."""
         if settled is not None:
@@ -272,21 +288,20 @@ class FlowRun:
         work.idle_since = None
         self._turning = True
         try:
-            if len(facts) == 1 and facts[0][1] is not NOT_DECODED:
-                event, value, _ = facts[0]
-                if self.machine.answer_step(event, value) and work.begin_steps():
-                    return
-            else:
-                self._deliver(facts)
-        except (SystemExit, KeyboardInterrupt):
-            self._interrupt()
-            raise
-        except Exception as error:  # noqa: BLE001 - a defect of ours: the flow waits for a mend, nothing is lost
-            self._park(error)
+            self._deliver(facts)
+        except BaseException as error:  # noqa: BLE001 - told apart there
+            self._turn_failed(error)
             return
-        finally:
-            self._turning = False
+        self._turning = False
         self._advance()
+
+    def _turn_failed(self, error: BaseException) -> None:
+        """A turn raised what no flow's code does: the process is to end, or a defect of ours parks the flow."""
+        self._turning = False
+        if not isinstance(error, Exception):
+            self._interrupt()
+            raise error
+        self._park(error)
 
     def _deliver(self, facts: list[Fact]) -> None:
         for event, _, after in facts:

@@ -22,7 +22,7 @@ from ergon.core.retry import RetryPolicy
 from ergon.errors import ArgumentsMismatch, NotInFlow, UsageError
 from ergon.flows.context import caller_place, step_context
 from ergon.replay.loop import FlowLoop
-from ergon.replay.operations import OperationKind, Place
+from ergon.replay.operations import Operation, OperationKind, Place
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -86,12 +86,22 @@ class StepCall(Coroutine[Any, Any, Any]):
             raise RuntimeError(
                 f"this call of step `{self.step.name}` was awaited before; call the step again"
             )
+        self._iterator = iterator = self._ask().__await__()
+        return iterator
+
+    def ask_alone(self) -> Operation | None:
+        """Ask now, as a task of its own would; None when this call was awaited before, which a task would tell."""
+        if self._iterator is not None or asyncio._get_running_loop() is not self._loop:  # noqa: SLF001
+            return None
+        return self._ask(self._loop.current_scope().next_lone_operation())
+
+    def _ask(self, op_id: str | None = None) -> Operation:
         self._iterator = _ENDED  # should asking fail
         step, args = self.step, self.args
         fingerprint = digest(args[1:] if step.is_method else args, self.kwargs)
-        op = self._loop.machine.ask(OperationKind.STEP, step.name, fingerprint, self, self._place)
-        self._iterator = iterator = op.__await__()
-        return iterator  # type: ignore[no-any-return]
+        return self._loop.machine.ask(  # type: ignore[no-any-return]
+            OperationKind.STEP, step.name, fingerprint, self, self._place, op_id
+        )
 
     def send(self, value: Any) -> Any:
         """As of a coroutine: tasks drive the call with it."""

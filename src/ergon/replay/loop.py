@@ -294,7 +294,13 @@ class FlowLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
         **options: Any,
     ) -> FlowTask[T]:
-        """A task in the scope of the running one. `eager_start=True` (Python 3.14) is honoured."""
+        """A task in the scope of the running one. `eager_start=True` (Python 3.14) is honoured.
+
+        A step that is handed to `gather` gets no task of its own: nobody but `gather` would see it.
+        """
+        ask_alone = getattr(coro, "ask_alone", None)
+        if ask_alone is not None and _is_asked_by_gather() and (operation := ask_alone()) is not None:
+            return operation  # type: ignore[no-any-return]
         return self.spawn(coro, name=None if name is None else str(name), context=context, **options)
 
     def spawn(
@@ -343,6 +349,19 @@ class FlowLoop(asyncio.AbstractEventLoop):
 
     async def shutdown_asyncgens(self) -> None:
         """Nothing to do: unfinished generators are left alone."""
+
+
+def _is_asked_by_gather() -> bool:
+    """True when `gather` made whoever called the caller make a task."""
+    ensure_future = sys._getframe(2)  # noqa: SLF001
+    gather = ensure_future.f_back
+    return ensure_future.f_code in _ENSURE_FUTURE and gather is not None and gather.f_code is _GATHER
+
+
+_GATHER: Final = asyncio.gather.__code__
+_ENSURE_FUTURE: Final = {asyncio.ensure_future.__code__}
+if sys.version_info < (3, 12):
+    _ENSURE_FUTURE.add(asyncio.tasks._ensure_future.__code__)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def _report_to_nobody(_context: dict[str, Any]) -> None:

@@ -214,14 +214,18 @@ class FlowMachine:
 
     # -- asked by flow code, through `ergon.flows` ------------------------------------------------------
 
-    def ask(self, kind: str, name: str, digest: str, request: Any, place: Place | None) -> Operation:
-        """Ask for a step or child flow: the future of its answer."""
+    def ask(  # noqa: PLR0917  # made once per step
+        self, kind: str, name: str, digest: str, request: Any, place: Place | None, op_id: str | None = None
+    ) -> Operation:
+        """Ask for a step or child flow: the future of its answer. `op_id`: not the next id of the running task."""
         loop = self.loop
-        scope = loop.current_scope()
-        scope.operations = number = scope.operations + 1
+        if op_id is None:
+            scope = loop.current_scope()
+            scope.operations = number = scope.operations + 1
+            op_id = f"{scope.path}:{number}"
         op = Operation(loop=loop)
         op.machine = self
-        op.id = op_id = f"{scope.path}:{number}"
+        op.id = op_id
         op.kind = kind
         op.name = name
         op.digest = digest

@@ -7,6 +7,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 
 from ergon.core.history import Event, EventKind
+from ergon.replay.tasks import FUTURES
 
 if TYPE_CHECKING:
     from ergon.replay.machine import FlowMachine
@@ -90,6 +91,8 @@ class Operation(asyncio.Future[Any]):
     """
 
     __slots__ = (
+        "_log_destroy_pending",  # `gather` sets it on what it takes for a task of its own
+        "_number",
         "announced",
         "asked_at",
         "digest",
@@ -102,6 +105,7 @@ class Operation(asyncio.Future[Any]):
     )
 
     # Set by `FlowMachine.ask` one by one: a constructor in Python would cost as much as the rest of the request.
+    _number: int
     announced: bool
     """Its answer is on the way into the log."""
     asked_at: float
@@ -114,6 +118,14 @@ class Operation(asyncio.Future[Any]):
     place: Place | None
     request: Any
     """What to do; the executor knows its type."""
+
+    def __hash__(self) -> int:
+        """By number, as `FlowFuture`: `gather` is hashed by its first child."""
+        try:
+            return self._number
+        except AttributeError:
+            self._number = number = self.machine.loop.next_number(FUTURES)
+            return number
 
     def cancel(self, msg: Any = None) -> bool:
         """The flow stopped waiting."""

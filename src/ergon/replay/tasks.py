@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Generator
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from ergon.replay.loop import FlowLoop
@@ -39,6 +39,11 @@ class Scope:
         self.operations += 1
         return f"{self.path}:{self.operations}"
 
+    def next_lone_operation(self) -> str:
+        """The id of the first operation in the scope of a new task, where no such task is needed."""
+        self.children += 1
+        return f"{self.path}/{self.children}:1"
+
     def next_timer(self) -> str:
         """The id of the next timer; apart from operations, so that a timeout added around a step moves no id."""
         self.timers += 1
@@ -56,7 +61,7 @@ class FlowFuture(asyncio.Future[T]):
 
     def __hash__(self) -> int:
         if not self._number:
-            self._number = self._loop.next_number(_FUTURES)
+            self._number = self._loop.next_number(FUTURES)
         return self._number
 
 
@@ -74,7 +79,7 @@ class FlowTask(asyncio.Task[T]):
         **options: Any,
     ) -> None:
         # Before the base class, which schedules the first step through the loop, or even takes it.
-        self.number = loop.next_number(_TASKS)
+        self.number = loop.next_number(TASKS)
         self.scope = scope
         super().__init__(coro, loop=loop, name=name or f"flow-task-{scope.path}", context=context, **options)
 
@@ -82,4 +87,5 @@ class FlowTask(asyncio.Task[T]):
         return self.number
 
 
-_TASKS, _FUTURES = 0, 1
+TASKS: Final = 0
+FUTURES: Final = 1

@@ -26,7 +26,7 @@ from ergon.storage.sqlite.upkeep import Upkeep
 from ergon.storage.sqlite.writes import Done, Unasked, What
 
 BATCH_MAX: Final = 4096
-SLICE: Final = 64
+SLICE: Final = 256
 """How many are answered at once; larger ones let more objects pile up than the garbage collector waits for."""
 _STOP_WAIT_SECONDS: Final = 0.1
 Call = Callable[[], None]
