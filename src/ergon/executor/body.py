@@ -29,7 +29,7 @@ from ergon.errors import (
 )
 from ergon.executor.body_waits import BodyWaits, resolve
 from ergon.executor.idleness import works_beside
-from ergon.executor.mutations import Watched, watch
+from ergon.executor.mutations import FIXED, Watched, watch
 from ergon.flows.context import step_context
 from ergon.flows.steps import DID_NOT_HAPPEN, Happened, Step, StepCall
 from ergon.replay.operations import Operation
@@ -44,7 +44,11 @@ _RECORDED: Final = object()
 class StepBody:
     """One open step: its attempts, one after the other."""
 
-    # Defaults of the class: most bodies never change them, and are made once per step.
+    # Set by `Work` one by one: a constructor in Python would cost more than all of them.
+    work: Work
+    op: Operation
+    request: StepCall
+    # Defaults of the class: most bodies never change them.
     attempt = 1
     dropped = False
     task: asyncio.Task[Any] | None = None
@@ -55,28 +59,21 @@ class StepBody:
     _watched: Watched | None = None
     _hurry: asyncio.Event | None = None
 
-    def __init__(self, work: Work, op: Operation, earlier: list[Event] | None) -> None:
-        self.work = work
-        self.op = op
-        self._request: StepCall = op.request
-        if earlier:
-            self._earlier = earlier
-
-    def start(self) -> None:
-        """Begin the next attempt; what earlier processes recorded about this step counts."""
-        if self._earlier or self._request.step.options.at_most_once:
+    def start(self, earlier: Sequence[Event]) -> None:
+        """Begin the next attempt, after what earlier processes recorded about this step."""
+        self._earlier = earlier
+        if earlier or self.request.step.options.at_most_once:
             self._prepare = self._resume
         self.work.host.runner.start(self)
 
     def begin(self) -> Coroutine[Any, Any, Any]:
         """The attempt as a coroutine, not started; the runner gives its outcome to `returned` or `raised`."""
         step_context.set(self)
-        request = self._request
+        request = self.request
         step = request.step
         step.decoder  # noqa: B018  # an annotation that cannot be read is told before the body has an effect
-        watched = watch(request.args, request.kwargs, self.work.turns)
-        if watched is not None:
-            self._watched = watched
+        if request.kwargs or not FIXED.issuperset(map(type, request.args)):
+            self._watched = watch(request.args, request.kwargs, self.work.turns)
         if step.is_plain and self._prepare is None and self.work.host.may_start():
             return step.function(*request.args, **request.kwargs)  # type: ignore[no-any-return]
         return self._attempt()
@@ -86,9 +83,9 @@ class StepBody:
         if self.dropped or result is _RECORDED:
             return
         if self._watched is not None and (changed := self._watched.changed(self.work.turns)) is not None:
-            self._failed(_mutated(self._request.step.name, changed))
+            self._failed(_mutated(self.request.step.name, changed))
             return
-        step = self._request.step
+        step = self.request.step
         try:
             text, copy = recode(result, step.decoder)
         except Exception as error:  # noqa: BLE001 - the user's type may raise anything when it is read back
@@ -101,7 +98,7 @@ class StepBody:
         if self.dropped or self.work.closed:
             return
         if isinstance(error, asyncio.CancelledError):
-            name = self._request.step.name
+            name = self.request.step.name
             error = StepCancelled(f"step `{name}` raised CancelledError, though nobody cancelled it")
         if isinstance(error, SystemExit | KeyboardInterrupt):
             self.work.interrupt()
@@ -125,7 +122,7 @@ class StepBody:
 
     async def _resume(self) -> bool:
         """Go on after what is recorded: an at-most-once start, a back-off, answered waits. False: it is over."""
-        options = self._request.step.options
+        options = self.request.step.options
         started = False
         failure: str | None = None
         for event in self._earlier:
@@ -149,7 +146,7 @@ class StepBody:
 
     async def _attempt(self) -> Any:
         """An attempt that takes more than calling an `async def`."""
-        step, host = self._request.step, self.work.host
+        step, host = self.request.step, self.work.host
         if self._prepare is not None:
             if not await self._prepare():
                 return _RECORDED
@@ -160,7 +157,7 @@ class StepBody:
         if step.options.timeout is not None:
             return await self._call_in_time(step, step.options.timeout)
         if step.is_async:
-            return await step.function(*self._request.args, **self._request.kwargs)
+            return await step.function(*self.request.args, **self.request.kwargs)
         return await self._call_elsewhere(step)
 
     async def _call_in_time(self, step: Step[Any, Any], seconds: float) -> Any:
@@ -168,7 +165,7 @@ class StepBody:
         try:
             async with limit:
                 if step.is_async:
-                    return await step.function(*self._request.args, **self._request.kwargs)
+                    return await step.function(*self.request.args, **self.request.kwargs)
                 return await self._call_elsewhere(step)
         except TimeoutError as error:
             if limit.expired():
@@ -179,7 +176,7 @@ class StepBody:
 
     async def _call_elsewhere(self, step: Step[Any, Any]) -> Any:
         """A plain function: on a thread, or in another process."""
-        request, host = self._request, self.work.host
+        request, host = self.request, self.work.host
         if step.options.process:
             call = (step.function.__module__, step.function.__qualname__, request.args, request.kwargs)
             return await host.loop.run_in_executor(host.processes(), call_by_name, *call)
@@ -189,7 +186,7 @@ class StepBody:
         )
 
     def _failed(self, error: Exception) -> None:
-        policy = self._request.step.options.retry
+        policy = self.request.step.options.retry
         delay = next_delay(policy, self.attempt, error, self.work.host.rng)
         if delay is None:
             self.work.failed(self, error)
@@ -216,7 +213,7 @@ class StepBody:
 
     async def _after_back_off(self, at: float) -> bool:
         await self._back_off(at)
-        if self._request.step.options.at_most_once:
+        if self.request.step.options.at_most_once:
             await self._record_start()
         return True
 
@@ -242,7 +239,7 @@ class StepBody:
 
     async def _did_not_happen(self) -> bool:
         """An attempt was interrupted. True: run it again. False: its outcome has been recorded."""
-        options, step = self._request.step.options, self._request.step
+        options, step = self.request.step.options, self.request.step
         if options.verify is None:
             self.work.failed(
                 self,
@@ -253,7 +250,7 @@ class StepBody:
             )
             return False
         try:
-            answer = options.verify(*self._request.args, **self._request.kwargs)
+            answer = options.verify(*self.request.args, **self.request.kwargs)
             if inspect.isawaitable(answer):
                 answer = await answer
             if answer is DID_NOT_HAPPEN:

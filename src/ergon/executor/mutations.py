@@ -19,9 +19,10 @@ from typing import Any, Final, NamedTuple
 from ergon.core.codec import digest
 from ergon.core.codec.walk import field_names
 
-_FIXED: Final = frozenset(
+FIXED: Final = frozenset(
     {type(None), bool, int, float, str, bytes, Decimal, uuid.UUID, datetime, date, time, timedelta}
 )
+"""Values of these classes cannot change; where all arguments are, there is nothing to `watch`."""
 _fields_of: Final[dict[type, Callable[[Any], tuple[Any, ...]]]] = {}
 
 
@@ -43,9 +44,7 @@ class Watched(NamedTuple):
 
 def watch(args: tuple[Any, ...], kwargs: dict[str, Any], turn: int) -> Watched | None:
     """Remember the arguments of a body that is about to begin; None when nothing in them can change."""
-    if not kwargs and _FIXED.issuperset(map(type, args)):
-        return None
-    values = [value for value in (*args, *kwargs.values()) if type(value) not in _FIXED]
+    values = [value for value in (*args, *kwargs.values()) if type(value) not in FIXED]
     return Watched(values, [_state(value) for value in values], turn) if values else None
 
 
@@ -59,7 +58,7 @@ def _state(value: Any) -> Any:
         fields: tuple[Any, ...] = fields_of(value)
     except AttributeError:  # a field that was never set
         return digest((value,), {})
-    return fields if fields and _FIXED.issuperset(map(type, fields)) else digest((value,), {})
+    return fields if fields and FIXED.issuperset(map(type, fields)) else digest((value,), {})
 
 
 def _fields_getter(kind: type) -> Callable[[Any], tuple[Any, ...]]:

@@ -62,7 +62,9 @@ class Outbox:
         self._on_answered = on_answered
         self._on_landed = on_landed
         self._on_lost = on_lost
-        self._on_done = self._done  # made once, as it is handed over with each commit; `close` breaks the cycle
+        self._on_done: Callable[[BaseException | None], None] = (
+            self._done
+        )  # made once, as it is handed over with each commit; `close` breaks the cycle
         self.facts: list[Fact] = []
         """What has happened and is not submitted yet."""
         self._consumed: list[int] = []
@@ -86,7 +88,8 @@ class Outbox:
         op.announced = True
         if self._in_flight is not None or self.facts or self._consumed or self._cancels or self.children:
             self.facts.append((event, value, None))
-            self.flush()
+            if self._in_flight is None:
+                self.flush()
         else:
             commit = make_commit((self._flow_id, self._lease, (event,), (), (), (), None))
             self._in_flight, self._sent, self._value = commit, None, value

@@ -240,8 +240,7 @@ class FlowRun:
         if machine.requested:
             self._alarm.pass_deadline()  # before anything is started that it forbids
             if not self.host.draining and not self._about_to_cancel():
-                for op in machine.take_requested():
-                    self.work.begin(op)
+                self.work.begin_all(machine.take_requested())
         self._alarm.set()
         self.outbox.flush()
         self.work.may_be_idle()

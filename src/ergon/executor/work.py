@@ -77,19 +77,25 @@ class Work:
         if inbox.messages or inbox.cancel_reason is not None:
             return False
         machine.requested = []
-        bodies, runner = self.bodies, host.runner
-        for op in requested:
-            if op.kind == OperationKind.STEP and op.request.step.is_plain:
-                body = bodies[op.id] = StepBody(self, op, None)
-                runner.start(body)
-            else:
-                self.begin(op)
+        self.begin_all(requested)
         outbox = self._outbox
         if outbox.facts or outbox.children:
             outbox.flush()
         return True
 
-    def begin(self, op: Operation) -> None:
+    def begin_all(self, requested: list[Operation]) -> None:
+        """Begin what the flow asked for and still wants."""
+        usual = not self.earlier and self._machine.attempt == 1
+        bodies, runner = self.bodies, self.host.runner
+        for op in requested:
+            if usual and op.kind == OperationKind.STEP and op.request.step.is_plain:
+                bodies[op.id] = body = StepBody()
+                body.work, body.op, body.request = self, op, op.request
+                runner.start(body)
+            else:
+                self._begin(op)
+
+    def _begin(self, op: Operation) -> None:
         """Begin what the flow asked for, unless its answer is known."""
         machine = self._machine
         if machine.has_answer(op):
@@ -98,8 +104,9 @@ class Work:
         if again is not None and again.name == op.name and again.digest == op.digest:
             self._outbox.answer_later(op, again.kind, again.payload)
         elif op.kind == OperationKind.STEP:
-            body = self.bodies[op.id] = StepBody(self, op, self.earlier.pop(op.id, []))
-            body.start()
+            self.bodies[op.id] = body = StepBody()
+            body.work, body.op, body.request = self, op, op.request
+            body.start(self.earlier.pop(op.id, ()))
         else:
             assert op.kind == OperationKind.CHILD, op.kind
             self._children.start(op)

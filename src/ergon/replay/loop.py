@@ -14,6 +14,7 @@ from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from heapq import heapify, heappop, heappush
+from itertools import repeat
 from typing import Any, Final, NoReturn, TypeVar
 from zlib import crc32
 
@@ -116,7 +117,7 @@ class FlowLoop(asyncio.AbstractEventLoop):
         Call between `enter` and `leave`. Raises `NotAllowedInFlow` when the flow spins without ever waiting.
         """
         ready = self._ready
-        budget = iter(range(callbacks_max))
+        budget = repeat(None, callbacks_max)
         while True:
             try:
                 for _ in budget:

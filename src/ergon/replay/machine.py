@@ -120,17 +120,28 @@ class FlowMachine:
 
     def deliver_all(self, facts: Iterable[tuple[Event, Any, Any]]) -> None:
         """`deliver` for several events (each with its value and something of the caller's), in one turn."""
-        loop = self.loop
-        root = self.root
+        loop, root, pending = self.loop, self.root, self.pending
         assert root is not None, "revive first"
         host = loop.enter()
         try:
             for event, value, _ in facts:
-                if event.kind in DELIVERED:
-                    if self.stopped is not None or root.done():
-                        return
+                kind = event.kind
+                if kind not in DELIVERED:
+                    continue
+                if self.stopped is not None or root.done():
+                    return
+                op = pending.get(event.op) if kind == EventKind.STEP_COMPLETED else None
+                if op is None or value is NOT_DECODED or op.done():
                     self._deliver(event, value)
-                    self._drain()
+                else:  # the same for a result at hand, which may be one of a thousand that were gathered
+                    del pending[event.op]
+                    self._expected.pop(event.op, None)
+                    if event.at > loop.now:  # noqa: PLR1730  # quicker than max()
+                        loop.now = event.at
+                    op.set_result(value)
+                loop.run_until_quiet()
+        except NotAllowedInFlow as error:  # it spins
+            self.stop(error)
         finally:
             loop.leave(host)
 
@@ -288,12 +299,6 @@ class FlowMachine:
         code = getattr(coroutine, "cr_code", None)
         self._entered_at = (code, 0) if code is not None else None
         return self.loop.spawn(coroutine, name="flow", scope=Scope("0"))
-
-    def _drain(self) -> None:
-        try:
-            self.loop.run_until_quiet()
-        except NotAllowedInFlow as error:  # it spins
-            self.stop(error)
 
     def _deliver(self, event: Event, value: Any) -> None:
         loop = self.loop

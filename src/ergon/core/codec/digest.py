@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import Any, Final
+from zlib import crc32
 
 import msgspec
 
@@ -12,7 +12,11 @@ from ergon.core.codec.walk import all_finite, field_names, is_pydantic_model, na
 
 
 def digest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """Return 16 hex characters that are the same for the same arguments, in any process and Python version.
+    """Return a few characters that are the same for the same arguments, in any process and Python version.
+
+    It is their CRC-32, made once for every step: it tells every change within four bytes from no change, and misses
+    one in four thousand million others. A cryptographic hash would take four times as long and guard against nobody:
+    who can choose the arguments can write the flow.
 
     Sets and dicts count without their order. An argument that has no JSON form (a client, a lock) counts by its
     class's qualified name only. Arguments that have the same JSON form (a tuple and a list) count as the same.
@@ -26,14 +30,13 @@ def digest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     try:
         raw = _encode(asked)
         # A set of sets or of NaNs sorts without an error but in no fixed order; its text shows these marks.
-        text = raw.decode()
-        if "[[" in text[1:] or ("null" in text and not all_finite(asked)):
+        if raw.find(b"[[", 1) >= 0 or (b"null" in raw and not all_finite(asked)):
             raw = _slow(args, kwargs)
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001  # mixed sets, int keys, values of the user's that cannot be encoded
         raw = _slow(args, kwargs)
-    return blake2b(raw, digest_size=8).hexdigest()
+    return hex(crc32(raw))
 
 
 def _to_fields(value: Any) -> Any:
@@ -51,7 +54,7 @@ def _model_fields(model: Any) -> dict[str, Any]:
 
 
 _encode = msgspec.json.Encoder(enc_hook=_to_fields, order="deterministic").encode
-NOTHING: Final = blake2b(b"[]", digest_size=8).hexdigest()
+NOTHING: Final = hex(crc32(b"[]"))
 
 
 def _slow(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
