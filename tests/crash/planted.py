@@ -84,7 +84,7 @@ def acknowledged_before_commit() -> None:
     waiting: list[Any] = []
 
     def late(self: GroupCommit, batch: Any) -> Any:
-        if all(isinstance(what, Commit) and what.settled is None for what, _ in batch):
+        if all(isinstance(what, Commit) and what.settled is None for what in batch):
             waiting.extend(batch)
             return None, None
         both, before = [*waiting, *batch], len(waiting)
@@ -147,11 +147,11 @@ def signal_consumed_before_its_event() -> None:
     apply = GroupCommit.apply
 
     def in_two(self: GroupCommit, batch: Any) -> Any:
-        taken = [message for what, _ in batch if isinstance(what, Commit) for message in what.consumed]
+        taken = [message for what in batch if isinstance(what, Commit) for message in what.consumed]
         marks = ", ".join("?" * len(taken))
         if taken:
             self.connection.execute(f"UPDATE inbox SET consumed_seq = 0 WHERE id IN ({marks})", taken)
-        return apply(self, [(_unconsumed(what), done) for what, done in batch])
+        return apply(self, [_unconsumed(what) for what in batch])
 
     put(GroupCommit, "apply", in_two)
 

@@ -254,7 +254,7 @@ def _freeze_inside() -> None:
     def stop(self: GroupCommit, tx: Any, batch: Any) -> None:
         nonlocal seen
         together(self, tx, batch)
-        seen += any(isinstance(what, Commit) for what, _ in batch)
+        seen += any(isinstance(what, Commit) for what in batch)
         if seen == 2:
             seen = 3
             freeze_self("inside")
