@@ -224,6 +224,31 @@ async def test_a_child_that_ended_is_told_again_to_a_parent_that_asks_again(log)
     assert json.loads(again.payload or "") == {"status": "failed", "output": {"type": "Boom"}}
 
 
+async def test_a_parent_hears_of_each_end_of_a_child_that_is_tried_again(log):
+    """It was told that the child failed, and may wait for it once more by now."""
+    await register(log)
+    await parent_of(log, child())
+    await settle(log, "c", (await claim_one(log, "c")).lease, TaskStatus.FAILED, output='{"type":"Boom"}')
+    await log.move("c", TaskStatus.PENDING)
+
+    await settle(log, "c", (await claim_one(log, "c")).lease, output="1")
+
+    told = [json.loads(message.payload or "")["status"] for message in await log.inbox("p")]
+    assert told == ["failed", "completed"]
+
+
+async def test_a_parent_hears_of_a_child_that_was_deleted_and_started_again(log):
+    await register(log)
+    lease = await parent_of(log, child())
+    await settle(log, "c", (await claim_one(log, "c")).lease, output="1")
+    await log.delete("c")
+    await commit(log, Commit("p", lease, children=(child(),)))
+
+    await settle(log, "c", (await claim_one(log, "c")).lease, output="2")
+
+    assert [json.loads(message.payload or "")["output"] for message in await log.inbox("p")] == [1, 2]
+
+
 async def test_a_child_that_ended_wakes_the_parent_that_asks_again_and_sleeps(log):
     await register(log)
     lease = await parent_of(log, child())

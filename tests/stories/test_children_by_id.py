@@ -513,6 +513,40 @@ async def test_a_flow_retried_by_hand_hears_of_the_child_that_ended_after_it_fai
     assert await log.inbox("f") == []
 
 
+@pytest.mark.parametrize("repair", ["retry", "delete"])
+async def test_a_parent_retried_by_hand_hears_of_its_child_that_ends_a_second_time(
+    log: ExecutionLog, repair: str
+) -> None:
+    """It has heard of the first end. When the child ends again, it waits for that."""
+    broken = True
+
+    @flow
+    async def child() -> str:
+        if broken:
+            raise ConnectionError("down")
+        return await wait_signal("go", str)
+
+    @flow
+    async def parent() -> str:
+        return await invoke(child.bind(), id="child").result()
+
+    async with worker(log, parent, child):
+        handle = await start(log, parent.bind())
+        with pytest.raises(ConnectionError):
+            await handle.result(10)
+        broken = False
+        if repair == "retry":
+            await handle_of(log, "child").retry()
+        else:
+            await log.delete("child")
+        await handle.retry()
+        await until(lambda: log.find("child"))
+        await until_status(handle, "suspended")
+        await handle_of(log, "child").signal("go", "went")
+
+        assert await handle.result(10) == "went"
+
+
 @pytest.mark.parametrize("asker", ["flow", "step"])
 async def test_a_parent_that_comes_back_to_a_child_that_has_ended_hears_of_it_once(
     log: ExecutionLog, asker: str

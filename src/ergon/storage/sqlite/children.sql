@@ -6,7 +6,7 @@ FROM flows AS f WHERE f.id = :child;
 
 -- name: tell_again
 -- How a child ended, for a parent that asks for it in a later attempt and has heard it before, or had ended itself
--- when the child did. Without a key, because the first message has the child's; not while one is unread.
+-- when the child did. Not while such a message is unread.
 INSERT INTO inbox (flow_id, kind, name, payload, at)
 SELECT p.id, 'child', c.parent_op, '{"status":"' || c.status || '","output":' || coalesce(c.output, 'null,"reason":' || json_quote(c.reason)) || '}', :now
 FROM flows AS c CROSS JOIN flows AS p ON p.id = c.parent_id

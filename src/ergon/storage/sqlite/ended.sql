@@ -8,13 +8,13 @@ SELECT (SELECT json_group_array(f.parent_id) FROM json_each(:flows) AS j CROSS J
         WHERE c.close_with_parent AND c.status NOT IN ('completed', 'failed', 'cancelled'));
 
 -- name: tell_parents
--- The key is the child's id: a parent hears of each child once, whatever an operator does to the child later.
-INSERT INTO inbox (flow_id, kind, name, key, payload, at)
-SELECT p.id, 'child', c.parent_op, c.id,
+-- Once for each end of a child: one that is tried again, or deleted and started again, ends again, and a later attempt
+-- of its parent may wait for that. Without a key, as this runs only in the transaction that ends the child.
+INSERT INTO inbox (flow_id, kind, name, payload, at)
+SELECT p.id, 'child', c.parent_op,
        '{"status":"' || c.status || '","output":' || coalesce(c.output, 'null,"reason":' || json_quote(c.reason)) || '}', :now
 FROM json_each(:flows) AS j CROSS JOIN flows AS c ON c.id = j.value CROSS JOIN flows AS p ON p.id = c.parent_id
-WHERE c.parent_op IS NOT NULL AND p.status NOT IN ('completed', 'failed', 'cancelled')
-ON CONFLICT (flow_id, kind, name, key) WHERE key IS NOT NULL DO NOTHING;
+WHERE c.parent_op IS NOT NULL AND p.status NOT IN ('completed', 'failed', 'cancelled');
 
 -- name: wake_parents
 UPDATE flows SET status = 'pending', wake_at = NULL, ready_at = :now
