@@ -159,6 +159,8 @@ class Worker:
         return WorkerHandle(self)
 
     async def _tell_durability(self) -> None:
+        if not logger.isEnabledFor(logging.INFO):
+            return
         found = await self._log.durability()
         settings = ", ".join(f"{name}={value.partition(';')[0]}" for name, value in found.settings.items())
         logger.info(

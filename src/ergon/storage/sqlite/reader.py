@@ -24,7 +24,7 @@ _Answer = tuple["asyncio.Future[Any]", Any, "BaseException | None"]
 
 
 class Reader:
-    """Runs reads. With `call` they run where that function puts them, else on a thread of their own."""
+    """Runs reads. With `call` they run where that function puts them, else on a thread that the first one starts."""
 
     def __init__(
         self,
@@ -38,9 +38,6 @@ class Reader:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self.connection: sqlite3.Connection | None = None
         self.thread: threading.Thread | None = None
-        if call is None:
-            self.thread = threading.Thread(target=self._run, name="ergon-reader", daemon=True)
-            self.thread.start()
 
     async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Run `function` on the reading connection and return what it returns."""
@@ -48,10 +45,15 @@ class Reader:
         self._jobs.put((function, future))
         if self._call is not None:
             self._call(self._read_all)
+        elif self.thread is None:
+            self.thread = threading.Thread(target=self._run, name="ergon-reader", daemon=True)
+            self.thread.start()
         return await future
 
     async def stop(self) -> None:
         """Finish the reads that wait, then close."""
+        if self._call is None and self.thread is None:
+            return  # nobody has read
         future: asyncio.Future[Any] = self._loop.create_future()
         self._jobs.put((_nothing, future))
         if self._call is not None:
@@ -65,8 +67,6 @@ class Reader:
         self._jobs.put(None)
 
     def _run(self) -> None:
-        with contextlib.suppress(Exception):  # the first read tries again, and tells
-            self.connection = self._connect()
         while True:
             job = self._jobs.get()
             if job is None:
