@@ -15,13 +15,14 @@ from ergon import (
     IllegalMove,
     InvalidName,
     NotInFlow,
+    RetryPolicy,
     Scheduler,
     await_external_signal,
     flow,
     step,
     wait_signal,
 )
-from tests.stories.helpers import start, until_status, worker
+from tests.stories.helpers import start, until, until_status, worker
 
 
 @dataclass
@@ -198,3 +199,39 @@ async def test_a_value_that_cannot_be_written_is_refused_at_the_sender(log: Exec
 async def test_waiting_for_a_signal_outside_a_flow_is_refused() -> None:
     with pytest.raises(NotInFlow):
         await wait_signal("vote")
+
+
+async def test_a_step_of_a_retried_flow_gets_a_signal_of_a_name_that_an_earlier_attempt_received(
+    log: ExecutionLog,
+) -> None:
+    """What the flow itself received is repeated to the flow itself; it keeps nothing from its steps."""
+    tries: list[int] = []
+
+    @step
+    async def flaky() -> None:
+        tries.append(len(tries))
+        if len(tries) == 1:
+            raise ConnectionError("down")
+
+    @step
+    async def approve() -> str:
+        return await wait_signal("go", str)
+
+    @flow(retry=RetryPolicy(attempts_max=2, first_delay_seconds=0.01))
+    async def process() -> str:
+        try:
+            await flaky()
+        except ConnectionError:
+            await wait_signal("go", str)
+            raise
+        return await approve()
+
+    async with worker(log, process):
+        handle = await start(log, process.bind())
+        await handle.signal("go", "try it again")
+        await until(lambda: len(tries) == 2)
+        await handle.signal("go", "approved")
+
+        assert await handle.result(10) == "approved"
+
+    assert await log.inbox("f") == []

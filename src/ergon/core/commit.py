@@ -29,6 +29,10 @@ class MessageKind:
     """Steps of a running flow that back off are to be tried again at once."""
 
 
+CANCEL_KEY: Final = "cancel"
+"""The key of a person's cancellation: a second one changes nothing until the flow has heard of the first."""
+
+
 class Lease(NamedTuple):
     """The right to write to a flow: who holds it, and the flow's epoch when it was claimed."""
 
@@ -95,6 +99,8 @@ class ChildCancel(NamedTuple):
     op: str
     reason: str
     """JSON."""
+    attempt: int = 1
+    """The sender's: each may wait for the child, and stop waiting, once more."""
 
 
 def read_reason(payload: str | None) -> str:

@@ -54,7 +54,7 @@ class Alarm:
     def pass_deadline(self) -> None:
         """Ask the flow to stop if its deadline is over: it may have passed while the flow was not in memory."""
         if self._deadline_at is not None and self._deadline_at <= self._host.log.now():
-            self._inbox.cancel(encode("its deadline passed"))
+            self._inbox.cancel_once(encode("its deadline passed"))
 
     def set(self) -> None:
         """Match the host timer to what is due next."""

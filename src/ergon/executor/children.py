@@ -64,7 +64,7 @@ class Children:
         if not self._outbox.forget_child(operation):
             why = self._inbox.cancel_reason
             told = "its parent stopped waiting" if why is None else parent_cancelled(why)
-            self._outbox.cancel_child(ChildCancel(flow_id, operation, encode(told)))
+            self._outbox.cancel_child(ChildCancel(flow_id, operation, encode(told), self._inbox.attempt))
 
     def leave(self, machine: FlowMachine) -> None:
         """The flow has ended: detached children asked for in its last turn land with it, if their id is free."""

@@ -39,7 +39,9 @@ class Inbox:
         self.seen = messages[-1].id if messages else seen
         """The newest message known here; up to it, every message is in `messages` or accounted for."""
         self.cancel_reason: str | None = None
-        """Why the flow was asked to cancel; None when it was not."""
+        """Why the flow was last asked to cancel; None when it was not."""
+        self.cancels_under_way = 0
+        """How often it was asked and does not know it yet."""
         self.messages = list(messages)
         """What no fact accounts for yet, oldest first."""
         self._machine = machine
@@ -47,6 +49,11 @@ class Inbox:
         self._taken: dict[str, int] = {}
         self._signal_waits: list[tuple[str, StepWait]] = []
         self._child_waits: dict[str, tuple[StepWait, str]] = {}
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt of the flow this is, from 1."""
+        return self._machine.attempt
 
     def add(self, messages: list[Received]) -> bool:
         """Keep new messages; known ones are skipped. True when there were new ones."""
@@ -97,7 +104,8 @@ class Inbox:
     def _take(self, message: Received, wanted: dict[str, int]) -> bool:
         """True when the message is accounted for."""
         if message.kind == MessageKind.SIGNAL:
-            if self._machine.earlier.signals.get(message.name) or not self._take_wanted(message, wanted):
+            # While one from an earlier attempt waits to be repeated, the flow itself wants none: only a body may.
+            if not self._take_wanted(message, wanted):
                 return False
         elif (
             message.kind == MessageKind.CHILD
@@ -111,7 +119,8 @@ class Inbox:
         elif message.kind == MessageKind.TAKEN:
             self._take_taken(message.name, IdTaken.read(message.payload or ""))
         elif message.kind == MessageKind.CANCEL:
-            self.cancel(message.payload)
+            if not self.cancels_under_way:  # else that one is heard for both
+                self._cancel(message.payload)
         elif message.kind == MessageKind.RETRY_NOW:
             self._outbox.record(EventKind.RETRY_NOW)
         self._outbox.consume(message.id)
@@ -142,11 +151,16 @@ class Inbox:
             digest=digest,
         )
 
-    def cancel(self, payload: str | None) -> None:
-        """Ask the flow to stop, once."""
+    def cancel_once(self, payload: str) -> None:
+        """Ask the flow to stop, unless it was asked before."""
         if self.cancel_reason is None:
-            self.cancel_reason = read_reason(payload)
-            self._outbox.record(EventKind.CANCEL_REQUESTED, payload=payload)
+            self._cancel(payload)
+
+    def _cancel(self, payload: str | None) -> None:
+        """Ask the flow to stop. One that was asked before is asked again: it may have gone on."""
+        self.cancel_reason = read_reason(payload)
+        self.cancels_under_way += 1
+        self._outbox.record(EventKind.CANCEL_REQUESTED, payload=payload)
 
     def _take_child(self, message: Received) -> bool:
         wanted = self._child_waits.pop(message.name, None)

@@ -247,7 +247,7 @@ class FlowRun:
 
     def _about_to_cancel(self) -> bool:
         """True while the flow does not know yet that it is to stop: nothing new is started for it then."""
-        return self.inbox.cancel_reason is not None and not self.machine.cancel_asked
+        return self.inbox.cancels_under_way > 0
 
     def _note_patches(self) -> None:
         """The flow took new branches; this lands no later than anything that follows from it."""
@@ -308,6 +308,8 @@ class FlowRun:
                 after()
             elif event.kind == EventKind.SIGNAL_RECEIVED:
                 self.inbox.delivered(event.name)
+            elif event.kind == EventKind.CANCEL_REQUESTED:
+                self.inbox.cancels_under_way -= 1
             elif event.kind == EventKind.RETRY_NOW:
                 self.work.retry_now()
         self.machine.deliver_all(facts)

@@ -65,7 +65,6 @@ class FlowMachine:
         self.root: FlowTask[Any] | None = None
         self.patches: dict[str, bool] = {}
         self.new_patches: list[tuple[str, str]] = []
-        self.cancel_asked = False
         self.earlier = EarlierAttempts()
         self._entry = entry
         self._answer = answer
@@ -323,7 +322,6 @@ class FlowMachine:
             if box is None or not box.arrive(event.payload):
                 self._unasked(event)
         elif kind == EventKind.CANCEL_REQUESTED:
-            self.cancel_asked = True
             assert self.root is not None
             self.root.cancel(event.name or None)
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from ergon.core.codec import Decoder, encode
-from ergon.core.commit import FlowRecord, Message, MessageKind, Settled
+from ergon.core.commit import CANCEL_KEY, FlowRecord, Message, MessageKind, Settled
 from ergon.core.failure import rebuild
 from ergon.core.names import check_name
 from ergon.core.status import HELD, TaskStatus
@@ -98,9 +98,11 @@ class FlowHandle(Generic[R]):
         """Ask the flow to stop.
 
         `CancelledError` is raised where it waits, running steps are cancelled, children follow. Its `except` and
-        `finally` blocks run, durably. Raises `FlowNotFound`, and `IllegalMove` when the flow has ended.
+        `finally` blocks run, durably. A flow that was cancelled before and went on, or failed and was tried again, is
+        asked once more; one that has not heard of the first yet hears of both at once.
+        Raises `FlowNotFound`, and `IllegalMove` when the flow has ended.
         """
-        await self._log.send(Message(self.id, MessageKind.CANCEL, "", encode(reason), "cancel"))
+        await self._log.send(Message(self.id, MessageKind.CANCEL, "", encode(reason), CANCEL_KEY))
 
     async def kill(self, reason: str = "") -> None:
         """Stop the flow without running any more of its code. Raises `FlowNotFound`, `IllegalMove`."""

@@ -22,7 +22,7 @@ from ergon.storage.sqlite.transaction import Transaction, as_json
 
 _SQL: Final = statements("children.sql")
 PARENT_STOPPED_WAITING: Final = "parent"
-"""The key of the cancellation a child gets: once, however often its parent says so."""
+"""The key of the cancellation a child gets: once for each attempt of its parent, however often a replay says so."""
 
 
 def start(tx: Transaction, commits: list[Commit]) -> bool:
@@ -57,7 +57,8 @@ def cancel(tx: Transaction, commits: list[Commit]) -> None:
     asked = as_json((cancel.flow_id, parent_id, cancel.op) for cancel, parent_id in cancels)
     theirs = [cancels[place][0] for place in json.loads(tx.one(_SQL["theirs"], cancels=asked)[0])]
     messages = [
-        Message(child, MessageKind.CANCEL, "", reason, PARENT_STOPPED_WAITING) for child, _, reason in theirs
+        Message(child, MessageKind.CANCEL, "", reason, f"{PARENT_STOPPED_WAITING}-{attempt}")
+        for child, _, reason, attempt in theirs
     ]
     if messages:
         inbox.deliver(tx, messages)

@@ -23,13 +23,17 @@ def deliver(tx: Transaction, messages: list[Message]) -> int:
     """
     rows: list[Any] = []
     cancelled: dict[str, str] = {}
+    heard: list[tuple[str, str | None]] = []
     flows: list[str] = []
     for flow_id, kind, name, payload, key in messages:
         rows += (flow_id, kind, name, payload, key, tx.now)
         if kind == MessageKind.CANCEL:
             cancelled.setdefault(flow_id, read_reason(payload))
+            heard.append((flow_id, key))
         else:
             flows.append(flow_id)
+    if heard:
+        tx.run(_SQL["forget_heard"], cancels=as_json(heard))
     inserted = _INSERT.run(tx.connection, rows)
     if not inserted:
         return 0
