@@ -314,6 +314,8 @@ async def _play(part: Part, ledger: Ledger) -> None:
                 await terminated.wait()
             else:
                 await _until_first(play.main(stage), terminated)
+                if worker is not None and not terminated.is_set():
+                    await log.reap()  # all may have ended before the worker's own first look was answered
         finally:
             if worker is not None:
                 await worker.shutdown()
