@@ -157,7 +157,8 @@ def test_what_starting_again_would_not_mend_ends_the_parent_with_the_childs_word
     _, said = process.communicate(timeout=30)
 
     assert process.returncode == 2
-    assert re.search(r"worker-[123]: ergon: there is no file nowhere\.py", said), said  # whichever is first to look
+    # Whichever is first to look.
+    assert re.search(r"worker-[123]: ergon: there is no file nowhere\.py", said), said
 
 
 def test_several_processes_cannot_share_a_log_in_memory(ergon) -> None:
