@@ -82,17 +82,19 @@ class StepCall(Coroutine[Any, Any, Any]):
         self._iterator: Generator[Any, Any, Any] | None = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
+        self.check_unused()
+        self._iterator = iterator = self._ask().__await__()
+        return iterator
+
+    def check_unused(self) -> None:
+        """Raise `RuntimeError` when this call was awaited, or handed to a task, before."""
         if self._iterator is not None:
             raise RuntimeError(
                 f"this call of step `{self.step.name}` was awaited before; call the step again"
             )
-        self._iterator = iterator = self._ask().__await__()
-        return iterator
 
-    def ask_alone(self) -> Operation | None:
-        """Ask now, as a task of its own would; None when this call was awaited before, which a task would tell."""
-        if self._iterator is not None or asyncio._get_running_loop() is not self._loop:  # noqa: SLF001
-            return None
+    def ask_alone(self) -> Operation:
+        """Ask now, as a task of its own would."""
         return self._ask(self._loop.current_scope().next_lone_operation())
 
     def _ask(self, op_id: str | None = None) -> Operation:

@@ -300,8 +300,10 @@ class FlowLoop(asyncio.AbstractEventLoop):
         A step that is handed to `gather` gets no task of its own: nobody but `gather` would see it.
         """
         ask_alone = getattr(coro, "ask_alone", None)
-        if ask_alone is not None and _is_asked_by_gather() and (operation := ask_alone()) is not None:
-            return operation  # type: ignore[no-any-return]
+        if ask_alone is not None:
+            coro.check_unused()  # type: ignore[union-attr]
+            if _is_asked_by_gather():
+                return ask_alone()  # type: ignore[no-any-return]
         return self.spawn(coro, name=None if name is None else str(name), context=context, **options)
 
     def spawn(
