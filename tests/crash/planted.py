@@ -175,7 +175,7 @@ def child_with_a_random_id() -> None:
 def stranger_cancelled() -> None:
     """A flow that stops waiting for a child cancels whatever flow has the child's id."""
     children._SQL["theirs"] = (
-        "SELECT json_group_array(j.key) FROM json_each(:cancels) AS j CROSS JOIN flows AS f "
+        "SELECT json_group_array(json_array(j.key, f.id)) FROM json_each(:cancels) AS j CROSS JOIN flows AS f "
         "ON f.id = json_extract(j.value, '$[0]')"
     )
 

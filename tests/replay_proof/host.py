@@ -166,6 +166,9 @@ class LiveHost:
             self._driver.complaints.append(f"live: {machine.stopped}")
         retry = machine.finished and machine.attempt == 1 and self._rng.random() < 0.6 and self._failed()
         if retry:
+            for op in machine.pending.values():
+                if op.kind == OperationKind.CHILD and not machine.has_answer(op):
+                    self._note(EventKind.CHILD_OPEN, op)
             self._facts.append(self._event(EventKind.FLOW_RETRIED))
             self.rows += self._facts
             self.recording.batches.append(len(self._facts))
@@ -185,7 +188,8 @@ class LiveHost:
             self._record(EventKind.PATCHED, name=name, source=source)
         for op in machine.take_abandoned():
             self.counts[f"abandoned {op.kind}"] += 1
-            self._open.pop(op.id, None)
+            if self._open.pop(op.id, None) is not None and op.kind == OperationKind.CHILD:
+                self._note(EventKind.ABANDONED, op)
         for op in machine.take_requested():
             reused = machine.earlier.completed.get(op.id)
             if reused is not None and (reused.name, reused.digest) == (op.name, op.digest):
@@ -254,7 +258,7 @@ class LiveHost:
     def _answer(self, op: Operation) -> None:
         if self._rng.random() < 0.1:  # kept beside the history: the flow does not see these
             kind = self._rng.choice((EventKind.STEP_STARTED, EventKind.STEP_RETRIED, EventKind.STEP_WAITED))
-            self._record(kind, op=op.id, name=op.name, digest=op.digest)
+            self._note(kind, op)
         del self._open[op.id]
         arg = op.request.args[0] if op.kind == OperationKind.STEP else op.request.call.args[0]
         name = {"gamma ray": "gamma"}.get(op.name, op.name)
@@ -268,6 +272,9 @@ class LiveHost:
             (OperationKind.CHILD, True): EventKind.CHILD_FAILED,
         }[op.kind, failed]
         self._settle(op, kind, payload)
+
+    def _note(self, kind: str, op: Operation) -> None:
+        self._record(kind, op=op.id, name=op.name, digest=op.digest)
 
     def _settle(self, op: Operation, kind: str, payload: str | None) -> None:
         self._record(kind, op=op.id, name=op.name, digest=op.digest, payload=payload, source=op.source)

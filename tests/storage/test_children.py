@@ -221,7 +221,8 @@ async def test_a_child_that_ended_is_told_again_to_a_parent_that_asks_again(log)
 
     (again,) = await log.inbox("p")
     assert (again.kind, again.name, again.payload) == (first.kind, first.name, first.payload)
-    assert json.loads(again.payload or "") == {"status": "failed", "output": {"type": "Boom"}}
+    which = {"flow_id": "c", "name": "order", "input": {}}
+    assert json.loads(again.payload or "") == {**which, "status": "failed", "output": {"type": "Boom"}}
 
 
 async def test_a_parent_hears_of_each_end_of_a_child_that_is_tried_again(log):
@@ -297,6 +298,46 @@ async def test_a_cancel_never_reaches_a_flow_that_only_has_the_id(log):
         assert await log.inbox(id) == []
         assert await status_of(log, id) in (TaskStatus.PENDING, TaskStatus.RUNNING)
     assert await log.inbox("p") == []
+
+
+async def test_a_cancel_of_a_step_reaches_the_children_of_its_body_but_for_detached_ones(log):
+    """Whoever gives a step up does not know what its body started in another process."""
+    await register(log)
+    lease = await parent_of(
+        log,
+        child("a", "0:3/child:pay#1"),
+        child("b", "0:3/child:pay#2"),
+        child("detached", "0:3/child:pay#3", close_with_parent=False),
+        child("of-the-flow", "0:3"),
+        child("of-another-step", "0:30/child:pay#1"),
+    )
+    await log.create(child("of-another", "0:3/child:pay#1", parent_id="another"))
+    await claim_one(log, "a")
+
+    for _ in range(2):
+        await commit(log, Commit("p", lease, cancels=(ChildCancel(None, "0:3", '"enough"'),)))
+
+    assert [(told.kind, told.payload) for told in await log.inbox("a")] == [("cancel", '"enough"')]
+    assert await status_of(log, "b") is TaskStatus.CANCELLED
+    for id in ("detached", "of-the-flow", "of-another-step", "of-another"):
+        assert await status_of(log, id) is TaskStatus.PENDING
+        assert await log.inbox(id) == []
+
+
+async def test_a_child_that_outlives_its_deleted_parent_has_none(log):
+    """Another flow that gets the id of the deleted one is not its parent."""
+    await register(log)
+    lease = await parent_of(log, child(close_with_parent=False))
+    await settle(log, "p", lease)
+    await log.delete("p")
+    again = await claimed_flow(log, "p")
+
+    await settle(log, "c", (await claim_one(log, "c")).lease)
+    await commit(log, Commit("p", again, children=(child(),)))
+
+    (told,) = await log.inbox("p")
+    assert taken(told) == IdTaken("c", "order", None)
+    assert (await log.find("c")).parent_id is None
 
 
 async def test_a_cancel_for_a_child_that_has_ended_is_dropped(log):

@@ -262,7 +262,8 @@ async def test_a_parent_hears_once_how_its_child_ended(log):
     assert await status_of(log, "p") is TaskStatus.PENDING
     (told,) = await log.inbox("p")
     assert (told.kind, told.name) == ("child", "0:3")
-    assert json.loads(told.payload) == {"status": "failed", "output": {"type": "Boom"}}
+    which = {"flow_id": "c", "name": "order", "input": {}}
+    assert json.loads(told.payload) == {**which, "status": "failed", "output": {"type": "Boom"}}
 
 
 async def test_children_that_close_with_their_parent_are_asked_to_stop_when_it_ends(log):

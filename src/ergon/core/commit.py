@@ -21,7 +21,8 @@ class MessageKind:
 
     SIGNAL: Final = "signal"
     CHILD: Final = "child"
-    """A child flow ended: `name` is the parent's operation, the payload its outcome."""
+    """A child flow ended: `name` is the parent's operation, the payload a JSON object with the child's `flow_id`,
+    `name` and `input`, its `status`, its `output`, and the `reason` where it has no output."""
     TAKEN: Final = "taken"
     """A child was asked for and another flow has its id: `name` is the parent's operation, the payload an `IdTaken`."""
     CANCEL: Final = "cancel"
@@ -95,7 +96,9 @@ class NewFlow(NamedTuple):
 class ChildCancel(NamedTuple):
     """Ask a child to cancel. The flow with this id is asked only if this operation of the sender started it."""
 
-    flow_id: str
+    flow_id: str | None
+    """None: `op` is a step, and all children that its body started are asked, but for the detached ones. Which these
+    are the owner does not know when the body ran in another process."""
     op: str
     reason: str
     """JSON."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ergon.core.codec import decoder_for, encode
 from ergon.core.history import Event, EventKind
-from ergon.executor.families import child_outcome
+from ergon.executor.families import child_outcome, flow_id_of
 from ergon.flows.children import child_id
 from ergon.replay.operations import NOT_THE_USERS, Operation, place_text
 
@@ -32,8 +32,8 @@ class BodyWaits:
     def __init__(self, work: Work, op: Operation, attempt: int) -> None:
         self.idle = False
         """True while the body waits; it may compute in another branch, which `StepBody.computes` looks into."""
-        self.children: dict[str, str] = {}
-        """Child flows that are to follow the body when it is cancelled: flow ids by the key of their wait."""
+        self.children: set[str] = set()
+        """The operations of child flows that are to follow the body when it is cancelled."""
         self._work = work
         self._op = op
         self._attempt = attempt
@@ -50,7 +50,7 @@ class BodyWaits:
 
     def remember(self, event: Event) -> None:
         """A wait was answered; a further attempt finds it."""
-        self.children.pop(event.name, None)
+        self.children.discard(f"{self._op.id}/{event.name}")
         self._recorded[event.name] = event
 
     # -- asked by the body -------------------------------------------------------------------------------
@@ -93,12 +93,13 @@ class BodyWaits:
         recorded = self._recorded.get(key)
         arrived: asyncio.Future[Event] = self._work.host.loop.create_future()
         operation = f"{self._op.id}/{key}"
-        flow_id = request.id or child_id(self._work.flow_id, operation)
+        flow_id = request.id or child_id(self._work.flow_id, operation, self._work.abandoned_before(self._op))
         if recorded is not None:
+            flow_id = flow_id_of(recorded.payload) or flow_id
             arrived.set_result(recorded)
         else:
             if not request.detached:
-                self.children[key] = flow_id
+                self.children.add(operation)
             request = request._replace(flow_id=flow_id)
             self._work.start_child(request, operation, StepWait(self, key, arrived))
 

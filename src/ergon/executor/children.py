@@ -14,16 +14,19 @@ A flow that ends in the turn in which it asks for a detached child hears no answ
 warning among the program's log lines.
 
 A child that is cancelled before the answer is known may be a stranger: the log cancels it only if this operation
-started it.
+started it. The cancel shares its commit with an ABANDONED event, so a replay, whose code stops waiting at the same
+place, asks once more only when neither has landed.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ergon.core.codec import encode
 from ergon.core.commit import ChildCancel, FlowRecord, parent_cancelled
+from ergon.core.history import EventKind
 from ergon.errors import StoreError
 from ergon.executor.body_waits import StepWait
 from ergon.executor.families import new_child
@@ -56,15 +59,29 @@ class Children:
     def start_for_step(self, request: ChildRequest, operation: str, wait: StepWait) -> None:
         """Create the child that a step body asked for."""
         self._inbox.want_child(operation, wait, request.flow_id)
-        if not self._inbox.has_outcome(operation):  # the log would tell it once more
+        if not self._inbox.has_outcome(operation, request.flow_id):  # the log would tell it once more
             self._outbox.children.append(new_child(self._parent, request, operation))
 
-    def cancel(self, flow_id: str, operation: str) -> None:
-        """The parent stopped waiting for a child: it is asked to cancel, or never created."""
-        if not self._outbox.forget_child(operation):
-            why = self._inbox.cancel_reason
-            told = "its parent stopped waiting" if why is None else parent_cancelled(why)
-            self._outbox.cancel_child(ChildCancel(flow_id, operation, encode(told), self._inbox.attempt))
+    def cancel(self, op: Operation) -> None:
+        """The flow stopped waiting for a child: it is asked to cancel, or never created."""
+        if not self._outbox.forget_child(op.id):
+            self._cancel(op.request.flow_id, op)
+
+    def cancel_those_of_step(self, op: Operation, asked: Iterable[str], *, more: bool) -> None:
+        """The flow stopped waiting for a step, whose body asked for these; `more`: and for others in earlier runs."""
+        created = [operation for operation in asked if not self._outbox.forget_child(operation)]
+        if created or more:
+            self._cancel(None, op)
+
+    def _cancel(self, flow_id: str | None, op: Operation) -> None:
+        why = self._inbox.cancel_reason
+        told = "its parent stopped waiting" if why is None else parent_cancelled(why)
+        self._outbox.cancel_child(ChildCancel(flow_id, op.id, encode(told), self._inbox.attempt))
+        self.note(op, EventKind.ABANDONED)
+
+    def note(self, op: Operation, kind: str) -> None:
+        """Record what a further attempt of the flow has to know of this operation's children."""
+        self._outbox.record(kind, op=op.id, name=op.name, digest=op.digest, source=op.source)
 
     def leave(self, machine: FlowMachine) -> None:
         """The flow has ended: detached children asked for in its last turn land with it, if their id is free."""

@@ -12,6 +12,16 @@ _OF_OPEN_STEPS: Final = frozenset(
     {EventKind.STEP_STARTED, EventKind.STEP_RETRIED, EventKind.STEP_WAITED, EventKind.STEP_FAILED}
 )
 
+_OVER: Final = frozenset(
+    {
+        EventKind.STEP_COMPLETED,
+        EventKind.STEP_FAILED,
+        EventKind.CHILD_COMPLETED,
+        EventKind.CHILD_FAILED,
+        EventKind.ABANDONED,
+    }
+)
+
 
 def read_earlier(history: Sequence[Event]) -> tuple[dict[str, list[Event]], str | None]:
     """By operation, what the present attempt has to know; and why it was asked to cancel, None when it was not."""
@@ -28,6 +38,17 @@ def read_earlier(history: Sequence[Event]) -> tuple[dict[str, list[Event]], str 
         elif event.kind == EventKind.RETRY_NOW:
             earlier = {op: [_due_by(event.at, each) for each in events] for op, events in earlier.items()}
     return earlier, cancel_reason
+
+
+def over_operations(history: Sequence[Event]) -> set[str]:
+    """The operations of the present attempt that were answered, or abandoned together with their children."""
+    over: set[str] = set()
+    for event in history:
+        if event.kind in _OVER:
+            over.add(event.op)
+        elif event.kind == EventKind.FLOW_RETRIED:
+            over.clear()
+    return over
 
 
 def begins_attempt(history: Sequence[Event]) -> bool:

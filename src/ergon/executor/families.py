@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+from ergon.core.codec import decoder_for, encode
 from ergon.core.codec.objects import split_object
-from ergon.core.commit import FlowRecord, IdTaken, NewFlow, Received, read_reason
+from ergon.core.commit import FlowRecord, IdTaken, NewFlow, read_reason
 from ergon.core.failure import describe, rebuild
 from ergon.core.history import EventKind
 from ergon.core.status import TaskStatus
@@ -32,32 +33,72 @@ def new_child(parent: FlowRecord, request: ChildRequest, operation: str) -> NewF
     )
 
 
-def outcome_of_message(message: Received, flow_id: str) -> tuple[str, str]:
-    """The event kind and payload that the message of the child `flow_id` becomes."""
-    status, output, reason = _read(message.payload or "{}")
-    if status == TaskStatus.COMPLETED:
-        return EventKind.CHILD_COMPLETED, output
-    if status == TaskStatus.CANCELLED and output == "null":
-        return EventKind.CHILD_FAILED, describe(FlowCancelled(flow_id, reason))
-    return EventKind.CHILD_FAILED, output
+class ChildEnd(NamedTuple):
+    """How a child ended, and which one it was: an operation may have started another than it asks for now."""
+
+    flow_id: str
+    name: str
+    input: str
+    """JSON."""
+    status: str
+    output: str
+    """JSON: the result, or the failure; null when it was killed, or never started."""
+    reason: str
+    """JSON: why a child was cancelled that has no output."""
+
+    @classmethod
+    def read(cls, payload: str | None) -> ChildEnd:
+        """What the log tells the parent."""
+        parts = split_object(payload or "{}")
+        flow_id, name = (_text.decode(parts[each]) for each in ("flow_id", "name"))
+        status = _text.decode(parts["status"])
+        return cls(flow_id, name, parts["input"], status, parts["output"], parts.get("reason", '""'))
+
+    @property
+    def outcome(self) -> str:
+        """For the history of a step body, which knows the child by its wait."""
+        told = f'"status":"{self.status}","output":{self.output},"reason":{self.reason}'
+        return f'{{"flow_id":{encode(self.flow_id)},{told}}}'
 
 
-def is_what_was_asked_for(request: ChildRequest, found: IdTaken) -> bool:
+_text = decoder_for(str)
+
+
+def flow_id_of(outcome: str | None) -> str:
+    """Which child had this outcome, where that is known: not of one that was never started."""
+    flow_id = split_object(outcome or "{}").get("flow_id")
+    return _text.decode(flow_id) if flow_id is not None else ""
+
+
+def event_of(end: ChildEnd) -> tuple[str, str]:
+    """The event kind and payload that the end of a child becomes."""
+    if end.status == TaskStatus.COMPLETED:
+        return EventKind.CHILD_COMPLETED, end.output
+    if end.status == TaskStatus.CANCELLED and end.output == "null":
+        return EventKind.CHILD_FAILED, describe(FlowCancelled(end.flow_id, _why(end.reason)))
+    return EventKind.CHILD_FAILED, end.output
+
+
+def is_what_was_asked_for(request: ChildRequest, found: IdTaken | ChildEnd) -> bool:
     """Whether the flow that an operation started before is the child it asks for now.
 
     The log compares texts, and one input may be written in several ways: with a set in another order, or before a
     parameter with a default was added or its default changed.
     """
-    call = request.call
-    same_flow = found.input is not None and found.name == call.flow.name
-    return same_flow and call.fits(found.input or "")
+    if found.flow_id != request.flow_id or found.name != request.call.flow.name:
+        return False
+    return found.input is not None and request.call.fits(found.input)
 
 
-def other_child(op: Operation, found: IdTaken) -> NonDeterminismError:
+def other_child(op: Operation, found: IdTaken | ChildEnd) -> NonDeterminismError:
     """Replayed up to the same operation, the flow's code asks for another child than it has started there."""
     started = f"child `{found.name}` as operation {op.id}, started as flow {found.flow_id!r}"
-    same = " with another input" if found.name == op.request.call.flow.name else ""
-    return NonDeterminismError(expected=started, actual=f"{op}{same}")
+    differs = ""
+    if found.flow_id != op.request.flow_id:
+        differs = f" as flow {op.request.flow_id!r}"
+    elif found.name == op.request.call.flow.name:
+        differs = " with another input"
+    return NonDeterminismError(expected=started, actual=f"{op}{differs}")
 
 
 def id_taken(found: IdTaken) -> FlowIdConflict:
@@ -78,17 +119,15 @@ def refusal(found: IdTaken) -> str:
 
 
 def child_outcome(request: ChildRequest, payload: str) -> Any:
-    """The result in a child's message; raises the error it failed with."""
-    status, output, reason = _read(payload)
+    """The result in what a step body's history keeps of a child; raises the error it failed with."""
+    parts = split_object(payload)
+    status, output = parts.get("status", '""').strip('"'), parts.get("output", "null")
     if status == TaskStatus.COMPLETED:
         return request.call.flow.result_decoder.decode(output)
     if status == TaskStatus.CANCELLED and output == "null":
-        raise FlowCancelled(request.flow_id, reason)
+        raise FlowCancelled(request.flow_id, _why(parts.get("reason", '""')))
     raise rebuild(output)
 
 
-def _read(payload: str) -> tuple[str, str, str]:
-    """Status, output as JSON, and why a child was cancelled that has no output: it was killed, or never started."""
-    parts = split_object(payload)
-    reason = read_reason(parts.get("reason", '""')) or "it was killed"
-    return parts.get("status", '""').strip('"'), parts.get("output", "null"), reason
+def _why(reason: str) -> str:
+    return read_reason(reason) or "it was killed"

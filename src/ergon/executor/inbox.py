@@ -13,10 +13,11 @@ from ergon.core.failure import describe
 from ergon.core.history import Event, EventKind
 from ergon.executor.body_waits import StepWait
 from ergon.executor.families import (
+    ChildEnd,
+    event_of,
     id_taken,
     is_what_was_asked_for,
     other_child,
-    outcome_of_message,
     refusal,
 )
 from ergon.executor.outbox import Outbox
@@ -76,10 +77,13 @@ class Inbox:
         """A step body started a child flow and wants its outcome."""
         self._child_waits[operation] = wait, flow_id
 
-    def has_outcome(self, operation: str) -> bool:
-        """True when word is here of how an operation's child ended."""
+    def has_outcome(self, operation: str, flow_id: str) -> bool:
+        """True when word is here of how this child of an operation ended."""
         return any(
-            message.kind == MessageKind.CHILD and message.name == operation for message in self.messages
+            message.kind == MessageKind.CHILD
+            and message.name == operation
+            and ChildEnd.read(message.payload).flow_id == flow_id
+            for message in self.messages
         )
 
     def unwant(self, arrived: asyncio.Future[Event]) -> None:
@@ -99,7 +103,12 @@ class Inbox:
             while again and wanted.get(name, 0) > 0:
                 wanted[name] -= 1
                 self._take_signal(name, again.popleft().payload, digest=SEEN_AGAIN)
-        self.messages = [message for message in self.messages if not self._take(message, wanted)]
+        machine = self._machine  # which one of the messages may stop: the rest is left for mended code
+        self.messages = [
+            message
+            for message in self.messages
+            if machine.stopped is not None or not self._take(message, wanted)
+        ]
 
     def _take(self, message: Received, wanted: dict[str, int]) -> bool:
         """True when the message is accounted for."""
@@ -163,18 +172,31 @@ class Inbox:
         self._outbox.record(EventKind.CANCEL_REQUESTED, payload=payload)
 
     def _take_child(self, message: Received) -> bool:
-        wanted = self._child_waits.pop(message.name, None)
-        if wanted is not None:
-            wanted[0].answer(message.payload)
+        machine = self._machine
+        if message.name in self._child_waits:
+            self._answer_body(message.name, ChildEnd.read(message.payload))
             return True
-        op = self._machine.pending.get(message.name)
-        if op is not None:
-            if not self._machine.has_answer(op):
-                self._outbox.answer_later(op, *outcome_of_message(message, op.request.flow_id))
+        op = machine.pending.get(message.name)
+        if op is None:
+            # The flow stopped waiting for this child; or it was started by an earlier attempt of the flow, and this
+            # one has not come to the place where it asks for it. In the second case nobody else will tell the outcome.
+            return machine.attempt == 1
+        if machine.has_answer(op):
             return True
-        # The flow stopped waiting for this child; or it was started by an earlier attempt of the flow, and this one
-        # has not come to the place where it asks for it. In the second case nobody else will tell the outcome.
-        return self._machine.attempt == 1
+        end = ChildEnd.read(message.payload)
+        if is_what_was_asked_for(op.request, end):
+            self._outbox.answer_later(op, *event_of(end))
+        elif machine.attempt == 1:
+            machine.stop(other_child(op, end))
+            return False  # code that asks for it again finds it unread
+        # Else it is the child of an earlier attempt, which this one does not ask for.
+        return True
+
+    def _answer_body(self, operation: str, end: ChildEnd) -> None:
+        wait, flow_id = self._child_waits[operation]
+        if end.flow_id == flow_id:  # else it is the child of an earlier attempt of the flow
+            del self._child_waits[operation]
+            wait.answer(end.outcome)
 
     def _take_taken(self, operation: str, found: IdTaken) -> None:
         """Another flow has the id of a child. When nobody waits for that child, nobody needs to know."""

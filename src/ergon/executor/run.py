@@ -120,7 +120,7 @@ class FlowRun:
             self._settle(backing_off(self.flow, until, self.inbox.seen))
             return
         self.work.earlier, self.inbox.cancel_reason = read_earlier(self._history)
-        self._history = []
+        history, self._history = self._history, []
         self._turning = True
         try:
             self.machine.revive()
@@ -128,6 +128,8 @@ class FlowRun:
             self._turn_failed(error)
             return
         self._turning = False
+        if self.record.epoch > 1:
+            self.work.revived(history)
         self._advance()
 
     def receive(self, messages: list[Received]) -> None:
@@ -348,9 +350,12 @@ class FlowRun:
         attempt, cancel_reason = self.machine.attempt, self.inbox.cancel_reason
         verdict = settle(root, self.flow, flow_id=self.flow_id, attempt=attempt, cancel_reason=cancel_reason)
         if isinstance(verdict, Retry):
+            self.work.leave_open(for_good=False)
             at = self.host.log.now() + verdict.delay_seconds
             self.outbox.record(EventKind.FLOW_RETRIED, payload=verdict.failure, at=at, attempt=attempt)
             verdict = backing_off(self.flow, at, self.inbox.seen)
+        elif verdict.status is TaskStatus.FAILED:
+            self.work.leave_open(for_good=True)
         self._settle(verdict)
 
     def _settle(self, settled: Settled) -> None:

@@ -7,7 +7,7 @@ outbox. While every body only waits, and nothing is on its way to the log, the f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ergon.core.commit import FlowRecord
@@ -16,6 +16,7 @@ from ergon.core.history import Event, EventKind
 from ergon.executor.body import StepBody
 from ergon.executor.body_waits import StepWait
 from ergon.executor.children import Children
+from ergon.executor.earlier import over_operations
 from ergon.executor.host import Host
 from ergon.executor.inbox import Inbox
 from ergon.executor.outbox import Outbox
@@ -56,6 +57,8 @@ class Work:
         self.idle_since: float | None = None
         """When the flow began to only wait, by the host loop's clock; None while it does more."""
         self.closed = False
+        self._begun_before: set[str] = set()
+        self._over: set[str] = set()
         self.earlier: dict[str, list[Event]] = {}
         """By operation id: what earlier runs of the flow recorded about steps that are still open."""
         self._machine = machine
@@ -112,15 +115,51 @@ class Work:
             self._children.start(op)
 
     def abandon(self, op: Operation) -> None:
-        """The flow stopped waiting: cancel the body, or ask the child to cancel."""
+        """The flow stopped waiting: cancel the body, and ask the child, or those of the body, to cancel."""
         body = self.bodies.pop(op.id, None)
         if body is not None:
             body.drop()
-            if body.waits is not None:
-                for key, flow_id in body.waits.children.items():
-                    self._children.cancel(flow_id, f"{op.id}/{key}")
-        if op.kind == OperationKind.CHILD and not op.request.detached:
-            self._children.cancel(op.request.flow_id, op.id)
+        if self._is_over(op):
+            return
+        if op.kind == OperationKind.CHILD:
+            if not op.request.detached:
+                self._children.cancel(op)
+        else:
+            asked = body.waits.children if body is not None and body.waits is not None else ()
+            self._children.cancel_those_of_step(op, asked, more=self._ran_before(op))
+
+    def leave_open(self, *, for_good: bool) -> None:
+        """The attempt of the flow has failed: note which children are open. `for_good`: their parent has ended."""
+        machine = self._machine
+        for op in (*machine.pending.values(), *machine.take_abandoned()):
+            if self._is_over(op):
+                continue
+            if op.kind == OperationKind.CHILD:
+                follows = for_good and not op.request.detached
+                self._children.note(op, EventKind.ABANDONED if follows else EventKind.CHILD_OPEN)
+            elif for_good:
+                body = self.bodies.get(op.id)
+                if self._ran_before(op) or (
+                    body is not None and body.waits is not None and body.waits.children
+                ):
+                    self._children.note(op, EventKind.ABANDONED)
+
+    def revived(self, history: Sequence[Event]) -> None:
+        """The flow has been replayed, here for the first time: remember what others may have done for it."""
+        machine = self._machine
+        self._begun_before = {op.id for op in machine.requested if op.kind == OperationKind.STEP}
+        if machine.abandoned:
+            self._over = over_operations(history)
+
+    def _is_over(self, op: Operation) -> bool:
+        """True when nothing is left to be cancelled: it has its answer, or was abandoned in an earlier run."""
+        return op.announced or op.id in self._over or self._machine.has_answer(op)
+
+    def _ran_before(self, op: Operation) -> bool:
+        """True when the step may have run in another process, or in an earlier attempt of the flow."""
+        if self.record.epoch == 1:
+            return False
+        return self.turns == 0 or op.id in self._begun_before or self._machine.attempt > 1
 
     def drop(self) -> None:
         """The flow is let go: cancel the bodies. Their steps stay open."""
@@ -197,6 +236,10 @@ class Work:
         """A body starts a child flow."""
         self._children.start_for_step(request, operation, wait)
         self._advance()
+
+    def abandoned_before(self, op: Operation) -> int:
+        """In how many earlier attempts of the flow it stopped waiting for this step."""
+        return self._machine.earlier.abandoned.get(op.id, 0)
 
     def retry_now(self) -> None:
         """Steps that back off wait no longer."""

@@ -44,12 +44,12 @@ class ChildHandle(Generic[R]):
         return await self._wait()
 
 
-def child_id(parent_id: str, operation: str, failed_before: int = 0) -> str:
+def child_id(parent_id: str, operation: str, number: int = 0) -> str:
     """The id of a child flow whose parent did not name it.
 
-    A parent that is tried again asks for another flow than the one that failed.
+    `number`: a parent that is tried again may ask for another flow than an earlier attempt started there.
     """
-    return f"{parent_id}/{operation}~{failed_before}" if failed_before else f"{parent_id}/{operation}"
+    return f"{parent_id}/{operation}~{number}" if number else f"{parent_id}/{operation}"
 
 
 @overload
@@ -121,9 +121,10 @@ def start_child(
             )
         return ChildHandle(*context.start_child(request))
     # Of what the code gives: a default may change while the parent lives, and the child keeps the one it started with.
-    fingerprint = digest((call.given, id, detached), {})
+    fingerprint = digest((call.named(), id, detached), {})
     op = machine.ask(OperationKind.CHILD, call.flow.name, fingerprint, request, place)
-    flow_id = id or child_id(machine.flow_id, op.id, machine.earlier.children_failed.get(op.id, 0))
+    number = machine.earlier.child_number(op.id, op.name, fingerprint)
+    flow_id = id or child_id(machine.flow_id, op.id, number)
     op.request = request._replace(flow_id=flow_id)
     return ChildHandle(flow_id, partial(_wait, op))
 

@@ -185,6 +185,13 @@ class FlowCall(Generic[R]):
             defaults=flow.default_texts,
         )
 
+    def named(self) -> dict[str, Any]:
+        """The arguments that the call gives, by parameter."""
+        names = self.flow.plain_names
+        if names is not None and not self.kwargs and len(names) == len(self.args):
+            return dict(zip(names, self.args, strict=True))
+        return dict(self.flow.signature.bind(*self.args, **self.kwargs).arguments)
+
     def fits(self, stored: str) -> bool:
         """Whether a flow that was started with the input `stored` is the one that this call asks for."""
         flow = self.flow

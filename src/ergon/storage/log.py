@@ -86,7 +86,8 @@ class ExecutionLog(ABC):
         TAKEN message in the same transaction. When that child has ended and no message of its end is unread, the
         parent gets one more. A parent that ends with this commit gets none of these.
 
-        A cancel reaches only the child that the operation it names started: never a flow that merely has the id.
+        A cancel reaches only the child that the operation it names started: never a flow that merely has the id. One
+        without an id reaches all children of that step's body, whose operations are the step's, a slash and more.
         """
 
     # -- intake: anyone writes -------------------------------------------------------------------------
@@ -149,6 +150,7 @@ class ExecutionLog(ABC):
     async def delete(self, flow_id: str) -> bool:
         """Remove an ended flow with its history, inbox and children. False when there is no such flow.
 
+        A detached child that has not ended stays, and has no parent any more.
         Raises `IllegalMove` when it has not ended.
         """
 

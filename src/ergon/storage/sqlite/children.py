@@ -55,10 +55,15 @@ def cancel(tx: Transaction, commits: list[Commit]) -> None:
     if not cancels:
         return
     asked = as_json((cancel.flow_id, parent_id, cancel.op) for cancel, parent_id in cancels)
-    theirs = [cancels[place][0] for place in json.loads(tx.one(_SQL["theirs"], cancels=asked)[0])]
+    theirs = [
+        (cancels[place][0], child) for place, child in json.loads(tx.one(_SQL["theirs"], cancels=asked)[0])
+    ]
+    if any(cancel.flow_id is None for cancel, _ in cancels):
+        of_steps = json.loads(tx.one(_SQL["of_steps"], cancels=asked)[0])
+        theirs += [(cancels[place][0], child) for place, child in of_steps]
     messages = [
-        Message(child, MessageKind.CANCEL, "", reason, f"{PARENT_STOPPED_WAITING}-{attempt}")
-        for child, _, reason, attempt in theirs
+        Message(child, MessageKind.CANCEL, "", cancel.reason, f"{PARENT_STOPPED_WAITING}-{cancel.attempt}")
+        for cancel, child in theirs
     ]
     if messages:
         inbox.deliver(tx, messages)

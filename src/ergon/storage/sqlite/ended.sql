@@ -12,7 +12,8 @@ SELECT (SELECT json_group_array(f.parent_id) FROM json_each(:flows) AS j CROSS J
 -- of its parent may wait for that. Without a key, as this runs only in the transaction that ends the child.
 INSERT INTO inbox (flow_id, kind, name, payload, at)
 SELECT p.id, 'child', c.parent_op,
-       '{"status":"' || c.status || '","output":' || coalesce(c.output, 'null,"reason":' || json_quote(c.reason)) || '}', :now
+       '{"flow_id":' || json_quote(c.id) || ',"name":' || json_quote(c.name) || ',"input":' || c.input
+       || ',"status":"' || c.status || '","output":' || coalesce(c.output, 'null,"reason":' || json_quote(c.reason)) || '}', :now
 FROM json_each(:flows) AS j CROSS JOIN flows AS c ON c.id = j.value CROSS JOIN flows AS p ON p.id = c.parent_id
 WHERE c.parent_op IS NOT NULL AND p.status NOT IN ('completed', 'failed', 'cancelled');
 

@@ -153,7 +153,7 @@ def delete(tx: Transaction, flow_id: str) -> bool:
     family, unfinished = tx.one(_SQL["family"], flow=flow_id)
     if unfinished is not None:
         raise IllegalMove(f"flow {flow_id!r} cannot be deleted yet: its child {unfinished}")
-    for statement in ("delete_events", "delete_inbox", "delete_flows"):
+    for statement in ("delete_events", "delete_inbox", "delete_flows", "leave_alone"):
         tx.run(_SQL[statement], flows=family)
     return True
 

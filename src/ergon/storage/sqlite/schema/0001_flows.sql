@@ -34,7 +34,7 @@ CREATE TABLE flows (
     epoch             INTEGER NOT NULL DEFAULT 0,  -- grows with each claim: the fencing token
     claims_stalled    INTEGER NOT NULL DEFAULT 0,  -- claims in a row whose owner died and recorded nothing
     claimed_seq       INTEGER,                   -- last event at the last claim; NULL once given back willingly
-    parent_id         TEXT,
+    parent_id         TEXT,                      -- NULL also once a detached child's parent is deleted
     parent_op         TEXT,                      -- the parent's operation that waits for this flow
     close_with_parent INTEGER NOT NULL DEFAULT 1,
     CHECK ((owner IS NOT NULL) = (status = 'running')),
