@@ -1,8 +1,13 @@
 """The durable waits inside one step body: for a timer, a signal, a child flow, and those of its ladder.
 
-The n-th wait of a kind and name has the same key each time the body runs, such as `signal:approval#1`. Its answer is a
-STEP_WAITED event under that key, so a body that runs again from its start, in this process or another, gets it at once.
-A crash before that event is durable leaves the wait open: the message is still unread, the timer's clock not started.
+Each wait has a key, such as `signal:approval#1`. Its answer is a STEP_WAITED event under that key, so a body that runs
+again from its start, in this process or another, gets it at once. A crash before that event is durable leaves the wait
+open: the message is still unread, the timer's clock not started.
+
+Tasks of a body may come to their waits in another order each time it runs, so a wait is known by what it waits for,
+and only equal ones are counted: a signal by its name; a child by its name and its id, or else its input; a timer by its
+name and duration. A duration may be another one each time, too: a timer that fits none on record is the first of its
+name that has not been asked for again, and counts from when that one began. A child that fits none is another child.
 
 While a body waits it is `idle`, and its flow may leave memory if `idleness.py` finds no other work in it. The attempts
 live in `body.py`.
@@ -16,7 +21,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ergon.core.codec import decoder_for, encode
+from ergon.core.codec import decoder_for, encode, fingerprint
 from ergon.core.history import Event, EventKind
 from ergon.executor.families import child_outcome, flow_id_of
 from ergon.flows.children import child_id
@@ -42,33 +47,49 @@ class BodyWaits:
         self._recorded: dict[str, Event] = {}
         self._kept: dict[str, Event] = {}
         self._counts: dict[str, int] = {}
+        self._timers: dict[str, list[_Timer]] = {}
+        """Those on record, by name."""
+        self._unasked: dict[str, list[_Timer]] = {}
+        """Of these the ones that the body, since it runs again, has not asked for."""
 
     def begin(self, attempt: int) -> None:
         """The body runs from its start: its first waits are the first ones again."""
         self._attempt = attempt
-        self._counts = {}
+        self._counts = {f"timer:{name}": len(timers) for name, timers in self._timers.items()}
+        self._unasked = {name: list(timers) for name, timers in self._timers.items()}
 
     def remember(self, event: Event) -> None:
         """A wait was answered; a further attempt finds it."""
         self.children.discard(f"{self._op.id}/{event.name}")
         self._recorded[event.name] = event
+        kind, _, name = event.name.rpartition("#")[0].partition(":")
+        if kind == "timer":
+            self._timers.setdefault(name, []).append(_Timer(*_timer.decode(event.payload or "")))
 
     # -- asked by the body -------------------------------------------------------------------------------
 
     async def wait_timer(self, seconds: float, name: str) -> None:
         """Wait; the due time is recorded once, so that running the body again does not wait from the start."""
-        key = self._key("timer", name)
-        recorded = self._recorded.get(key)
-        if recorded is None:
+        due = self._due_again(seconds, name)
+        if due is None:
             due = self._work.host.log.now() + seconds
-            await self._record_due(key, encode(due))
-        else:
-            due = decoder_for(float).decode(recorded.payload or "0")
+            await self._record_due(self._key("timer", name), encode(_Timer(due, seconds)))
         wait = self.open("timer", name or self._op.name, due=due)
         try:
             await self._work.host.sleep_until(due)
         finally:
             self.close(wait)
+
+    def _due_again(self, seconds: float, name: str) -> float | None:
+        """When a timer is due that was recorded by an earlier run of the body; None when this is another."""
+        unasked = self._unasked.get(name)
+        if not unasked:
+            return None
+        place = next((place for place, timer in enumerate(unasked) if timer.seconds == seconds), None)
+        if place is not None:
+            return unasked.pop(place).due
+        due, recorded = unasked.pop(0)
+        return due - recorded + seconds
 
     async def wait_signal(self, name: str) -> str:
         """The next value of a signal; recorded together with its consumption."""
@@ -89,7 +110,8 @@ class BodyWaits:
 
     def start_child(self, request: Any) -> tuple[str, Callable[[], Coroutine[Any, Any, Any]]]:
         """Start a child flow whose outcome is recorded under this step; its id, and how to wait for it."""
-        key = self._key("child", request.call.flow.name)
+        which = request.id if request.id is not None else fingerprint(request.call.named())
+        key = self._key("child", f"{request.call.flow.name}:{which}")
         recorded = self._recorded.get(key)
         arrived: asyncio.Future[Event] = self._work.host.loop.create_future()
         operation = f"{self._op.id}/{key}"
@@ -164,7 +186,7 @@ class BodyWaits:
         return None
 
     def _key(self, kind: str, name: str) -> str:
-        """Names the n-th wait of this kind and name, which stays the same when the body runs again."""
+        """Names the n-th wait of this kind and name; one with an answer has the same when the body runs again."""
         base = f"{kind}:{name}"
         self._counts[base] = number = self._counts.get(base, 0) + 1
         return f"{base}#{number}"
@@ -233,6 +255,16 @@ class StepWait(NamedTuple):
     def answer(self, payload: str | None) -> None:
         """Record the answer."""
         self.waits.answer(self, payload)
+
+
+class _Timer(NamedTuple):
+    """A timer on record. Kept as JSON: `[due, seconds]`."""
+
+    due: float
+    seconds: float
+
+
+_timer = decoder_for(tuple[float, float])
 
 
 class _Open(NamedTuple):

@@ -11,6 +11,7 @@ import asyncio
 from ergon.core.commit import IdTaken, MessageKind, Received, read_reason
 from ergon.core.failure import describe
 from ergon.core.history import Event, EventKind
+from ergon.core.status import TaskStatus
 from ergon.executor.body_waits import StepWait
 from ergon.executor.families import (
     ChildEnd,
@@ -85,6 +86,17 @@ class Inbox:
             and ChildEnd.read(message.payload).flow_id == flow_id
             for message in self.messages
         )
+
+    def outcomes_unasked(self, op: str) -> int:
+        """How many children of a step have ended that its body, since it runs again, has not asked for."""
+        ours = [
+            message
+            for message in self.messages
+            if message.kind == MessageKind.CHILD
+            and message.name.startswith(f"{op}/")
+            and message.name not in self._child_waits
+        ]
+        return sum(ChildEnd.read(message.payload).status != TaskStatus.CANCELLED for message in ours)
 
     def unwant(self, arrived: asyncio.Future[Event]) -> None:
         """The body waits for its signal no more."""

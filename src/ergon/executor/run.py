@@ -144,7 +144,11 @@ class FlowRun:
         if self.work.computes():  # in another branch of a body that waits
             self.work.idle_since = self.host.loop.time()
             return False
-        self._let_go(TaskStatus.SUSPENDED)
+        if self.inbox.messages and (error := self.work.asks_for_others()) is not None:
+            self.machine.stop(error)
+            self._park(error)
+        else:
+            self._let_go(TaskStatus.SUSPENDED)
         return True
 
     def drain(self) -> None:

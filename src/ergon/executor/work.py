@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ergon.core.commit import FlowRecord
 from ergon.core.failure import describe
 from ergon.core.history import Event, EventKind
+from ergon.errors import NonDeterminismError
 from ergon.executor.body import StepBody
 from ergon.executor.body_waits import StepWait
 from ergon.executor.children import Children
@@ -25,6 +26,10 @@ from ergon.replay.operations import Operation, OperationKind
 
 if TYPE_CHECKING:
     from ergon.flows.children import ChildRequest
+
+OTHER_CHILDREN_MAX: Final = 3
+"""A step that asks for yet another child each time its body runs would start them without end. Tasks of a body that
+come to their children in another order leave one or two that are asked for later."""
 
 
 class Work:
@@ -268,6 +273,19 @@ class Work:
         if self._outbox.is_sealed:
             return False
         return self._outbox.is_empty and not self._machine.requested
+
+    def asks_for_others(self) -> NonDeterminismError | None:
+        """The error of a step that only waits, and whose body asks for other children each time it runs again."""
+        for op_id, body in self.bodies.items():
+            count = self._inbox.outcomes_unasked(op_id)
+            if count > OTHER_CHILDREN_MAX:
+                return NonDeterminismError(
+                    expected=f"{count} children that the body of {body.op} started, and has not asked for again",
+                    actual="others, each time the body runs: their inputs differ",
+                    advice="A child that a step starts is known by its id, or else by its name and input. Give it an "
+                    "`id=`, or compute its input in a step before this one.",
+                )
+        return None
 
     def computes(self) -> bool:
         """True when a body does more than wait durably. Not for each turn."""
