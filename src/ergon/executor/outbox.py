@@ -62,9 +62,8 @@ class Outbox:
         self._on_answered = on_answered
         self._on_landed = on_landed
         self._on_lost = on_lost
-        self._on_done: Callable[[BaseException | None], None] = (
-            self._done
-        )  # made once, as it is handed over with each commit; `close` breaks the cycle
+        # Made once, as it is handed over with each commit; `close` breaks the cycle.
+        self._on_done: Callable[[BaseException | None], None] = self._done
         self.facts: list[Fact] = []
         """What has happened and is not submitted yet."""
         self._consumed: list[int] = []

@@ -38,9 +38,8 @@ def describe_waits(machine: FlowMachine, bodies: list[dict[str, Any]]) -> str:
 def _add_stack(wait: dict[str, Any], tasks: Mapping[str, asyncio.Task[Any]]) -> None:
     path = str(wait["op"]).partition(":")[0]
     places: list[Place] = []
-    while (
-        path and not places
-    ):  # a task without code of the user's, such as of `gather(wait_signal("x"))`: its parent
+    while path and not places:
+        # A task without code of the user's, such as of `gather(wait_signal("x"))`: its parent's then.
         if path in tasks:
             places = waiting_places(tasks[path])
         path = path.rpartition("/")[0]

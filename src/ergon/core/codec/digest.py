@@ -15,9 +15,9 @@ from ergon.core.codec.walk import all_finite, field_names, is_pydantic_model, na
 def digest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """Return a few characters that are the same for the same arguments, in any process and Python version.
 
-    It is their CRC-32, made once for every step: it tells every change within four bytes from no change, and misses
-    one in four thousand million others. A cryptographic hash would take four times as long and guard against nobody:
-    who can choose the arguments can write the flow.
+    It is a checksum of 64 bits, made once for every step: the CRC-32 of their JSON, read forwards and backwards. Changes
+    within four bytes always show; of any others about one in 2**64 does not. It takes half as long as a cryptographic
+    hash. Like any 64 bits it is no defence against somebody who computes two arguments with the same one.
 
     Sets and dicts count without their order. An argument that has no JSON form (a client, a lock) counts by its
     class's qualified name only. Arguments that have the same JSON form (a tuple and a list) count as the same.
@@ -37,7 +37,7 @@ def digest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         raise
     except Exception:  # noqa: BLE001  # mixed sets, int keys, values of the user's that cannot be encoded
         raw = _slow(args, kwargs)
-    return hex(crc32(raw))
+    return hex(crc32(raw) << 32 | crc32(raw[::-1]))
 
 
 def fingerprint(value: object) -> str:
@@ -63,7 +63,7 @@ def _model_fields(model: Any) -> dict[str, Any]:
 
 
 _encode = msgspec.json.Encoder(enc_hook=_to_fields, order="deterministic").encode
-NOTHING: Final = hex(crc32(b"[]"))
+NOTHING: Final = hex(crc32(b"[]") << 32 | crc32(b"]["))
 
 
 def _slow(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:

@@ -73,7 +73,6 @@ class SqliteExecutionLog(ExecutionLog):
         )
         self._require = check_class(require)
         self._clock = clock or SystemClock()
-        self.now = self._clock.wall  # type: ignore[method-assign]  # asked once for every step
         self._hints = Hints()
         self._session = Session(self._settings, self._clock, self._hints.tell)
 

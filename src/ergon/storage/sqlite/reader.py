@@ -41,13 +41,14 @@ class Reader:
 
     async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Run `function` on the reading connection and return what it returns."""
+        if self._call is None and self.thread is None:
+            thread = threading.Thread(target=self._run, name="ergon-reader", daemon=True)
+            thread.start()  # may raise when there are too many; then the next read tries again
+            self.thread = thread
         future: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put((function, future))
         if self._call is not None:
             self._call(self._read_all)
-        elif self.thread is None:
-            self.thread = threading.Thread(target=self._run, name="ergon-reader", daemon=True)
-            self.thread.start()
         return await future
 
     async def stop(self) -> None:

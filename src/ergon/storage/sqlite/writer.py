@@ -1,8 +1,8 @@
 """The one thread of a log that writes.
 
-Submissions collect in one list. The thread takes all there is, applies it as one transaction, and hands the results
-to the event loop; what was submitted meanwhile is the next batch. So a lone commit waits for nothing, and under load
-batches grow by themselves, up to `BATCH_MAX`.
+Submissions collect. The thread takes all there is, applies it as one transaction, and hands the results to the event
+loop; what was submitted meanwhile is the next batch. So a lone commit waits for nothing, and under load batches grow
+by themselves, up to `BATCH_MAX`.
 
 A large batch is answered a slice at a time, and each part is forgotten as it is answered. So what an answer sets off
 (a flow's next step, say) runs before the next slice, new objects come as old ones go, and Python's garbage collector,
@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -49,6 +50,8 @@ class Writer:
         self._listeners: list[Done] = []
         """Whom to tell of each of `_pending`. Appended to last, so its length says how many are whole."""
         self._unasked: list[Unasked] = []
+        self._unanswered: deque[tuple[list[Done], Errors | None, Hint | None]] = deque()
+        """Batches that are written, the oldest first, and who of them has not heard."""
         self._calls: list[Call] = []
         self._lookout = lookout
         self._idle = False
@@ -126,7 +129,7 @@ class Writer:
                 group.close()
             self._ended = True
             self._tell(self._refuse_rest)
-            self._tell(_set_result, self._closed, None)
+            self._tell(self._answer, [lambda _: _set_result(self._closed, None)], None, None)
 
     def _wait(self, upkeep: Upkeep) -> bool:
         """Wait for something to write; False when the log closes and all is written."""
@@ -194,13 +197,17 @@ class Writer:
             self._calls.pop(0)()
 
     def _answer(self, listeners: list[Done], errors: Errors | None, hint: Hint | None) -> None:
+        """Answer a batch after those before it."""
         listeners.reverse()
         if errors is not None:
             errors.reverse()
-        self._answer_rest(listeners, errors, hint)
+        self._unanswered.append((listeners, errors, hint))
+        if len(self._unanswered) == 1:
+            self._answer_slice()
 
-    def _answer_rest(self, listeners: list[Done], errors: Errors | None, hint: Hint | None) -> None:
-        """Answer a slice, last first, and the rest when the loop comes round again."""
+    def _answer_slice(self) -> None:
+        """Answer some of the oldest batch, last first, and more when the loop comes round again."""
+        listeners, errors, hint = self._unanswered[0]
         least = max(len(listeners) - SLICE, 0)
         while len(listeners) > least:
             try:
@@ -215,11 +222,13 @@ class Writer:
                     {"message": "a callback of the execution log raised", "exception": error}
                 )
             except BaseException:  # Ctrl-C: the others hear of it if the loop goes on, such as to clean up
-                self._loop.call_soon(self._answer_rest, listeners, errors, hint)
+                self._loop.call_soon(self._answer_slice)
                 raise
-        if listeners:
-            self._loop.call_soon(self._answer_rest, listeners, errors, hint)
-        elif hint is not None:
+        if not listeners:
+            self._unanswered.popleft()
+        if self._unanswered:
+            self._loop.call_soon(self._answer_slice)
+        if not listeners and hint is not None:
             self._on_hint(hint)
 
 
