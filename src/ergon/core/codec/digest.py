@@ -15,9 +15,9 @@ from ergon.core.codec.walk import all_finite, field_names, is_pydantic_model, na
 def digest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """Return a few characters that are the same for the same arguments, in any process and Python version.
 
-    It is a checksum of 64 bits, made once for every step: the CRC-32 of their JSON, read forwards and backwards. Changes
-    within four bytes always show; of any others about one in 2**64 does not. It takes half as long as a cryptographic
-    hash. Like any 64 bits it is no defence against somebody who computes two arguments with the same one.
+    It is a checksum of 64 bits, made once for every step: the CRC-32 of their JSON, read forwards and backwards.
+    Changes within four bytes always show; of any others about one in 2**64 does not. It takes half as long as a
+    cryptographic hash. Like any 64 bits it is no defence against somebody who computes two arguments with the same one.
 
     Sets and dicts count without their order. An argument that has no JSON form (a client, a lock) counts by its
     class's qualified name only. Arguments that have the same JSON form (a tuple and a list) count as the same.
