@@ -2,6 +2,10 @@
 
 The parent executes nothing and opens no log: each child is a worker like any other, with a lease of its own. A child
 reads from a pipe that only the parent holds open, so that children drain and end when the parent is killed.
+
+A child has ended when its process has, and not when nobody holds its pipes any more: processes that it started inherit
+them, and may live on. So the pipes are made here: `Process.wait` of some versions of Python waits also for those that
+asyncio makes.
 """
 
 from __future__ import annotations
@@ -13,12 +17,13 @@ import os
 import signal
 import sys
 import time
-from asyncio.subprocess import PIPE, STDOUT, Process
-from collections.abc import Callable, Sequence
-from typing import Final
+from asyncio.subprocess import STDOUT, Process
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from io import FileIO
+from typing import Any, Final
 
 from ergon.cli.output import clean
-from ergon.cli.problems import BAD_INPUT, INTERRUPTED
+from ergon.cli.problems import BAD_INPUT, INTERNAL, INTERRUPTED
 
 logger = logging.getLogger("ergon.worker")
 
@@ -29,6 +34,8 @@ SOUND_SECONDS: Final = 60.0
 """A child that lived for so long did not die of what the one before it died of."""
 GRACE_SECONDS: Final = 5.0
 """What a child may take beyond its drain deadline to give its flows back, before it is killed."""
+LAST_WORDS_SECONDS: Final = 1.0
+"""How long the words of a child that has ended are waited for, while a process that it started holds its pipe open."""
 LINE_BYTES_MAX: Final = 65_536
 
 
@@ -59,17 +66,26 @@ class Fleet:
         Returns 2 when a child ends with that: starting it again would not mend what it was told wrong.
         """
         keepers = [asyncio.create_task(self._keep(name, stop), name=f"ergon-{name}") for name in self._names]
-        code = await stop
-        self._number = signal.SIGINT if code == INTERRUPTED else signal.SIGTERM
+        either: list[asyncio.Future[Any]] = [stop, *keepers]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not stop.done():  # a keeper broke off: a mistake of ours, told once the others have stopped
+            stop.set_result(INTERNAL)
+        code = stop.result()
         logger.info(
             "stopping %d workers: running steps have %g s to end", len(self._alive), self._drain_seconds
         )
-        self._send(self._number)
+        self._send(signal.SIGINT if code == INTERRUPTED else signal.SIGTERM)
         _, late = await asyncio.wait(keepers, timeout=self._drain_seconds + GRACE_SECONDS)
         if late:
             logger.warning("%d workers did not end in time and are killed; their steps run again", len(late))
             self._send(signal.SIGKILL)
-        await asyncio.gather(*keepers)
+            _, late = await asyncio.wait(late, timeout=GRACE_SECONDS)
+        for keeper in late:  # not even the system can end a process that waits for a disk that is gone
+            logger.warning("%s does not end though it was killed; it is left alone", keeper.get_name())
+            keeper.cancel()
+        for keeper in keepers:
+            if keeper not in late:
+                keeper.result()
         return code
 
     def leave(self) -> None:
@@ -81,8 +97,12 @@ class Fleet:
         """Run one child again and again."""
         delay: float | None = None
         while not stop.done():
-            started_at = time.monotonic()
-            code = await self._run_once(name)
+            started_at, code = time.monotonic(), None
+            try:
+                code = await self._run_once(name)
+                ended = _how(code)
+            except (OSError, RuntimeError) as error:  # no more processes, files or threads at the moment
+                ended = f"could not be started ({error})"
             lived = time.monotonic() - started_at
             if stop.done():
                 return
@@ -90,38 +110,76 @@ class Fleet:
                 stop.set_result(BAD_INPUT)
                 return
             delay = next_delay(delay, lived)
-            logger.warning("%s %s after %.1f s; it is started again in %g s", name, _how(code), lived, delay)
+            logger.warning("%s %s after %.1f s; it is started again in %g s", name, ended, lived, delay)
             await asyncio.wait({stop}, timeout=delay)
 
     async def _run_once(self, name: str) -> int:
-        process = await asyncio.create_subprocess_exec(
-            *self._command(name),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=STDOUT,
-            start_new_session=True,  # Ctrl-C is for the parent, which passes it on
-        )
-        self._alive[name] = process
+        """Run one child until it has ended; return its exit code. Raises `OSError` where it cannot be started."""
+        with _pipe() as (stdin, _held_open), _pipe() as (said, stdout):
+            async with _lines_of(said) as lines:
+                process = await asyncio.create_subprocess_exec(
+                    *self._command(name),
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=STDOUT,
+                    start_new_session=True,  # Ctrl-C is for the parent, which passes it on
+                )
+                stdin.close()
+                stdout.close()
+                relay = asyncio.create_task(_relay(name, lines), name=f"ergon-{name}-says")
+                try:
+                    code = await self._ended(name, process)
+                    await asyncio.wait({relay}, timeout=LAST_WORDS_SECONDS)
+                finally:
+                    relay.cancel()
+        return code
+
+    async def _ended(self, name: str, process: Process) -> int:
+        """Wait until a child has ended, and let it be told to stop meanwhile."""
         logger.info("%s started (pid %d)", name, process.pid)
+        self._alive[name] = process
         if self._number is not None:  # told to stop while it was being started
-            process.send_signal(self._number)
+            _send(process, self._number)
         try:
-            await _relay(name, process)
             return await process.wait()
         finally:
             del self._alive[name]
 
     def _send(self, number: signal.Signals) -> None:
+        self._number = number
         for process in list(self._alive.values()):
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
+            _send(process, number)
 
 
-async def _relay(name: str, process: Process) -> None:
+def _send(process: Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)
+
+
+@contextlib.contextmanager
+def _pipe() -> Iterator[tuple[FileIO, FileIO]]:
+    """A pipe, to read from and to write to."""
+    reader, writer = os.pipe()
+    with FileIO(reader, "rb") as read_end, FileIO(writer, "wb") as write_end:
+        yield read_end, write_end
+
+
+@contextlib.asynccontextmanager
+async def _lines_of(pipe: FileIO) -> AsyncIterator[asyncio.StreamReader]:
+    lines = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(lines), pipe
+    )
+    try:
+        yield lines
+    finally:
+        transport.close()
+
+
+async def _relay(name: str, said: asyncio.StreamReader) -> None:
     """Print what a child says, each line with its name, until it has nothing more to say."""
-    assert process.stdout is not None
     rest = b""
-    while data := await process.stdout.read(LINE_BYTES_MAX):
+    while data := await said.read(LINE_BYTES_MAX):
         *lines, rest = (rest + data).split(b"\n")
         if len(rest) > LINE_BYTES_MAX:
             lines, rest = [*lines, rest], b""
@@ -132,7 +190,9 @@ async def _relay(name: str, process: Process) -> None:
 
 
 def _say(name: str, line: bytes) -> None:
-    print(f"{name}: {clean(line.decode(errors='replace').rstrip())}", file=sys.stderr, flush=True)
+    """Print a line. When nobody reads it any more the child must still be read, or it stands still in its logging."""
+    with contextlib.suppress(OSError):
+        print(f"{name}: {clean(line.decode(errors='replace').rstrip())}", file=sys.stderr, flush=True)
 
 
 def _how(code: int) -> str:
