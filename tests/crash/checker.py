@@ -197,6 +197,9 @@ def _history(rows: Snapshot) -> Iterator[Violation]:
             waits = Counter(
                 (event["op"], event["name"]) for event in flow_attempt if event["kind"] == "step_waited"
             )
+            waits -= Counter(
+                (event["op"], event["name"]) for event in flow_attempt if event["kind"] == "signal_returned"
+            )
             retries = Counter(
                 (event["op"], event["attempt"]) for event in flow_attempt if event["kind"] == "step_retried"
             )
@@ -231,11 +234,23 @@ def _signals(rows: Snapshot) -> Iterator[Violation]:
             yield Violation("I2", f"signals of {where}: {both}")
 
 
+def _received(events: list[Row]) -> list[Row]:
+    """The events without the signals that went back to the inbox."""
+    left = list(events)
+    for returned in [event for event in events if event["kind"] == "signal_returned"]:
+        for event in reversed(left[: left.index(returned)]):
+            same = event["op"] == returned["op"] and event["name"] == returned["name"]
+            if event["kind"] == "step_waited" and same:
+                left.remove(event)
+                break
+    return left
+
+
 def _heard(rows: Snapshot) -> dict[tuple[str, str], list[str]]:
     """Signals in histories, by flow and name; those that a retried flow sees again count once."""
     heard: dict[tuple[str, str], list[str]] = defaultdict(list)
     for id, events in rows.events.items():
-        for event in events:
+        for event in _received(events):
             if event["kind"] == "signal_received" and event["digest"] != "again":
                 heard[id, event["name"]].append(event["payload"])
             elif event["kind"] == "step_waited" and event["name"].startswith("signal:"):

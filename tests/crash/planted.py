@@ -147,7 +147,7 @@ def signal_consumed_before_its_event() -> None:
     apply = GroupCommit.apply
 
     def in_two(self: GroupCommit, batch: Any) -> Any:
-        taken = [message for what in batch if isinstance(what, Commit) for message in what.consumed]
+        taken = [message for what in batch if isinstance(what, Commit) for message, _ in what.consumed]
         marks = ", ".join("?" * len(taken))
         if taken:
             self.connection.execute(f"UPDATE inbox SET consumed_seq = 0 WHERE id IN ({marks})", taken)

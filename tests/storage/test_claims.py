@@ -89,7 +89,11 @@ async def test_a_claim_brings_history_and_unread_messages_and_starts_the_clock(l
     await commit(
         log,
         Commit(
-            "f1", first.lease, (event(1), event(2)), consumed=(read.id,), settled=Settled(TaskStatus.PENDING)
+            "f1",
+            first.lease,
+            (event(1), event(2)),
+            consumed=((read.id, 2),),
+            settled=Settled(TaskStatus.PENDING),
         ),
     )
     clock.advance(10)

@@ -107,7 +107,7 @@ async def test_a_repeated_key_stays_consumed(log):
     lease = await claimed_flow(log)
     await log.send(signal("f1", key="k"))
     (message,) = await log.inbox("f1")
-    await commit(log, Commit("f1", lease, (event(1),), consumed=(message.id,)))
+    await commit(log, Commit("f1", lease, (event(1),), consumed=((message.id, 1),)))
 
     await log.send(signal("f1", key="k"))
 

@@ -205,11 +205,11 @@ async def test_consuming_a_message_and_its_event_is_one_act(log):
     await log.send(signal("f1", payload='"b"'))
     first, second = await log.inbox("f1")
 
-    await commit(log, Commit("f1", lease, (event(1),), consumed=(first.id,)))
+    await commit(log, Commit("f1", lease, (event(1),), consumed=((first.id, 1),)))
 
     assert await log.inbox("f1") == [second]
     with pytest.raises(IllegalMove):
-        await commit(log, Commit("f1", lease, (event(2),), consumed=(first.id,)))
+        await commit(log, Commit("f1", lease, (event(2),), consumed=((first.id, 2),)))
     assert len(await log.history("f1")) == 1
 
 

@@ -199,7 +199,7 @@ async def test_a_signal_that_comes_as_its_wait_in_a_step_ends_is_kept_for_the_ne
     slow = asyncio.Event()
 
     def submit_slowly(commit: Commit, done: Callable[[BaseException | None], None]) -> None:
-        if commit.consumed:
+        if commit.consumed and not slow.is_set():
             slow.set()
             asyncio.get_running_loop().call_later(0.4, submit, commit, done)
         else:

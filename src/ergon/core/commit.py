@@ -162,14 +162,16 @@ class Commit(NamedTuple):
     flow_id: str
     lease: Lease
     events: tuple[Event, ...] = ()
-    consumed: tuple[int, ...] = ()
-    """Inbox messages these events account for."""
+    consumed: tuple[tuple[int, int], ...] = ()
+    """Inbox messages by id, each with the number of the event that accounts for it."""
     cancels: tuple[ChildCancel, ...] = ()
     """Children to be asked to cancel. One for a flow that has ended, or is not that child, is dropped."""
     children: tuple[NewFlow, ...] = ()
     """Flows to create. An id that exists does not refuse the commit: the flow's inbox says so, see `ExecutionLog`."""
     settled: Settled | None = None
     """None: the flow stays with its owner."""
+    returned: tuple[int, ...] = ()
+    """Numbers of earlier events whose signal nobody received: it is unread again, in its old place."""
 
 
 make_commit: Final[Callable[[tuple[Any, ...]], Commit]] = partial(tuple.__new__, Commit)

@@ -58,6 +58,8 @@ class EventKind:
     """The flow stopped waiting for a child, or for a step that may have started some: they are asked to cancel."""
     CHILD_OPEN: Final = "child_open"
     """An attempt of the flow ended before this child did; the next attempt may ask for the same child."""
+    SIGNAL_RETURNED: Final = "signal_returned"
+    """The step body that waited for a signal was over before it received it: the signal is unread again."""
     PATCHED: Final = "patched"
     """The flow passed `patched(name)` for the first time and took the new branch."""
     FLOW_RETRIED: Final = "flow_retried"

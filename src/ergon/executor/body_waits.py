@@ -2,7 +2,8 @@
 
 Each wait has a key, such as `signal:approval#1`. Its answer is a STEP_WAITED event under that key, so a body that runs
 again from its start, in this process or another, gets it at once. A crash before that event is durable leaves the wait
-open: the message is still unread, the timer's clock not started.
+open: the message is still unread, the timer's clock not started. A signal that is on its way to a wait that ends
+meanwhile is put back, see `inbox.py`.
 
 Tasks of a body may come to their waits in another order each time it runs, so a wait is known by what it waits for,
 and only equal ones are counted: a signal by its name; a child by its name and its id, or else its input; a timer by its
@@ -22,6 +23,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ergon.core.codec import decoder_for, encode, fingerprint
+from ergon.core.commit import Received
 from ergon.core.history import Event, EventKind
 from ergon.executor.families import child_outcome, flow_id_of
 from ergon.flows.children import child_id
@@ -45,7 +47,9 @@ class BodyWaits:
         self._open: Sequence[_Open] = ()
         self._answered: frozenset[asyncio.Future[Event]] = frozenset()
         self._recorded: dict[str, Event] = {}
-        self._kept: dict[str, Event] = {}
+        self._taken: dict[str, tuple[int, Received]] = {}
+        """By key, signals on their way to the body, and the number of the event that accounts for each."""
+        self._over = False
         self._counts: dict[str, int] = {}
         self._timers: dict[str, list[_Timer]] = {}
         """Those on record, by name."""
@@ -94,17 +98,23 @@ class BodyWaits:
     async def wait_signal(self, name: str) -> str:
         """The next value of a signal; recorded together with its consumption."""
         key = self._key("signal", name)
-        recorded = self._recorded.get(key) or self._take_kept(f"signal:{name}")
+        recorded = self._recorded.get(key)
         if recorded is None:
+            if self._over:
+                raise asyncio.CancelledError("the step is over: no signal comes to it any more")
             arrived = self._work.host.loop.create_future()
             # A signal that came before is taken right here: only without one may the flow leave memory.
             self._work.want_signal(name, StepWait(self, key, arrived))
             wait = self.open("signal", name, until=arrived)
             try:
                 recorded = await arrived
+                if self._taken.pop(key, None) is None:
+                    raise asyncio.CancelledError("the step is over: its signal went back")
             finally:
                 self.close(wait)
                 self._work.unwant(arrived)
+                if self._put_back(key):
+                    self._work.advance()
         assert recorded.payload is not None
         return recorded.payload
 
@@ -147,11 +157,38 @@ class BodyWaits:
             if not arrived.done():
                 self._answer_open(arrived)
                 arrived.set_result(event)
-            else:  # the body stopped waiting meanwhile: its next wait of this name gets it
-                self._kept[key] = event
 
         # Not flushed yet: the message's consumption follows and must land in the same commit.
         self._record(key, payload, after=durable, flush=False)
+
+    def take(self, wait: StepWait, message: Received) -> None:
+        """Record a signal; the body gets it when it is durable, unless it waits no more."""
+        key, arrived = wait.key, wait.arrived
+
+        def durable() -> None:
+            if key in self._taken and not arrived.done():
+                event = self._event(key, message.payload)
+                self.remember(event)
+                self._answer_open(arrived)
+                arrived.set_result(event)
+
+        self._taken[key] = self._record(key, message.payload, after=durable, flush=False), message
+
+    def end(self) -> None:
+        """The step is over, or the flow waits for it no more: the body receives nothing from now on."""
+        self._over = True
+        for wait in self._open:
+            if wait.until is not None:
+                self._work.unwant(wait.until)
+        for key in list(self._taken):
+            self._put_back(key)
+
+    def _put_back(self, key: str) -> bool:
+        taken = self._taken.pop(key, None)
+        if taken is None:
+            return False
+        self._recorded.pop(key, None)
+        return self._work.put_back(self._op, key, *taken)
 
     async def _record_due(self, key: str, payload: str) -> None:
         durable = self._work.host.loop.create_future()
@@ -163,10 +200,8 @@ class BodyWaits:
         self._record(key, payload, after=landed)
         await durable
 
-    def _record(
-        self, key: str, payload: str | None, *, after: Callable[[], None], flush: bool = True
-    ) -> None:
-        self._work.note(
+    def _record(self, key: str, payload: str | None, *, after: Callable[[], None], flush: bool = True) -> int:
+        return self._work.note(
             EventKind.STEP_WAITED,
             self._op,
             self._attempt,
@@ -178,12 +213,6 @@ class BodyWaits:
 
     def _event(self, key: str, payload: str | None) -> Event:
         return Event(0, EventKind.STEP_WAITED, self._op.id, key, "", payload, 0.0, "", self._attempt)
-
-    def _take_kept(self, kind_and_name: str) -> Event | None:
-        for key in self._kept:
-            if key.rpartition("#")[0] == kind_and_name:
-                return self._kept.pop(key)
-        return None
 
     def _key(self, kind: str, name: str) -> str:
         """Names the n-th wait of this kind and name; one with an answer has the same when the body runs again."""
@@ -255,6 +284,10 @@ class StepWait(NamedTuple):
     def answer(self, payload: str | None) -> None:
         """Record the answer."""
         self.waits.answer(self, payload)
+
+    def take(self, message: Received) -> None:
+        """Record a signal."""
+        self.waits.take(self, message)
 
 
 class _Timer(NamedTuple):

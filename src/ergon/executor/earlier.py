@@ -30,6 +30,10 @@ def read_earlier(history: Sequence[Event]) -> tuple[dict[str, list[Event]], str 
     for event in history:
         if event.kind in _OF_OPEN_STEPS:
             earlier.setdefault(event.op, []).append(event)
+        elif event.kind == EventKind.SIGNAL_RETURNED:
+            kept = earlier.get(event.op, [])
+            for each in [each for each in kept if each.name == event.name][-1:]:
+                kept.remove(each)
         elif event.kind == EventKind.CANCEL_REQUESTED:
             cancel_reason = read_reason(event.payload)
         elif event.kind == EventKind.FLOW_RETRIED:
@@ -49,6 +53,19 @@ def over_operations(history: Sequence[Event]) -> set[str]:
         elif event.kind == EventKind.FLOW_RETRIED:
             over.clear()
     return over
+
+
+def never_received(events: Sequence[Event], left_at: int) -> list[Event]:
+    """The signals among the answered waits of a step's body that came too late for it.
+
+    `left_at` is the event by which the flow stopped waiting for the step. A body's signals are the last events of their
+    commit (see `Inbox`), so one that follows that event was not received, and one before it was, or went back.
+    """
+    return [
+        event
+        for event in events
+        if event.kind == EventKind.STEP_WAITED and event.name.startswith("signal:") and event.seq > left_at
+    ]
 
 
 def begins_attempt(history: Sequence[Event]) -> bool:

@@ -2,11 +2,21 @@
 
 A signal is taken only when somebody waits for its name, so that what nobody waits for stays unread in the log, and
 a message and the event that accounts for it land in one commit: consumed once, or not at all.
+
+What step bodies wait for is taken when a commit is about to be made, as its last events: nothing in that commit can
+follow them and end a body that has not received its signal yet. A signal that its body never receives, because the flow
+or the body itself stopped waiting meanwhile, is put back (`put_back`). What a crash leaves behind:
+
+- before the body's event is durable: the message, unread.
+- after it: the answer of an open step, which gets it when it runs again; if events of the same commit ended the step,
+  `never_received` tells so in the next run, and the signal is put back then.
+- after the event that it went back: the message, unread.
 """
 
 from __future__ import annotations
 
 import asyncio
+from bisect import insort
 
 from ergon.core.commit import IdTaken, MessageKind, Received, read_reason
 from ergon.core.failure import describe
@@ -69,10 +79,12 @@ class Inbox:
         """Answer no more waits, and forget them."""
         self._signal_waits.clear()
         self._child_waits.clear()
+        self._outbox.before_flush = None
 
     def want_signal(self, name: str, wait: StepWait) -> None:
         """A step body waits for a signal."""
         self._signal_waits.append((name, wait))
+        self._outbox.before_flush = self._take_for_bodies
 
     def want_child(self, operation: str, wait: StepWait, flow_id: str) -> None:
         """A step body started a child flow and wants its outcome."""
@@ -101,6 +113,12 @@ class Inbox:
     def unwant(self, arrived: asyncio.Future[Event]) -> None:
         """The body waits for its signal no more."""
         self._signal_waits = [wait for wait in self._signal_waits if wait[1].arrived is not arrived]
+        if not self._signal_waits:
+            self._outbox.before_flush = None
+
+    def put_back(self, message: Received) -> None:
+        """A signal was not received by the body that it was taken for: it is unread again, in its old place."""
+        insort(self.messages, message)
 
     def delivered(self, name: str) -> None:
         """A signal has reached the flow."""
@@ -152,10 +170,18 @@ class Inbox:
             wanted[message.name] -= 1
             self._take_signal(message.name, message.payload, digest="")
             return True
+        return False
+
+    def _take_for_bodies(self) -> None:
+        """What step bodies wait for and the flow itself does not: the last events of a commit."""
+        self.messages = [message for message in self.messages if not self._take_for_body(message)]
+
+    def _take_for_body(self, message: Received) -> bool:
         for index, (name, wait) in enumerate(self._signal_waits):
-            if name == message.name and not wait.arrived.done():
+            if message.kind == MessageKind.SIGNAL and name == message.name and not wait.arrived.done():
                 del self._signal_waits[index]
-                wait.answer(message.payload)
+                wait.take(message)
+                self._outbox.consume(message.id)
                 return True
         return False
 

@@ -48,6 +48,8 @@ class Outbox:
         `on_lost` are called from plain callbacks of the host loop.
         """
         self.children: list[NewFlow] = []
+        self.before_flush: Callable[[], None] | None = None
+        """Called when a commit is about to be made, to add its last events."""
         self.settled: Settled | None = None
         """How the flow is to be left; nothing is recorded after it is set."""
         self.closed = False
@@ -66,7 +68,8 @@ class Outbox:
         self._on_done: Callable[[BaseException | None], None] = self._done
         self.facts: list[Fact] = []
         """What has happened and is not submitted yet."""
-        self._consumed: list[int] = []
+        self._consumed: list[tuple[int, int]] = []
+        self._returned: list[int] = []
         self._cancels: list[ChildCancel] = []
         self._in_flight: Commit | None = None
         self._sent: list[Fact] | None = None
@@ -90,7 +93,7 @@ class Outbox:
             if self._in_flight is None:
                 self.flush()
         else:
-            commit = make_commit((self._flow_id, self._lease, (event,), (), (), (), None))
+            commit = make_commit((self._flow_id, self._lease, (event,), (), (), (), None, ()))
             self._in_flight, self._sent, self._value = commit, None, value
             self._submit(commit, self._on_done)
 
@@ -116,8 +119,8 @@ class Outbox:
         at: float | None = None,
         value: Any = NOT_DECODED,
         after: Callable[[], None] | None = None,
-    ) -> None:
-        """Add an event with the next number. It is submitted by the next `flush`."""
+    ) -> int:
+        """Add an event with the next number, and return that. It is submitted by the next `flush`."""
         self._seq = seq = self._seq + 1
         event = Event(
             seq, kind, op, name, digest, payload, self._now() if at is None else at, source, attempt
@@ -125,16 +128,22 @@ class Outbox:
         self.facts.append((event, value, after))
         if op and kind in DELIVERED:
             self._announce(event)
+        return seq
 
     def close(self) -> None:
         """Submit nothing more, and tell nobody of what is in flight."""
         self.closed = True
         self._in_flight = self._value = None
+        self.before_flush = None
         self._announce = self._on_answered = self._on_landed = self._on_lost = self._on_done = _tell_nobody
 
     def consume(self, message_id: int) -> None:
-        """The facts account for this message of the inbox."""
-        self._consumed.append(message_id)
+        """The fact recorded last accounts for this message of the inbox."""
+        self._consumed.append((message_id, self._seq))
+
+    def unconsume(self, seq: int) -> None:
+        """An earlier fact accounts for its message no more, as the facts say."""
+        self._returned.append(seq)
 
     def cancel_child(self, cancel: ChildCancel) -> None:
         """Ask a child to cancel."""
@@ -150,12 +159,15 @@ class Outbox:
         """Submit what has happened, unless a commit is in flight: then it shares the next one."""
         if self._in_flight is not None or self.closed:
             return
-        facts, settled = self.facts, self.settled
+        settled = self.settled
+        if self.before_flush is not None and settled is None:
+            self.before_flush()
+        facts = self.facts
         if not (facts or settled or self.children or self._cancels or self._consumed):
             return
         self.facts = []
         events = (facts[0][0],) if len(facts) == 1 else tuple([fact[0] for fact in facts])
-        if self._consumed or self._cancels or self.children or settled:
+        if self._consumed or self._cancels or self.children or settled or self._returned:
             commit = Commit(
                 self._flow_id,
                 self._lease,
@@ -164,8 +176,9 @@ class Outbox:
                 tuple(self._cancels),
                 tuple(self.children),
                 settled,
+                tuple(self._returned),
             )
-            self._consumed, self._cancels, self.children = [], [], []
+            self._consumed, self._cancels, self.children, self._returned = [], [], [], []
         else:
             commit = Commit(self._flow_id, self._lease, events)
         self._in_flight, self._sent = commit, facts

@@ -238,6 +238,9 @@ class FlowRun:
         if machine.abandoned:
             for op in machine.take_abandoned():
                 self.work.abandon(op)
+            if self.work.starts_anew:
+                self._let_go(TaskStatus.PENDING)
+                return
         if self.inbox.messages or (machine.attempt > 1 and machine.earlier.signals):
             self.inbox.take()
             if machine.stopped is not None:

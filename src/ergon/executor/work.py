@@ -10,14 +10,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ergon.core.commit import FlowRecord
+from ergon.core.commit import FlowRecord, Received
 from ergon.core.failure import describe
 from ergon.core.history import Event, EventKind
 from ergon.errors import NonDeterminismError
 from ergon.executor.body import StepBody
 from ergon.executor.body_waits import StepWait
 from ergon.executor.children import Children
-from ergon.executor.earlier import over_operations
+from ergon.executor.earlier import never_received, over_operations
 from ergon.executor.host import Host
 from ergon.executor.inbox import Inbox
 from ergon.executor.outbox import Outbox
@@ -64,13 +64,15 @@ class Work:
         self.closed = False
         self._begun_before: set[str] = set()
         self._over: set[str] = set()
+        self.starts_anew = False
+        """A message went back that is not in memory: the flow has to be claimed anew, with its messages."""
         self.earlier: dict[str, list[Event]] = {}
         """By operation id: what earlier runs of the flow recorded about steps that are still open."""
         self._machine = machine
         self._outbox = outbox
         self._inbox = inbox
         self._children = children
-        self._advance = advance
+        self.advance = advance
         self._on_idle = on_idle
         self.interrupt = interrupt
 
@@ -122,8 +124,14 @@ class Work:
     def abandon(self, op: Operation) -> None:
         """The flow stopped waiting: cancel the body, and ask the child, or those of the body, to cancel."""
         body = self.bodies.pop(op.id, None)
-        if body is not None:
+        if body is None:
+            for event in never_received(self.earlier.pop(op.id, ()), op.left_at):
+                self._note_put_back(op, event.name, event.seq)
+                self.starts_anew = True
+        else:
             body.drop()
+            if body.waits is not None:
+                body.waits.end()
         if self._is_over(op):
             return
         if op.kind == OperationKind.CHILD:
@@ -176,7 +184,7 @@ class Work:
         self.closed = True
         self.drop()
         self.bodies.clear()
-        self._advance = self._on_idle = self.interrupt = _tell_nobody
+        self.advance = self._on_idle = self.interrupt = _tell_nobody
 
     # -- what step bodies report -------------------------------------------------------------------------
 
@@ -187,12 +195,16 @@ class Work:
             op = body.op
             del self.bodies[op.id]
             self.idle_since = None
+            if body.waits is not None:
+                body.waits.end()
             outbox.answer(op, EventKind.STEP_COMPLETED, payload, body.attempt, value)
 
     def failed(self, body: StepBody, error: Exception) -> None:
         """A body failed for good; the flow sees the error as it reads from the log."""
         if not body.dropped and self._outbox.settled is None:
             del self.bodies[body.op.id]
+            if body.waits is not None:
+                body.waits.end()
             self.note(EventKind.STEP_FAILED, body.op, body.attempt, payload=describe(error))
 
     def note(
@@ -206,10 +218,11 @@ class Work:
         at: float | None = None,
         after: Callable[[], None] | None = None,
         flush: bool = True,
-    ) -> None:
-        """Note something about a step; `after` is called when it is durable."""
+    ) -> int:
+        """Note something about a step; `after` is called when it is durable. Its number; 0 once all is sealed."""
+        seq = 0
         if not self.closed and self._outbox.settled is None:
-            self._outbox.record(
+            seq = self._outbox.record(
                 kind,
                 op=op.id,
                 name=name or op.name,
@@ -222,6 +235,7 @@ class Work:
             )
             if flush:
                 self.flush()
+        return seq
 
     def flush(self) -> None:
         """Something has happened: submit it, unless a commit is in flight."""
@@ -231,16 +245,28 @@ class Work:
     def want_signal(self, name: str, wait: StepWait) -> None:
         """A body waits for a signal."""
         self._inbox.want_signal(name, wait)
-        self._advance()
+        self.advance()
 
     def unwant(self, arrived: asyncio.Future[Event]) -> None:
         """The body waits for its signal no more."""
         self._inbox.unwant(arrived)
 
+    def put_back(self, op: Operation, key: str, seq: int, message: Received) -> bool:
+        """A body never received the signal that event `seq` was to bring it. False: the step is let go as it is."""
+        if self.closed or self._outbox.settled is not None:
+            return False
+        self._note_put_back(op, key, seq)
+        self._inbox.put_back(message)
+        return True
+
+    def _note_put_back(self, op: Operation, key: str, seq: int) -> None:
+        self.note(EventKind.SIGNAL_RETURNED, op, 0, name=key, flush=False)
+        self._outbox.unconsume(seq)
+
     def start_child(self, request: ChildRequest, operation: str, wait: StepWait) -> None:
         """A body starts a child flow."""
         self._children.start_for_step(request, operation, wait)
-        self._advance()
+        self.advance()
 
     def abandoned_before(self, op: Operation) -> int:
         """In how many earlier attempts of the flow it stopped waiting for this step."""

@@ -81,6 +81,7 @@ class FlowMachine:
         self.attempt = self.earlier.count + 1
         self._expected: dict[str, Event] = {}
         self._left_behind: set[str] = set()
+        self._replayed = self._recorded = history[-1].seq if history else 0
         self._ahead: deque[Event] = deque()
         """What the history still holds while it is replayed."""
         self._random: random.Random | None = None
@@ -91,6 +92,8 @@ class FlowMachine:
         """Start the flow and deliver its whole history. Call once, from a host callback."""
         self._ahead = ahead = deque([event for event in self._history if event.kind in DELIVERED])
         self._expected = {event.op: event for event in ahead if event.op}
+        if ahead:
+            self._replayed = self._history[0].seq - 1
         loop = self.loop
         generators.stand_in_front()
         host = loop.enter()
@@ -103,6 +106,7 @@ class FlowMachine:
                     self._check_left_over()
                     return
                 event = ahead.popleft()
+                self._replayed = event.seq
                 if not ahead:
                     self.replaying = self.ran_before
                 self._deliver(event, NOT_DECODED)
@@ -111,6 +115,7 @@ class FlowMachine:
             self.stop(error)
         finally:
             self.replaying = False
+            self._replayed = self._recorded
             loop.leave(host)
 
     def deliver(self, event: Event, value: Any = NOT_DECODED) -> None:
@@ -260,6 +265,7 @@ class FlowMachine:
             return
         if op.announced or op.id in self._expected:
             self._left_behind.add(op.id)
+        op.left_at = self._replayed
         self.abandoned.append(op)
 
     async def wait_signal(self, name: str, place: Place | None) -> str:

@@ -98,6 +98,7 @@ class Operation(asyncio.Future[Any]):
         "digest",
         "id",
         "kind",
+        "left_at",
         "machine",
         "name",
         "place",
@@ -113,6 +114,8 @@ class Operation(asyncio.Future[Any]):
     digest: str
     id: str
     kind: str
+    left_at: int
+    """The event after which the flow stopped waiting for it, when that was in a replay; else all of the history."""
     machine: FlowMachine
     name: str
     place: Place | None

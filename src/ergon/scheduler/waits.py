@@ -11,7 +11,9 @@ from ergon.core.history import Event, EventKind
 from ergon.core.status import TaskStatus
 from ergon.executor.sentences import failure_line, read_waits
 
-_LEAVE_OPEN: Final = frozenset({EventKind.STEP_STARTED, EventKind.STEP_RETRIED, EventKind.STEP_WAITED})
+_LEAVE_OPEN: Final = frozenset(
+    {EventKind.STEP_STARTED, EventKind.STEP_RETRIED, EventKind.STEP_WAITED, EventKind.SIGNAL_RETURNED}
+)
 """Events of a step that is not over."""
 
 

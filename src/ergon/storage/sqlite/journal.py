@@ -19,6 +19,7 @@ from ergon.storage.sqlite.transaction import Transaction
 _SQL: Final = statements("journal.sql")
 _EVENTS: Final = Bulk(_SQL["append_events"], 12)
 _CONSUME: Final = Bulk(_SQL["consume"], 3)
+_RETURN: Final = Bulk(_SQL["return"], 2)
 _SETTLE: Final = Bulk(_SQL["settle"], 9)
 _WAKE: Final = Bulk(_SQL["wake_if_unread"], 3)
 
@@ -28,13 +29,13 @@ def apply(tx: Transaction, commits: list[Commit]) -> bool:
     rows: list[Any] = []
     more: list[Commit] = []
     for commit in commits:
-        flow_id, lease, events, consumed, cancels, new, settled = commit
+        flow_id, lease, events, consumed, cancels, new, settled, returned = commit
         if events:
             head = (flow_id, *lease)
             for event in events:
                 rows += head
                 rows += event
-        if settled is not None or consumed or cancels or new or not events:
+        if settled is not None or consumed or cancels or new or returned or not events:
             more.append(commit)
     if rows and _EVENTS.run(tx.connection, rows) * 12 != len(rows):
         return False
@@ -71,7 +72,9 @@ def landed(connection: sqlite3.Connection, commit: Commit) -> bool:
 
 def _apply_rest(tx: Transaction, commits: list[Commit]) -> bool:
     fences = [commit for commit in commits if commit.settled is None and not commit.events]
-    if not all(_owns(tx, commit) for commit in fences) or not _consume(tx, commits):
+    if not all(_owns(tx, commit) for commit in fences) or not (
+        _return(tx, commits) and _consume(tx, commits)
+    ):
         return False
     parents = [commit for commit in commits if commit.children]
     all_new = not parents or children.start(tx, parents)
@@ -85,13 +88,19 @@ def _apply_rest(tx: Transaction, commits: list[Commit]) -> bool:
     return True
 
 
+def _return(tx: Transaction, commits: list[Commit]) -> bool:
+    rows: list[Any] = []
+    for commit in commits:
+        for seq in commit.returned:
+            rows += (commit.flow_id, seq)
+    return not rows or _RETURN.run(tx.connection, rows) * 2 == len(rows)
+
+
 def _consume(tx: Transaction, commits: list[Commit]) -> bool:
     rows: list[Any] = []
     for commit in commits:
-        if commit.consumed:
-            seq = commit.events[-1].seq if commit.events else 0
-            for message_id in commit.consumed:
-                rows += (message_id, commit.flow_id, seq)
+        for message_id, seq in commit.consumed:
+            rows += (message_id, commit.flow_id, seq)
     return not rows or _CONSUME.run(tx.connection, rows) * 3 == len(rows)
 
 
@@ -105,7 +114,7 @@ def _settle(tx: Transaction, commits: list[Commit]) -> bool:
     rows: list[Any] = []
     suspended: list[Any] = []
     now = tx.now
-    for flow_id, lease, _, _, _, _, settled in commits:
+    for flow_id, lease, _, _, _, _, settled, _ in commits:
         assert settled is not None
         status, output, wake_at, reason, inbox_seen = settled
         ended_at = ready_at = None
@@ -147,4 +156,6 @@ def _refusal(tx: Transaction, commit: Commit) -> Exception:
     for event in commit.events:
         if tx.one(_SQL["find_event"], flow=flow_id, seq=event.seq) is not None:
             return IllegalMove(f"flow {flow_id!r} already has another event {event.seq}; nothing was written")
-    return IllegalMove(f"flow {flow_id!r}: a message of {commit.consumed} was consumed before or never came")
+    messages = [message_id for message_id, _ in commit.consumed]
+    back = f", or no signal was taken with an event of {list(commit.returned)}" if commit.returned else ""
+    return IllegalMove(f"flow {flow_id!r}: a message of {messages} was consumed before or never came{back}")

@@ -11,6 +11,12 @@ UPDATE inbox SET consumed_seq = v.column3
 FROM (VALUES {rows}) AS v
 WHERE inbox.id = v.column1 AND inbox.flow_id = v.column2 AND inbox.consumed_seq IS NULL;
 
+-- name: return
+-- A signal that its event gave to a step body which never received it.
+UPDATE inbox SET consumed_seq = NULL
+FROM (VALUES {rows}) AS v
+WHERE inbox.flow_id = v.column1 AND inbox.consumed_seq = v.column2 AND inbox.kind = 'signal';
+
 -- name: settle
 UPDATE flows
 SET status = v.column4, output = v.column5, wake_at = v.column6, reason = v.column7, ended_at = v.column8,

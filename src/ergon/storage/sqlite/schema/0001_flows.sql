@@ -75,7 +75,7 @@ CREATE UNIQUE INDEX events_order ON events (flow_num, seq);
 CREATE TABLE inbox (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     flow_id      TEXT NOT NULL,
-    kind         TEXT NOT NULL,        -- signal, child, cancel or retry_now
+    kind         TEXT NOT NULL,        -- signal, child, taken (a child's id was), cancel or retry_now
     name         TEXT NOT NULL,
     key          TEXT,                 -- idempotency key
     payload      TEXT,                 -- JSON
