@@ -213,3 +213,18 @@ def _start_of(pid: int) -> str:
     namespace = this_process().process_start.partition("/")[0]
     stat = Path(f"/proc/{pid}/stat").read_text()
     return f"{namespace}/{stat.rpartition(')')[2].split()[19]}"
+
+
+async def test_what_a_worker_owns_and_does_not_know_of_goes_back(log):
+    """The answer of a claim was lost: its flows have an owner who lives and runs none of them."""
+    await register(log)
+    known = await claimed_flow(log, "f1")
+    await claimed_flow(log, "f2")
+
+    assert await log.disown("w1", [("f1", known.epoch)]) == ("f2",)
+
+    assert await status_of(log, "f1") is TaskStatus.RUNNING
+    assert await status_of(log, "f2") is TaskStatus.PENDING
+    assert await log.disown("w1", [("f1", known.epoch)]) == ()
+    assert await log.disown("w1", [("f1", known.epoch - 1)]) == ("f1",), "it was claimed once more since"
+    assert await log.disown("another", []) == ()

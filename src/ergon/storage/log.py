@@ -205,6 +205,14 @@ class ExecutionLog(ABC):
         Raises `LeaseLost` when the worker was declared dead.
         """
 
+    @abstractmethod
+    async def disown(self, worker_id: str, known: Sequence[tuple[str, int]]) -> Sequence[str]:
+        """Give back what `worker_id` owns and does not know of: all but `known`, flow ids with epochs.
+
+        For a claim whose answer was lost, so that its flows have an owner who lives and runs none of them. To be called
+        while no claim of the worker is under way. Returns the ids of these flows, which are pending now.
+        """
+
     # -- catalog: anyone reads -------------------------------------------------------------------------
 
     @abstractmethod

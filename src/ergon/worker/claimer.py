@@ -1,4 +1,9 @@
-"""Bring flows in: as soon as there is one and room for it, never more than fit."""
+"""Bring flows in: as soon as there is one and room for it, never more than fit.
+
+A claim whose answer is lost (the log cannot say whether it landed) leaves flows with an owner that does not run them.
+So after a claim that failed, and now and then besides, the claimer gives back what it owns and does not know of. It
+claims nothing meanwhile, so that nothing is on its way.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +31,16 @@ class Claimer:
         request: ClaimRequest,
         *,
         poll_seconds: float,
+        disown_seconds: float,
         enable_timers: bool,
     ) -> None:
+        """`disown_seconds`: how often to look for flows that this worker owns and does not know of."""
         self._log = log
         self._residents = residents
         self._request = request
         self._poll_seconds = poll_seconds
+        self._disown_seconds = disown_seconds
+        self._disown_at = asyncio.get_running_loop().time() + disown_seconds
         self._enable_timers = enable_timers
         self._something = asyncio.Event()
         self._wake_at: float | None = None
@@ -57,6 +66,17 @@ class Claimer:
         """Claim until nothing is ready or no room is left; then wait for a hint, a wake time, or the poll."""
         self._something.clear()
         self._is_full = False
+        if (now := asyncio.get_running_loop().time()) >= self._disown_at:
+            await self._residents.disown_unknown()
+            self._disown_at = now + self._disown_seconds
+        try:
+            await self._claim()
+        except Exception:
+            self._disown_at = now  # it may have landed
+            raise
+        await self._wait()
+
+    async def _claim(self) -> None:
         while (room := self._room()) > 0:
             request = ClaimRequest(
                 worker=self._request.worker,
@@ -77,7 +97,6 @@ class Claimer:
                 break
         else:
             self._is_full = True
-        await self._wait()
 
     def _room(self) -> int:
         room = self._residents.room

@@ -175,6 +175,15 @@ class Residents:
                 if run is not None and run.record.epoch == epochs[flow_id]:
                     run.taken_away(status)
 
+    async def disown_unknown(self) -> None:
+        """Give back flows that are this worker's in the log though they never came here. While nothing is claimed."""
+        known = [(flow_id, run.record.epoch) for flow_id, run in self.runs.items()]
+        for flow_id in await self._log.disown(self._owner, known):
+            logger.warning(
+                "flow %s was claimed here by a write whose answer was lost, or could not be let go; it is given back",
+                flow_id,
+            )
+
     # -- leaving memory ----------------------------------------------------------------------------------
 
     async def sweep(self) -> None:

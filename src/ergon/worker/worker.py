@@ -205,6 +205,7 @@ class Worker:
             self._residents,
             request,
             poll_seconds=options.poll_seconds,
+            disown_seconds=options.lease_seconds,
             enable_timers=self._enable_timers,
         )
         self._residents.belong_to(incarnation.id, claimer.look)

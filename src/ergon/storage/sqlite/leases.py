@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Collection
 from typing import Any, Final
 
 from ergon.core.commit import WorkerRecord
@@ -87,6 +88,23 @@ def retire(tx: Transaction, worker_id: str) -> int:
 def give_back(tx: Transaction, worker_id: str, nums: list[int]) -> None:
     """Let go of flows just claimed that nobody will run."""
     if tx.run(_SQL["give_back"], worker=worker_id, nums=as_json(nums), now=tx.now):
+        tx.ready = True
+
+
+def unknown(
+    connection: sqlite3.Connection, worker_id: str, known: Collection[tuple[str, int]]
+) -> dict[int, str]:
+    """Return the flows that a worker owns and does not know of, ids by row number, changing nothing."""
+    text = connection.execute(_SQL["owned"], {"worker": worker_id}).fetchone()[0]
+    owned = [(num, damage.readable(flow_id), epoch) for num, flow_id, epoch in json.loads(text)]
+    return {num: flow_id for num, flow_id, epoch in owned if (flow_id, epoch) not in known}
+
+
+def disown(tx: Transaction, worker_id: str, nums: list[int]) -> None:
+    """Let go of flows that their owner does not know of."""
+    if damage.write_sound(
+        tx, nums, lambda these: tx.run(_SQL["disown"], worker=worker_id, nums=these, now=tx.now)
+    ):
         tx.ready = True
 
 

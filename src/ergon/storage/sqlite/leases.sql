@@ -48,6 +48,15 @@ SET status = 'pending', owner = NULL, ready_at = :now,
     claimed_seq = CASE WHEN :willingly THEN NULL ELSE claimed_seq END
 WHERE owner IN (SELECT value FROM json_each(:workers));
 
+-- name: owned
+-- Ids as hexadecimal: of a damaged row, one need not be a text.
+SELECT json_group_array(json_array(num, hex(id), epoch)) FROM flows WHERE owner = :worker;
+
+-- name: disown
+-- The count of stalled claims goes on: a flow that gets lost again and again is parked some day.
+UPDATE flows SET status = 'pending', owner = NULL, ready_at = :now
+WHERE owner = :worker AND num IN (SELECT value FROM json_each(:nums));
+
 -- name: owned_by
 SELECT json_group_array(num) FROM flows WHERE owner IN (SELECT value FROM json_each(:workers));
 

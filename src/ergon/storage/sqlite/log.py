@@ -197,6 +197,14 @@ class SqliteExecutionLog(ExecutionLog):
             write.future.add_done_callback(functools.partial(self._give_back, request.worker))
             raise
 
+    async def disown(self, worker_id: str, known: Sequence[tuple[str, int]]) -> Sequence[str]:
+        known_here = frozenset(known)
+        # Look first: most of the time it knows of them all, and then nothing is written.
+        found = await self._session.read(lambda reading: leases.unknown(reading, worker_id, known_here))
+        if found:
+            await self._write("disown", lambda tx: leases.disown(tx, worker_id, list(found)))
+        return tuple(found.values())
+
     # -- catalog ---------------------------------------------------------------------------------------------
 
     async def find(self, flow_id: str) -> FlowRecord | None:

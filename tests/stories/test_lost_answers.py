@@ -1,0 +1,100 @@
+"""The disk fails just when a claim has been written, so that nobody knows whether it was: no flow is stranded."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from typing import Any
+
+import pytest
+
+from ergon import ExecutionLog, SqliteExecutionLog, flow, step
+from ergon.core.commit import Commit
+from ergon.errors import LogClosed
+from ergon.storage.sqlite.group import GroupCommit
+from tests.stories.helpers import start, worker
+
+
+@step
+async def one() -> int:
+    return 1
+
+
+@flow
+async def process() -> int:
+    return await one()
+
+
+class FailingDisk:
+    """Loses the answer of one claim that brought a flow: its COMMIT and the next opening of the file fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.armed = self.struck = False
+        attempt = GroupCommit._attempt
+
+        def attempt_and_fail(group: GroupCommit, batch: Any) -> Any:
+            answer = attempt(group, batch)
+            if self.armed and any(
+                getattr(what, "name", "") == "claim" and what.result.nums for what in batch
+            ):
+                self.armed, self.struck = False, True
+                self.fail_next_opening(group)
+                raise io_error()
+            return answer
+
+        monkeypatch.setattr(GroupCommit, "_attempt", attempt_and_fail)
+
+    def fail_next_opening(self, group: GroupCommit) -> None:
+        connect = group._connect
+
+        def fail_once() -> sqlite3.Connection:
+            group._connect = connect
+            raise io_error()
+
+        group._connect = fail_once
+
+
+def io_error() -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+    error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+    return error
+
+
+async def test_a_flow_whose_claim_landed_though_it_reported_an_error_runs_soon(
+    log: SqliteExecutionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FailingDisk(monkeypatch)
+
+    async with worker(log, process):
+        assert await (await start(log, process.bind(), id="before")).result(10) == 1
+        disk.armed = True
+        handle = await start(log, process.bind())
+
+        assert await handle.result(10) == 1
+
+    assert disk.struck
+
+
+async def test_a_flow_that_its_worker_could_not_let_go_is_given_back(
+    log: ExecutionLog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its run ends here by a defect, and it is still this worker's in the log."""
+    failed: list[Commit] = []
+    submit = log.submit
+
+    def fail_once(commit: Commit, done: Any) -> None:
+        if commit.settled is not None and not failed:
+            failed.append(commit)
+            done(LogClosed("as if"))
+        else:
+            submit(commit, done)
+
+    monkeypatch.setattr(log, "submit", fail_once)
+    caplog.set_level(logging.WARNING, "ergon.worker")
+
+    async with worker(log, process, lease_seconds=2.0):
+        assert await (await start(log, process.bind())).result(10) == 1
+
+    assert failed
+    assert "is given back" in caplog.text
