@@ -1,4 +1,8 @@
-"""One opening of a log: its two threads, from `connect` to `close`, bound to one event loop and one process."""
+"""One opening of a log: its two threads, from `connect` to `close`, bound to one event loop and one process.
+
+Whoever waits for the threads to start or to end may be cancelled, by Ctrl-C or a time limit. Ending is a task of its
+own that goes on then, and that the next `open` or `close` waits for; a thread that was to start is told to end.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ from ergon.storage.sqlite.lookout import Lookout
 from ergon.storage.sqlite.reader import Reader
 from ergon.storage.sqlite.turnstile import Turnstile
 from ergon.storage.sqlite.upkeep import Upkeep
-from ergon.storage.sqlite.writer import Writer
+from ergon.storage.sqlite.writer import Writer, set_exception, set_result
 from ergon.storage.sqlite.writes import Done, Unasked, What
 
 T = TypeVar("T")
@@ -43,6 +47,7 @@ class Session:
         self._reader: Reader | None = None
         self._group: GroupCommit | None = None
         self._opening = asyncio.Lock()
+        self._ending: asyncio.Task[None] | None = None
         self._state: Literal["closed", "open", "forked"] = "closed"
         self.generation = ""
 
@@ -54,6 +59,7 @@ class Session:
         if self._is_left_behind():
             self._abandon()  # that loop is gone, and everything that could await us with it
         async with self._opening:
+            await self._ended()
             if self._state != "closed":
                 self._check()
                 return
@@ -77,13 +83,23 @@ class Session:
                     await asyncio.to_thread(thread.join)
             return
         async with self._opening:
-            if self._writer is None or self._reader is None:
-                return
-            self._state = "closed"
-            forks.unwatch(self)
-            await self._reader.stop()
-            await self._writer.stop()
-            self._writer = self._reader = self._group = None
+            if self._writer is not None and self._reader is not None:
+                self._end(self._reader, self._writer)
+            await self._ended()
+
+    def _end(self, reader: Reader, writer: Writer) -> None:
+        """Let the threads finish what was submitted, and end."""
+        self._state = "closed"
+        forks.unwatch(self)
+        self._writer = self._reader = self._group = None
+        self._ending = asyncio.get_running_loop().create_task(_stop(reader, writer), name="ergon-close")
+
+    async def _ended(self) -> None:
+        """Wait until threads that are told to end have ended. Those of a loop that is gone end without it."""
+        ending = self._ending
+        if ending is not None and ending.get_loop() is asyncio.get_running_loop():
+            await asyncio.shield(ending)
+        self._ending = None
 
     async def _start(
         self, loop: asyncio.AbstractEventLoop, path: Path | None, filesystem: str, require: str | None
@@ -99,6 +115,9 @@ class Session:
             self._group = group = await writer.start()
         except sqlite3.Error as error:
             raise translate(error, self._settings.where) from error
+        except BaseException:  # cancelled, or the file is refused
+            writer.abandon()
+            raise
         self._writer = writer
         if path is None:
             self._reader = Reader(
@@ -106,15 +125,14 @@ class Session:
             )
         else:
             self._reader = Reader(lambda: self._open_reader(path), loop=loop, where=self._settings.where)
+        reader = self._reader
         self._state = "open"
         self._watch_forks()
         try:
             await self.on_writer(lambda writing: self._read_back(writing, filesystem, require))
         except BaseException:
-            self._state = "closed"
-            await self._reader.stop()
-            await writer.stop()
-            self._writer = self._reader = self._group = None
+            self._end(reader, writer)
+            await self._ended()
             raise
 
     # -- use -------------------------------------------------------------------------------------------------
@@ -163,9 +181,9 @@ class Session:
                 failure = (
                     translate(error, self._settings.where) if isinstance(error, sqlite3.Error) else error
                 )
-                loop.call_soon_threadsafe(future.set_exception, failure)
+                loop.call_soon_threadsafe(set_exception, future, failure)
             else:
-                loop.call_soon_threadsafe(future.set_result, value)
+                loop.call_soon_threadsafe(set_result, future, value)
 
         self._writer.call(run)
         return await future
@@ -265,3 +283,10 @@ class Session:
                 this._state = "forked"  # noqa: SLF001 - our own
 
         forks.watch(self, in_child)
+
+
+async def _stop(reader: Reader, writer: Writer) -> None:
+    try:
+        await reader.stop()
+    finally:  # also when the loop is ending: the writer is told in any case
+        await writer.stop()

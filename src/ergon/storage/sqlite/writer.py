@@ -99,7 +99,7 @@ class Writer:
         """Write what was submitted, then close the connection and end the thread."""
         self._stopping = True
         self._lookout.ring()
-        await self._closed
+        await asyncio.shield(self._closed)  # a second one may wait too
 
     def abandon(self) -> None:
         """Let the thread write what was submitted and end; its event loop is gone."""
@@ -113,9 +113,9 @@ class Writer:
             group, upkeep = self._open_group()
             self._lookout.attend(group.connection)
         except BaseException as error:  # noqa: BLE001 - whoever awaits `start` gets it
-            self._tell(_set_exception, self._opened, error)
+            self._tell(set_exception, self._opened, error)
             return
-        self._tell(_set_result, self._opened, group)
+        self._tell(set_result, self._opened, group)
         try:
             while self._wait(upkeep):
                 self._write(group, upkeep)
@@ -129,7 +129,7 @@ class Writer:
                 group.close()
             self._ended = True
             self._tell(self._refuse_rest)
-            self._tell(self._answer, [lambda _: _set_result(self._closed, None)], None, None)
+            self._tell(self._answer, [lambda _: set_result(self._closed, None)], None, None)
 
     def _wait(self, upkeep: Upkeep) -> bool:
         """Wait for something to write; False when the log closes and all is written."""
@@ -232,11 +232,13 @@ class Writer:
             self._on_hint(hint)
 
 
-def _set_result(future: asyncio.Future[Any], result: Any) -> None:
+def set_result(future: asyncio.Future[Any], result: Any) -> None:
+    """Answer whoever still waits."""
     if not future.done():  # whoever waited may have been cancelled meanwhile
         future.set_result(result)
 
 
-def _set_exception(future: asyncio.Future[Any], error: BaseException) -> None:
+def set_exception(future: asyncio.Future[Any], error: BaseException) -> None:
+    """Fail whoever still waits."""
     if not future.done():
         future.set_exception(error)
