@@ -225,6 +225,47 @@ def test_two_flows_of_one_name_cannot_be_registered_together(path: Path) -> None
         Worker(log, flows=[print])  # type: ignore[list-item]
 
 
+async def test_a_worker_takes_several_queues_and_flows_and_says_so(log: ExecutionLog) -> None:
+    some: Any
+    for some in (job, Item, 7):
+        with pytest.raises(UsageError, match=r"flows=.*: give several"):
+            Worker(log, flows=some)
+    for some in ("default", ()):
+        with pytest.raises(UsageError, match=r"queues=.*: give "):
+            Worker(log, flows=[job], queues=some)
+
+
+class OddPolicy(RetryPolicy):
+    """Its delay cannot be told."""
+
+    def delay_after(self, attempt: int) -> float:
+        return 1 / (attempt - attempt)
+
+
+@step(retry=OddPolicy(jitter=0.5))
+async def fail_oddly(waits: bool) -> None:
+    if waits:
+        await asyncio.sleep(0)
+    raise ValueError("no")
+
+
+@flow
+async def meet_odd_policy(waits: bool) -> None:
+    await fail_oddly(waits)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_failure_that_cannot_be_judged_parks_the_flow_and_says_why(
+    log: ExecutionLog, waits: bool
+) -> None:
+    """Its step would stay open for ever."""
+    async with worker(log, meet_odd_policy):
+        handle = await start(log, meet_odd_policy.bind(waits))
+        await until_status(handle, "parked")
+
+    assert "Ergon failed to run it: ZeroDivisionError" in (await handle.record()).reason
+
+
 async def test_an_object_with_several_flows_has_to_say_which(log: ExecutionLog) -> None:
     @flow_type
     @dataclass

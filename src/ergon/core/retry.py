@@ -97,6 +97,16 @@ class RetryPolicy:
         return min(delay, self.delay_max_seconds)
 
 
+def check_policy(value: object) -> RetryPolicy:
+    """Return a retry policy, else raise `UsageError` that says what to write."""
+    if isinstance(value, RetryPolicy):
+        return value
+    number = value if isinstance(value, int) and not isinstance(value, bool) else 3
+    raise UsageError(
+        f"retry={value!r}: give a policy, such as RetryPolicy(attempts_max={number}) or RetryPolicy.STANDARD"
+    )
+
+
 def next_delay(policy: RetryPolicy, attempt: int, error: Exception, rng: Random) -> float | None:
     """Return the seconds to wait before the next attempt, or None when the step has failed for good.
 

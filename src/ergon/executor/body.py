@@ -80,6 +80,19 @@ class StepBody:
 
     def returned(self, result: Any) -> None:
         """The attempt returned: record it."""
+        try:
+            self._returned(result)
+        except Exception as defect:  # noqa: BLE001 - a defect of ours, or of a policy: the step must not stay open
+            self.work.broken(defect)
+
+    def raised(self, error: BaseException) -> None:
+        """The attempt raised: try again, or record the failure."""
+        try:
+            self._raised(error)
+        except Exception as defect:  # noqa: BLE001 - as above
+            self.work.broken(defect)
+
+    def _returned(self, result: Any) -> None:
         if self.dropped or result is _RECORDED:
             return
         if self._watched is not None and (changed := self._watched.changed(self.work.turns)) is not None:
@@ -93,8 +106,7 @@ class StepBody:
         else:
             self.work.completed(self, text, copy)
 
-    def raised(self, error: BaseException) -> None:
-        """The attempt raised: try again, or record the failure."""
+    def _raised(self, error: BaseException) -> None:
         if self.dropped or self.work.closed:
             return
         if isinstance(error, asyncio.CancelledError):

@@ -96,6 +96,7 @@ class FlowRun:
             self._children,
             advance=self._advance,
             interrupt=self._interrupt,
+            park=self._park,
             on_idle=partial(on_idle, self) if on_idle is not None else _tell_nobody,
         )
         self._alarm = Alarm(

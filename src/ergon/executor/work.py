@@ -46,11 +46,12 @@ class Work:
         *,
         advance: Callable[[], None],
         interrupt: Callable[[], None],
+        park: Callable[[Exception], None],
         on_idle: Callable[[], None],
     ) -> None:
         """`advance` is called when a body asked for something, `on_idle` when the flow has begun to only wait.
 
-        `interrupt` is called when a body was asked to end the process.
+        `interrupt` is called when a body was asked to end the process, `park` when the outcome of one met a defect.
         """
         self.flow_id = record.id
         self.record = record
@@ -75,6 +76,7 @@ class Work:
         self.advance = advance
         self._on_idle = on_idle
         self.interrupt = interrupt
+        self._park = park
 
     # -- what the flow asks for --------------------------------------------------------------------------
 
@@ -185,6 +187,7 @@ class Work:
         self.drop()
         self.bodies.clear()
         self.advance = self._on_idle = self.interrupt = _tell_nobody
+        self._park = _tell_nobody
 
     # -- what step bodies report -------------------------------------------------------------------------
 
@@ -206,6 +209,11 @@ class Work:
             if body.waits is not None:
                 body.waits.end()
             self.note(EventKind.STEP_FAILED, body.op, body.attempt, payload=describe(error))
+
+    def broken(self, defect: Exception) -> None:
+        """What a body came to could not be taken in: the flow waits for a mend, and nothing is lost."""
+        if not self.closed and self._outbox.settled is None:
+            self._park(defect)
 
     def note(
         self,
@@ -328,5 +336,5 @@ class Work:
         return [told for body in self.bodies.values() for told in body.describe()]
 
 
-def _tell_nobody() -> None:
+def _tell_nobody(*_: object) -> None:
     """In place of a run that has ended."""

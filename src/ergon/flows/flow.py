@@ -12,10 +12,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+from ergon.core.checks import check_priority, check_timeout
 from ergon.core.codec import MISSING, Decoder, Hints, decoder_for, hints_of
 from ergon.core.codec.objects import split_object
 from ergon.core.names import check_name, check_tags
-from ergon.core.retry import RetryPolicy
+from ergon.core.retry import RetryPolicy, check_policy
 from ergon.errors import NotInFlow, UsageError
 from ergon.flows.arguments import (
     decode_arguments,
@@ -237,13 +238,11 @@ def flow(
     that every worker with the code may. Its steps run where it runs; put a step that needs another kind of worker into
     a child flow with tags of its own.
     """
-    if timeout is not None and not timeout > 0:
-        raise UsageError(f"timeout={timeout!r}: give seconds greater than 0, or None for no limit")
     options = FlowOptions(
         queue=check_name("queue", queue),
-        retry=retry,
-        timeout=timeout,
-        priority=priority,
+        retry=check_policy(retry),
+        timeout=check_timeout(timeout),
+        priority=check_priority(priority),
         tags=check_tags("flow tag", tags),
     )
     if function is not None:

@@ -16,9 +16,10 @@ from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, TypeVarTuple, overload
 
+from ergon.core.checks import check_timeout
 from ergon.core.codec import Decoder, decoder_for, digest, hints_of
 from ergon.core.names import check_name
-from ergon.core.retry import RetryPolicy
+from ergon.core.retry import RetryPolicy, check_policy
 from ergon.errors import ArgumentsMismatch, NotInFlow, UsageError
 from ergon.flows.context import caller_place, step_context
 from ergon.replay.loop import FlowLoop
@@ -342,9 +343,7 @@ def step(
     """
     if isinstance(depends_on, str):
         depends_on = (depends_on,)
-    if timeout is not None and not timeout > 0:
-        raise UsageError(f"timeout={timeout!r}: give seconds greater than 0, or None for no limit")
-    if at_most_once and retry.attempts_max > 1:
+    if at_most_once and check_policy(retry).attempts_max > 1:
         raise UsageError(
             "at_most_once=True excludes retry=...: an attempt that raised may have had its effect, and a further try "
             "is a second start. Catch the error in the flow and decide there"
@@ -352,8 +351,8 @@ def step(
     if verify is not None and not at_most_once:
         raise UsageError("verify=... goes with at_most_once=True")
     options = StepOptions(
-        retry=retry,
-        timeout=timeout,
+        retry=check_policy(retry),
+        timeout=check_timeout(timeout),
         at_most_once=at_most_once,
         verify=verify,
         process=process,

@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from ergon.core.checks import check_priority, check_timeout
 from ergon.core.codec import MISSING, decoder_for, encode
 from ergon.core.codec.objects import holds
 from ergon.core.commit import FlowFilter, FlowRecord, NewFlow
@@ -43,6 +44,13 @@ class ScheduleOptions:
     """Higher is claimed first."""
     timeout: float | None = None
     """Seconds after its first start when it is cancelled."""
+
+    def __post_init__(self) -> None:
+        if self.queue is not None:
+            check_name("queue", self.queue)
+        if self.priority is not None:
+            check_priority(self.priority)
+        check_timeout(self.timeout)
 
 
 class Scheduler(Generic[V_co]):
@@ -147,7 +155,7 @@ class Scheduler(Generic[V_co]):
             id=check_name("flow id", id) if id is not None else new_flow_id(self._log.now()),
             name=call.flow.name,
             input=call.input,
-            queue=check_name("queue", chosen.queue) if chosen.queue is not None else declared.queue,
+            queue=chosen.queue if chosen.queue is not None else declared.queue,
             version=self._version,
             tags=check_tags("flow tag", tags) if tags is not None else declared.tags,
             priority=chosen.priority if chosen.priority is not None else declared.priority,
@@ -183,7 +191,7 @@ class Scheduler(Generic[V_co]):
             id=check_name("flow id", id) if id is not None else new_flow_id(self._log.now()),
             name=check_name("flow name", name),
             input=encode(dict(arguments)),
-            queue=check_name("queue", chosen.queue) if chosen.queue is not None else "default",
+            queue=chosen.queue if chosen.queue is not None else "default",
             version=self._version,
             tags=check_tags("flow tag", tags) if tags is not None else (),
             priority=chosen.priority or 0,

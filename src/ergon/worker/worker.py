@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from ergon.core.checks import check_names, check_seconds, check_whole, is_iterable
 from ergon.core.commit import ClaimRequest, Hint
 from ergon.core.durability import SURVIVES
 from ergon.core.names import check_name, check_tags
@@ -27,6 +28,7 @@ from ergon.core.versions import VersionSet
 from ergon.errors import LogClosed, UsageError
 from ergon.executor.host import Host
 from ergon.executor.incarnation import Incarnation
+from ergon.flows.flow import BoundFlow, Flow
 from ergon.flows.types import FlowSource
 from ergon.storage.log import ExecutionLog
 from ergon.worker.claimer import Claimer
@@ -61,9 +63,14 @@ class WorkerOptions:
     """A flow is parked when its worker died this often in a row without it recording anything."""
 
     def __post_init__(self) -> None:
-        for field in ("capacity", "lease_seconds", "evict_after_seconds", "poll_seconds", "reap_seconds"):
-            if not getattr(self, field) > 0:
-                raise UsageError(f"WorkerOptions({field}={getattr(self, field)!r}): give more than 0")
+        for field in ("lease_seconds", "poll_seconds", "reap_seconds"):
+            check_seconds(field, getattr(self, field))
+        check_seconds("evict_after_seconds", self.evict_after_seconds, endless=True)
+        check_seconds("drain_seconds", self.drain_seconds, zero=True, endless=True)
+        check_whole("capacity", self.capacity, least=1)
+        check_whole("claims_stalled_max", self.claims_stalled_max, least=1)
+        if self.step_threads is not None:
+            check_whole("step_threads", self.step_threads, least=1)
 
 
 class Worker:
@@ -96,10 +103,12 @@ class Worker:
         options: WorkerOptions | None = None,
     ) -> None:
         self.name = check_name("worker name", name)
+        if isinstance(flows, Flow | BoundFlow | type) or not is_iterable(flows):
+            raise UsageError(f"flows={flows!r}: give several, such as a tuple; for one write flows=(it,)")
         self.registry = FlowRegistry(flows)
         self.options = options if options is not None else WorkerOptions()
         self._log = log
-        self._queues = tuple(check_name("queue", queue) for queue in queues)
+        self._queues = check_names("queue", queues)
         self._versions = (
             (versions,) if isinstance(versions, str) else tuple(versions) if versions is not None else None
         )
