@@ -132,6 +132,28 @@ def test_wrong_arguments_of_a_flow_are_found_when_it_is_bound() -> None:
         job.bind(amuont=1)  # type: ignore[call-arg]
 
 
+@flow
+async def many(one: int, items: list[Item], *rest: float, flag: bool = True, **more: str) -> None:
+    """Never started."""
+
+
+def test_arguments_that_do_not_fit_their_declared_types_are_told_by_name_when_a_flow_is_bound() -> None:
+    """Its worker could not read them: the flow would be parked."""
+    item = Item(price=1)
+    calls: list[tuple[str, Any]] = [
+        ("`amount`.*expected `int`, got `str`", lambda: job.bind("1")),  # type: ignore[arg-type]
+        ("`amount`.*expected `int`, got `null`", lambda: job.bind(amount=None)),  # type: ignore[arg-type]
+        (r"`items\[1\]`.*expected `object`", lambda: many.bind(1, [item, 7])),  # type: ignore[list-item]
+        (r"`rest\[0\]`.*expected `float`", lambda: many.bind(1, [], "x")),  # type: ignore[arg-type]
+        ("`flag`.*expected `bool`", lambda: many.bind(1, [], flag="no")),  # type: ignore[arg-type]
+    ]
+    for said, bind in calls:
+        with pytest.raises(ArgumentsMismatch, match=said):
+            bind()
+
+    many.bind(1, [item], 0.5, 1, flag=False, word="x")
+
+
 async def test_a_flow_is_not_called_like_a_function(log: ExecutionLog) -> None:
     with pytest.raises(NotInFlow, match=r"job\.bind"):
         await job(1)
@@ -146,6 +168,18 @@ def test_decorators_refuse_what_they_cannot_make_durable() -> None:
 
         @flow  # type: ignore[arg-type]
         def plain() -> None: ...
+
+    async def parts() -> Any:
+        yield 1
+
+    decorate: Any
+    for decorate in (flow, step):
+        with pytest.raises(UsageError, match=r"`parts` has a `yield`.*Return a list"):
+            decorate(parts)
+        with pytest.raises(UsageError, match="function, not 5"):
+            decorate(5)
+    with pytest.raises(UsageError, match="@flow_type is for classes"):
+        flow_type(parts)  # type: ignore[type-var]
 
     with pytest.raises(UsageError, match="no method decorated with @flow"):
 

@@ -50,6 +50,40 @@ def encode_arguments(
     return given, "{" + ",".join([*([given[1:-1]] if bound.arguments else []), *rest]) + "}"
 
 
+def check_arguments(
+    name: str,
+    signature: inspect.Signature,
+    hints: Callable[[], Hints],
+    given: str,
+    values: Mapping[str, object],
+) -> None:
+    """Raise `ArgumentsMismatch` for an argument that will not read back as its parameter is declared.
+
+    `given` is what the call gives, encoded; `values` the same by name. An argument of the very class that is declared
+    costs nothing, any other is read back.
+    """
+    try:
+        known = hints()
+    except UsageError:  # it is told when the flow is first read back
+        return
+    parts: Mapping[str, str] | None = None
+    for parameter in signature.parameters.values():
+        hint = known.params.get(parameter.name, MISSING)
+        if hint is MISSING or parameter.name not in values or type(values[parameter.name]) is hint:
+            continue
+        if parts is None:
+            parts = split_object(given)
+        try:
+            decoder_for(_annotation(parameter, known)).decode(parts[parameter.name])
+        except UsageError:
+            continue
+        except DecodingError as error:
+            place, _, fault = str(error).partition(": the stored value does not fit the declared type: ")
+            raise ArgumentsMismatch(
+                f"flow `{name}{signature}`: argument `{parameter.name}{place[1:]}` does not fit its type: {fault}"
+            ) from None
+
+
 def default_texts(signature: inspect.Signature, hints: Hints) -> dict[str, str]:
     """The defaults of the parameters as JSON.
 
@@ -101,7 +135,11 @@ def decode_arguments(
             if parameter.kind in (_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD) and parts:
                 args.append(parameter.default)
             continue
-        value = decoder_for(_annotation(parameter, hints)).decode(part)
+        try:
+            value = decoder_for(_annotation(parameter, hints)).decode(part)
+        except DecodingError as error:
+            path = f"$.{parameter.name}{error.path[1:]}"
+            raise DecodingError(f"flow `{name}`, argument `{parameter.name}`: {error}", path=path) from None
         if parameter.kind is parameter.VAR_POSITIONAL:
             args.extend(value)
         elif parameter.kind is parameter.VAR_KEYWORD:

@@ -6,9 +6,10 @@ another flow, calling it starts a child and waits for it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
@@ -17,8 +18,9 @@ from ergon.core.codec import MISSING, Decoder, Hints, decoder_for, hints_of
 from ergon.core.codec.objects import split_object
 from ergon.core.names import check_name, check_tags
 from ergon.core.retry import RetryPolicy, check_policy
-from ergon.errors import NotInFlow, UsageError
+from ergon.errors import DecodingError, NotInFlow, UsageError
 from ergon.flows.arguments import (
+    check_arguments,
     decode_arguments,
     default_texts,
     encode_arguments,
@@ -51,6 +53,13 @@ class Flow(Generic[P, R]):
     """A durable function. Made by `@flow`."""
 
     def __init__(self, function: Callable[..., Any], *, name: str | None, options: FlowOptions) -> None:
+        if not callable(function):
+            raise UsageError(f"@flow needs an `async def` function, not {function!r}")
+        if inspect.isasyncgenfunction(function):
+            raise UsageError(
+                f"@flow needs an `async def` function that returns; `{public_name(function)}` has a `yield` and is "
+                "a generator. Return a list, or start a child flow for each part"
+            )
         if not inspect.iscoroutinefunction(function):
             raise UsageError(
                 f"@flow needs an `async def` function; `{public_name(function)}` is a plain `def`"
@@ -133,7 +142,8 @@ class Flow(Generic[P, R]):
         if self._readers:
             parts = split_object(text)
             if len(parts) == len(self._readers) and all(name in parts for name, _ in self._readers):
-                return tuple([reader.decode(parts[name]) for name, reader in self._readers]), {}
+                with contextlib.suppress(DecodingError):  # told below, with the argument's name
+                    return tuple([reader.decode(parts[name]) for name, reader in self._readers]), {}
         return decode_arguments(self.name, self.signature, self.all_hints(), text)
 
     def default_texts(self) -> dict[str, str]:
@@ -185,6 +195,13 @@ class FlowCall(Generic[R]):
             hints=flow.all_hints,
             defaults=flow.default_texts,
         )
+        names = flow.plain_names
+        if names is not None and not kwargs:
+            values: Mapping[str, object] = dict(zip(names, args, strict=False))
+        else:
+            values = flow.signature.bind(*args, **kwargs).arguments
+        if values:
+            check_arguments(flow.name, flow.signature, flow.all_hints, self.given, values)
 
     def named(self) -> dict[str, Any]:
         """The arguments that the call gives, by parameter."""

@@ -143,6 +143,13 @@ class Step(Generic[P, R]):
     def __init__(
         self, function: Callable[..., Any], *, name: str | None = None, options: StepOptions
     ) -> None:
+        if not callable(function):
+            raise UsageError(f"@step needs a function, not {function!r}")
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            raise UsageError(
+                f"@step needs a function that returns; `{public_name(function)}` has a `yield`, which makes it a "
+                "generator, whose values cannot be recorded one by one. Return a list, or make each part a step"
+            )
         self.function = function
         self.options = options
         self.name = check_name("step name", name if name is not None else public_name(function))

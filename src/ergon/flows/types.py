@@ -119,6 +119,8 @@ def flow_type(cls: T) -> T:
     Raises `UsageError` for a class without a flow, and for one whose objects can never be stored. A class without any
     fields may become a dataclass by a decorator above this one; when it does not, the worker refuses to register it.
     """
+    if not isinstance(cls, type):
+        raise UsageError(f"@flow_type is for classes, not {cls!r}; decorate a function with @flow")
     if not flows_of(cls):
         raise UsageError(f"@flow_type class `{cls.__name__}` has no method decorated with @flow")
     if has_no_fields(cls) and _is_made_by_hand(cls):
