@@ -36,7 +36,8 @@ WAITS = (  # noqa: SIM905  # reads better as words
 EVENTS = [
     value
     for name, value in vars(EventKind).items()
-    if name.isupper() and value not in (EventKind.FLOW_RETRIED, EventKind.RETRY_NOW)
+    if name.isupper()
+    and value not in (EventKind.FLOW_RETRIED, EventKind.RETRY_NOW, EventKind.SIGNAL_RETURNED)
 ]
 
 
