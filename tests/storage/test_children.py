@@ -145,7 +145,7 @@ async def test_a_parent_that_asks_again_after_it_was_claimed_again_is_told_again
     await log.create(new_flow("c"))
     await commit(log, Commit("p", lease, children=(child(),)))
     (first,) = await log.inbox("p")
-    await commit(log, Commit("p", lease, (event(1),), (first.id,), settled=Settled(TaskStatus.PENDING)))
+    await commit(log, Commit("p", lease, (event(1),), ((first.id, 1),), settled=Settled(TaskStatus.PENDING)))
     again = await claim_one(log, "p")
 
     await commit(log, Commit("p", again.lease, children=(child(),)))
@@ -215,7 +215,7 @@ async def test_a_child_that_ended_is_told_again_to_a_parent_that_asks_again(log)
 
     await commit(log, ask)
     assert await log.inbox("p") == [first]
-    await commit(log, Commit("p", lease, (event(1),), (first.id,)))
+    await commit(log, Commit("p", lease, (event(1),), ((first.id, 1),)))
     await commit(log, ask)
     await commit(log, ask)
 
@@ -255,7 +255,7 @@ async def test_a_child_that_ended_wakes_the_parent_that_asks_again_and_sleeps(lo
     lease = await parent_of(log, child())
     await settle(log, "c", (await claim_one(log, "c")).lease, output="1")
     (first,) = await log.inbox("p")
-    await commit(log, Commit("p", lease, (event(1),), (first.id,)))
+    await commit(log, Commit("p", lease, (event(1),), ((first.id, 1),)))
 
     await commit(log, Commit("p", lease, children=(child(),), settled=Settled(TaskStatus.SUSPENDED)))
 

@@ -252,7 +252,7 @@ async def test_a_claim_tells_up_to_which_message_nothing_is_missing(log):
     lease = await claimed_flow(log)
     await log.send(signal("f1", "first"))
     (first,) = await log.inbox("f1")
-    await commit(log, Commit("f1", lease, (event(1),), (first.id,)))
+    await commit(log, Commit("f1", lease, (event(1),), ((first.id, 1),)))
     await settle(log, "f1", lease, TaskStatus.PENDING)
 
     (again,) = await claim(log)

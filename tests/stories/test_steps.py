@@ -23,6 +23,7 @@ from ergon import (
     ExecutionLog,
     NotInFlow,
     StepInterrupted,
+    StepTimeout,
     UsageError,
     flow,
     flow_type,
@@ -31,6 +32,7 @@ from ergon import (
     step,
     wait_signal,
 )
+from ergon.executor import processes
 from tests.stories.helpers import start, until_status, worker
 
 
@@ -136,6 +138,69 @@ async def test_a_plain_function_runs_on_a_thread_and_does_not_hold_the_others_up
 
     assert len(set(keys)) == 3
     assert threading.main_thread().name not in threads
+
+
+@step
+def occupy(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@step(timeout=0.3)
+def quick() -> str:
+    return "done"
+
+
+@step(timeout=0.3)
+def endless(waits: float) -> None:
+    time.sleep(waits)
+
+
+@flow
+async def queue_for_a_thread() -> list[str]:
+    _, *found = await asyncio.gather(occupy(0.7), quick(), quick())
+    return found
+
+
+@flow
+async def take_too_long() -> None:
+    await asyncio.gather(occupy(0.5), endless(1.0))
+
+
+async def test_a_plain_function_may_wait_for_a_thread_for_longer_than_its_timeout(log: ExecutionLog) -> None:
+    async with worker(log, queue_for_a_thread, step_threads=1):
+        assert await (await start(log, queue_for_a_thread.bind())).result(10) == ["done", "done"]
+
+
+async def test_a_plain_function_that_waited_for_a_thread_has_its_timeout_from_then_on(
+    log: ExecutionLog,
+) -> None:
+    async with worker(log, take_too_long, step_threads=1):
+        with pytest.raises(StepTimeout, match=r"`endless`: one attempt took longer than 0\.3 s"):
+            await (await start(log, take_too_long.bind())).result(10)
+
+
+@step(process=True)
+def occupy_process(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@step(process=True, timeout=1)
+def quick_elsewhere() -> str:
+    return "done"
+
+
+@flow
+async def queue_for_a_process() -> list[str]:
+    _, *found = await asyncio.gather(occupy_process(1.5), quick_elsewhere(), quick_elsewhere())
+    return found
+
+
+async def test_a_process_step_may_wait_for_a_process_for_longer_than_its_timeout(
+    log: ExecutionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "PROCESSES_MAX", 1)
+    async with worker(log, queue_for_a_process):
+        assert await (await start(log, queue_for_a_process.bind())).result(30) == ["done", "done"]
 
 
 @step(process=True)

@@ -8,6 +8,7 @@ with the time of the next. What the body waits for durably is in `body_waits.py`
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import inspect
 from collections.abc import Callable, Coroutine, Sequence
@@ -173,12 +174,14 @@ class StepBody:
         return await self._call_elsewhere(step)
 
     async def _call_in_time(self, step: Step[Any, Any], seconds: float) -> Any:
-        limit = asyncio.timeout(seconds)
+        # A plain function may have to wait for a free thread or process: its time begins when it has one.
+        limit = asyncio.timeout(seconds if step.is_async else None)
+        clock = _Clock(limit, seconds, self.work.host.loop)
         try:
-            async with limit:
+            async with limit, clock:
                 if step.is_async:
                     return await step.function(*self.request.args, **self.request.kwargs)
-                return await self._call_elsewhere(step)
+                return await self._call_elsewhere(step, clock.start)
         except TimeoutError as error:
             if limit.expired():
                 raise StepTimeout(
@@ -186,16 +189,22 @@ class StepBody:
                 ) from error
             raise
 
-    async def _call_elsewhere(self, step: Step[Any, Any]) -> Any:
-        """A plain function: on a thread, or in another process."""
+    async def _call_elsewhere(self, step: Step[Any, Any], on_begin: Callable[[], None] | None = None) -> Any:
+        """A plain function: on a thread, or in another process. `on_begin` is called when it begins, on any thread."""
         request, host = self.request, self.work.host
         if step.options.process:
             call = (step.function.__module__, step.function.__qualname__, request.args, request.kwargs)
-            return await host.loop.run_in_executor(host.processes(), call_by_name, *call)
+            return await asyncio.wrap_future(
+                host.processes().run(call_by_name, call, on_begin), loop=host.loop
+            )
         context = copy_context()
-        return await host.loop.run_in_executor(
-            host.threads(), lambda: context.run(_call_on_thread, step.function, request.args, request.kwargs)
-        )
+
+        def begin() -> Any:
+            if on_begin is not None:
+                on_begin()
+            return context.run(_call_on_thread, step.function, request.args, request.kwargs)
+
+        return await host.loop.run_in_executor(host.threads(), begin)
 
     def _failed(self, error: Exception) -> None:
         policy = self.request.step.options.retry
@@ -334,6 +343,29 @@ class StepBody:
                 "source": op.source,
             },
         )
+
+
+class _Clock:
+    """Starts a time limit from another thread, while it lasts."""
+
+    def __init__(self, limit: asyncio.Timeout, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._limit, self._seconds, self._loop = limit, seconds, loop
+        self._lasts = False
+
+    async def __aenter__(self) -> None:
+        self._lasts = True
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lasts = False
+
+    def start(self) -> None:
+        """Count from now on. Called once more, as when the call is run again, it counts anew."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+            self._loop.call_soon_threadsafe(self._start, self._loop.time() + self._seconds)
+
+    def _start(self, ends_at: float) -> None:
+        if self._lasts and not self._limit.expired():
+            self._limit.reschedule(ends_at)
 
 
 def _of_result(name: str, error: Exception) -> Exception:

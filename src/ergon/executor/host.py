@@ -59,7 +59,7 @@ class Host:
             self._threads = StepThreads(self._threads_max, describe=_step_here)
         return self._threads
 
-    def processes(self) -> Pool:
+    def processes(self) -> ProcessSteps:
         """The pool that `process=True` steps run on."""
         if self._processes is None:
             from ergon.executor.processes import ProcessSteps  # few programs need it

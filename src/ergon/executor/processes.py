@@ -1,5 +1,8 @@
 """Where `process=True` steps run: one pool for all of them, and a process of its own for a call whose process died.
 
+No more calls are handed to the pool than it has processes: one that was handed over has begun, and so has its time
+limit; the others wait here.
+
 A process that dies (out of memory, a crash in C code) takes every call of its pool with it, and nobody can say whose
 fault it was. The pool is replaced, and each of these calls is run again by itself: the one that kills its process
 again and again fails then, the others do not.
@@ -8,6 +11,7 @@ again and again fails then, the others do not.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, Future
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing.process import BaseProcess
 
+PROCESSES_MAX: Final = min(os.cpu_count() or 1, 61)
+"""As many as there are cores; Windows cannot wait for more than 61."""
 RUN_AGAIN_MAX: Final = 3
 """How often a call is run again because its process died."""
 
@@ -44,6 +50,7 @@ class ProcessSteps(Pool):
         self._describe = describe
         self._pool: ProcessPoolExecutor | None = None
         self._running: dict[Future[Any], tuple[Mapping[Any, BaseProcess], str]] = {}
+        self._free = asyncio.Semaphore(PROCESSES_MAX)
         self._lanes = asyncio.Semaphore(os.cpu_count() or 1)
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -51,8 +58,19 @@ class ProcessSteps(Pool):
         """Run a function in one of the processes. Called on the event loop."""
         if kwargs:
             raise TypeError("pass positional arguments only")
+        return self.run(function, args)
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        on_begin: Callable[[], None] | None = None,
+    ) -> Future[Any]:
+        """Run a function in one of the processes, and call `on_begin` when it has one. Called on the event loop."""
         answer: Future[Any] = Future()
-        call = self._loop.create_task(self._answer(answer, function, args), name="ergon-process-step")
+        call = self._loop.create_task(
+            self._answer(answer, function, args, on_begin or _nothing), name="ergon-process-step"
+        )
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         answer.add_done_callback(lambda _: call.cancel() if answer.cancelled() else None)
@@ -71,9 +89,15 @@ class ProcessSteps(Pool):
         """What the processes are doing now, as `describe` named it."""
         return [what for _, what in self._running.values()]
 
-    async def _answer(self, answer: Future[Any], function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    async def _answer(
+        self,
+        answer: Future[Any],
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        on_begin: Callable[[], None],
+    ) -> None:
         try:
-            result = await self._call(function, args)
+            result = await self._call(function, args, on_begin)
         except asyncio.CancelledError:
             answer.cancel()
             raise
@@ -84,15 +108,28 @@ class ProcessSteps(Pool):
             if answer.set_running_or_notify_cancel():
                 answer.set_result(result)
 
-    async def _call(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    async def _call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], on_begin: Callable[[], None]
+    ) -> Any:
+        await self._free.acquire()
         if self._pool is None:
-            self._pool = _new_pool(None)
+            self._pool = _new_pool(PROCESSES_MAX)
         pool = self._pool
         try:
-            return await self._call_in(pool, function, args)
+            future = self._hand_over(pool, function, args)
         except BrokenExecutor as error:
+            self._free.release()
             self._drop(pool)
             died = error
+        else:
+            # Not before it is done, also when the caller has gone: until then its process is busy.
+            future.add_done_callback(self._free_one)
+            on_begin()
+            try:
+                return await asyncio.wrap_future(future)
+            except BrokenExecutor as error:
+                self._drop(pool)
+                died = error
         if self._at_most_once():
             raise StepInterrupted(
                 "the process of the step, or another of its pool, died after it started; whether its effect happened "
@@ -103,7 +140,9 @@ class ProcessSteps(Pool):
                 await self._may_start()
                 alone = _new_pool(1)
                 try:
-                    return await self._call_in(alone, function, args)
+                    future = self._hand_over(alone, function, args)
+                    on_begin()
+                    return await asyncio.wrap_future(future)
                 except BrokenExecutor as error:
                     died = error
                 finally:
@@ -113,15 +152,19 @@ class ProcessSteps(Pool):
             "it ran out of memory, called os._exit, or crashed in C code"
         ) from died
 
-    async def _call_in(
+    def _hand_over(
         self, pool: ProcessPoolExecutor, function: Callable[..., Any], args: tuple[Any, ...]
-    ) -> Any:
+    ) -> Future[Any]:
         future = pool.submit(function, *args)
         # Its processes are taken now: a pool that was shut down forgets them. (`kill_workers` came with Python 3.14.)
         self._running[future] = pool._processes or {}, self._describe()  # noqa: SLF001
         # Also when the caller has gone: until then its process is busy.
         future.add_done_callback(lambda done: self._running.pop(done, None))
-        return await asyncio.wrap_future(future)
+        return future
+
+    def _free_one(self, _: Future[Any]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._free.release)
 
     def _drop(self, pool: ProcessPoolExecutor | None) -> None:
         if pool is not None:
@@ -130,7 +173,11 @@ class ProcessSteps(Pool):
                 self._pool = None
 
 
-def _new_pool(processes: int | None) -> ProcessPoolExecutor:
+def _nothing() -> None:
+    """Nobody wants to know that a call has begun."""
+
+
+def _new_pool(processes: int) -> ProcessPoolExecutor:
     from concurrent.futures import ProcessPoolExecutor  # slow to import, and few programs need it
     from multiprocessing import get_context
 

@@ -338,7 +338,8 @@ def step(
     name: the name in the log; default: the function's qualified name. Renaming a step changes the flow's code.
     retry: when and how often a failed attempt is repeated; default: never. Not with at_most_once: an attempt that
         raised may have had its effect.
-    timeout: seconds that one attempt may take before it is cancelled and fails with `StepTimeout`.
+    timeout: seconds that one attempt may take before it is cancelled and fails with `StepTimeout`. For a plain `def`
+        they count from when it has a thread or process.
     at_most_once: never start the body twice; when a crash hits it, the flow sees `StepInterrupted`.
     verify: for at-most-once steps: called with the same arguments after an interruption; returns
         `Happened(result=...)` or `DID_NOT_HAPPEN` (then the body is run again).
