@@ -33,6 +33,7 @@ from ergon.executor.families import (
 )
 from ergon.executor.outbox import Outbox
 from ergon.replay.attempts import SEEN_AGAIN
+from ergon.replay.cleaning import cleans_up
 from ergon.replay.machine import FlowMachine
 
 
@@ -158,8 +159,8 @@ class Inbox:
         elif message.kind == MessageKind.TAKEN:
             self._take_taken(message.name, IdTaken.read(message.payload or ""))
         elif message.kind == MessageKind.CANCEL:
-            if not self.cancels_under_way:  # else that one is heard for both
-                self._cancel(message.payload)
+            if not self._take_cancel(message.payload):
+                return False
         elif message.kind == MessageKind.RETRY_NOW:
             self._outbox.record(EventKind.RETRY_NOW)
         self._outbox.consume(message.id)
@@ -202,6 +203,14 @@ class Inbox:
         """Ask the flow to stop, unless it was asked before."""
         if self.cancel_reason is None:
             self._cancel(payload)
+
+    def _take_cancel(self, payload: str | None) -> bool:
+        if self.cancels_under_way:
+            return True  # that one is heard for both
+        if self.cancel_reason is not None and cleans_up(self._machine.loop.tasks.values()):
+            return False  # that is not broken off; should the flow go on afterwards, it hears of it then
+        self._cancel(payload)
+        return True
 
     def _cancel(self, payload: str | None) -> None:
         """Ask the flow to stop. One that was asked before is asked again: it may have gone on."""

@@ -99,7 +99,8 @@ class FlowHandle(Generic[R]):
 
         `CancelledError` is raised where it waits, running steps are cancelled, children follow. Its `except` and
         `finally` blocks run, durably. A flow that was cancelled before and went on, or failed and was tried again, is
-        asked once more; one that has not heard of the first yet hears of both at once.
+        asked once more. One that has not heard of the first yet hears of both at once; one that still cleans up, in its
+        `except` and `finally` blocks, is left to it, and asked again if it goes on afterwards.
         Raises `FlowNotFound`, and `IllegalMove` when the flow has ended.
         """
         await self._log.send(Message(self.id, MessageKind.CANCEL, "", encode(reason), CANCEL_KEY))
