@@ -354,3 +354,37 @@ async def test_a_step_that_is_given_up_takes_its_children_along_whoever_has_star
 
         assert await handle.result(10) == "ended"
     assert (await kinds(log)).count("abandoned") == 1
+
+
+async def test_a_later_attempt_whose_step_asks_again_does_not_get_the_child_that_was_given_up(
+    log: ExecutionLog,
+) -> None:
+    """The step was given up together with its child; the next attempt runs it anew, with another child."""
+    attempts: list[int] = []
+
+    @step
+    async def through_child() -> str:
+        return await invoke(card.bind(1)).result()
+
+    @flow(retry=FAST)
+    async def parent() -> str:
+        attempts.append(len(attempts))
+        working = asyncio.ensure_future(through_child())
+        if len(attempts) == 1:
+            await wait_signal("give up", str)
+            working.cancel()
+            await wait_signal("fail", str)
+            raise ConnectionError("down")
+        return await working
+
+    async with worker(log, parent, card, evict_after_seconds=60):
+        handle = await start(log, parent.bind())
+        await until(lambda: children_of(log))
+        (first,) = await children_of(log)
+        await handle.signal("give up", "now")
+        await until_status(handle_of(log, first), "cancelled")
+        await handle.signal("fail", "now")
+        await let_go(log, f"{first}~1")
+
+        assert await handle.result(10) == "card 1 paid"
+    assert await children_of(log) == {first: "cancelled", f"{first}~1": "completed"}

@@ -150,6 +150,11 @@ class BodyWaits:
     def answer(self, wait: StepWait, payload: str | None) -> None:
         """Record what a message brought; the body gets it when it is durable."""
         key, arrived = wait.key, wait.arrived
+        if key.startswith("child:") and not self._is_open():
+            # The step has ended, or was given up together with the child: not for a further attempt of the flow.
+            if not arrived.done():
+                arrived.set_result(self._event(key, payload))
+            return
 
         def durable() -> None:
             event = self._event(key, payload)
@@ -255,9 +260,12 @@ class BodyWaits:
 
     def _judge(self) -> None:
         self.idle = bool(self._open) and not self._answered
-        body = self._work.bodies.get(self._op.id)
-        if body is not None and body.waits is self:  # else the flow has abandoned it, and it only cleans up
+        if self._is_open():  # else the flow has abandoned it, and it only cleans up
             self._work.not_idle()
+
+    def _is_open(self) -> bool:
+        body = self._work.bodies.get(self._op.id)
+        return body is not None and body.waits is self
 
     def tasks(self) -> list[asyncio.Task[Any] | None]:
         """Which wait."""
