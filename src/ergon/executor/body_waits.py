@@ -22,7 +22,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ergon.core.codec import decoder_for, encode, fingerprint
+from ergon.core.codec import decoder_for, digest, encode
 from ergon.core.commit import Received
 from ergon.core.history import Event, EventKind
 from ergon.executor.families import child_outcome, flow_id_of
@@ -120,7 +120,7 @@ class BodyWaits:
 
     def start_child(self, request: Any) -> tuple[str, Callable[[], Coroutine[Any, Any, Any]]]:
         """Start a child flow whose outcome is recorded under this step; its id, and how to wait for it."""
-        which = request.id if request.id is not None else fingerprint(request.call.named())
+        which = request.id if request.id is not None else digest((), request.call.named())
         key = self._key("child", f"{request.call.flow.name}:{which}")
         recorded = self._recorded.get(key)
         arrived: asyncio.Future[Event] = self._work.host.loop.create_future()

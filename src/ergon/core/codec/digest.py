@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import Any, Final
 from zlib import crc32
 
@@ -38,14 +37,6 @@ def digest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     except Exception:  # noqa: BLE001  # mixed sets, int keys, values of the user's that cannot be encoded
         raw = _slow(args, kwargs)
     return hex(crc32(raw) << 32 | crc32(raw[::-1]))
-
-
-def fingerprint(value: object) -> str:
-    """16 hex characters for one value, as `digest` has them for many: for telling values apart and not only changes.
-
-    Takes longer, and is the same for two values once in 2**64 cases.
-    """
-    return blake2b(_canonical_or_name(value), digest_size=8).hexdigest()
 
 
 def _to_fields(value: Any) -> Any:
