@@ -1,11 +1,29 @@
 """Verbs that change a flow: their JSON, their dry runs, and what happens when they are repeated."""
 
+import asyncio
 import json
 
 import pytest
 
-from ergon import FlowFilter, Scheduler, SqliteExecutionLog
+from ergon import FlowFilter, RetryPolicy, Scheduler, SqliteExecutionLog, Worker, flow, step
 from ergon.cli.rows import ACT, WHY
+from ergon.core.commit import NewFlow
+
+
+@step(retry=RetryPolicy(attempts_max=5, first_delay_seconds=600, delay_max_seconds=600))
+async def refuse() -> None:
+    raise ConnectionError("refused")
+
+
+@flow
+async def refused() -> None:
+    await refuse()
+
+
+async def until_kind(log: SqliteExecutionLog, flow_id: str, kind: str) -> None:
+    async with asyncio.timeout(20):
+        while kind not in [event.kind for event in await log.history(flow_id)]:
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -81,17 +99,80 @@ async def test_cancelling_what_is_cancelled_already_succeeds(ergon_async, log, v
     assert json.loads(twice.out)["changed"] is False
 
 
-async def test_a_dry_run_refuses_what_the_act_itself_would_refuse(ergon_async, ergon, log) -> None:
+REPEATED = [
+    ("resume paused", "flow 'paused' is held back by nobody (it is pending)"),
+    ("pause ready", "flow 'ready' is paused already"),
+    ("delete cancelled", "there is no flow 'cancelled' in this log, so nothing is deleted"),
+    ("signal ready approval --key k", "flow 'ready' was sent signal 'approval' with key 'k' already"),
+]
+
+
+@pytest.mark.parametrize("typed, sentence", REPEATED)
+async def test_typing_an_act_again_succeeds_and_says_that_it_is_so_already(
+    ergon_async, log, typed: str, sentence: str
+) -> None:
+    """A script that was cut off runs its commands again."""
+    once = await ergon_async(*typed.split(), "--json")
+    after = await everything(log)
+    dry = await ergon_async(*typed.split(), "--dry-run", "--json")
+    twice = await ergon_async(*typed.split(), "--json")
+
+    assert [answer.code for answer in (once, dry, twice)] == [0, 0, 0]
+    assert [json.loads(answer.out)["changed"] for answer in (once, dry, twice)] == [True, False, False]
+    assert {json.loads(answer.out)["message"] for answer in (dry, twice)} == {sentence}
+    assert await everything(log) == after
+
+
+async def test_a_key_that_an_ended_flow_has_had_is_no_error(ergon_async, log) -> None:
+    for typed in ("signal ready approval --key k", "cancel ready"):
+        await ergon_async(*typed.split())
+
+    again = await ergon_async("signal", "ready", "approval", "--key", "k")
+
+    assert again.code == 0
+    assert "already" in again.out
+
+
+async def test_deleting_what_is_not_there_asks_whether_another_was_meant(ergon_async, log) -> None:
+    assert "did you mean 'ready'?" in (await ergon_async("delete", "raedy")).out
+
+
+@pytest.fixture
+async def parent(log):
+    """A flow that is cancelled, and whose child has not ended yet, since its cleanup has to run."""
+    await log.create(NewFlow("child", "asks", input="{}", parent_id="cancelled", parent_op="0"))
+    return "cancelled"
+
+
+async def test_a_dry_run_refuses_what_the_act_itself_would_refuse(ergon_async, log, parent: str) -> None:
     for typed in (
         "signal cancelled approval",
+        "signal cancelled approval --key k",
         "pause cancelled",
-        "resume ready",
+        "resume cancelled",
         "retry ready",
+        "retry ready --now",
+        "retry cancelled --now",
         "delete ready",
+        f"delete {parent}",
     ):
         real = await ergon_async(*typed.split())
         dry = await ergon_async(*typed.split(), "--dry-run")
-        assert (dry.code, dry.err) == (real.code, real.err) != (0, "")
+        assert (dry.code, dry.err) == (real.code, real.err) != (0, ""), typed
+
+
+async def test_a_dry_run_of_a_retry_at_once_finds_the_step_that_waits_for_it(ergon_async, log) -> None:
+    handle = await Scheduler(log).schedule(refused.bind(), id="refused")
+    async with Worker(log, flows=[refused]):
+        await until_kind(log, "refused", "step_retried")
+
+    dry = await ergon_async("retry", "refused", "--now", "--dry-run")
+    once = await ergon_async("retry", "refused", "--now")
+    again = await ergon_async("retry", "refused", "--now", "--dry-run")
+
+    assert (dry.code, once.code, again.code) == (0, 0, 2)
+    assert "nothing of it waits" in again.err
+    await handle.kill()
 
 
 async def test_why_as_json_has_the_documented_fields(ergon_async, log) -> None:

@@ -1,7 +1,8 @@
 """Verbs that change one flow: `signal`, `cancel`, `kill`, `pause`, `resume`, `retry`, `delete`.
 
 Each prints one line that says what was changed, or with --dry-run what would be. None of them needs the flow's code.
-What is so already, because the same command ran before, is no error.
+What is so already, because the same command ran before, is no error; only `retry` refuses a flow that has not failed,
+or of which nothing waits for its next attempt.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from typing import Any, NamedTuple
 
 import click
 
-from ergon.cli.options import asynchronous, find_flow, json_option, log_option, opened, read_json
+from ergon.cli import would
+from ergon.cli.options import asynchronous, find_flow, json_option, log_option, nearest, opened, read_json
 from ergon.cli.output import clean, note, print_json
 from ergon.cli.problems import BadInput
 from ergon.cli.rows import ACT, fields_of
-from ergon.core.commit import FlowRecord
-from ergon.core.names import near
+from ergon.core.commit import FlowRecord, Message, MessageKind
+from ergon.core.names import check_name, near
 from ergon.core.status import TaskStatus
 from ergon.errors import IllegalMove
 from ergon.executor.sentences import read_waits
@@ -32,15 +34,22 @@ class Act(NamedTuple):
 
     verb: str
     log: ExecutionLog
-    flow: FlowRecord
-    """As it stood before."""
+    flow_id: str
+    found: FlowRecord | None
+    """As it stood before; None: there is no such flow."""
     as_json: bool
     dry_run: bool
 
     @property
+    def flow(self) -> FlowRecord:
+        """As it stood before."""
+        assert self.found is not None
+        return self.found
+
+    @property
     def handle(self) -> Any:
         """The flow's handle."""
-        return Scheduler(self.log).handle(self.flow.id)
+        return Scheduler(self.log).handle(self.flow_id)
 
     def tell(self, done: str, would: str) -> None:
         """Say what was done, or for a dry run what would be."""
@@ -54,11 +63,11 @@ class Act(NamedTuple):
         if self.as_json:
             print_json(
                 {
-                    "id": self.flow.id,
+                    "id": self.flow_id,
                     "verb": self.verb,
                     "changed": changed,
                     "dry_run": self.dry_run,
-                    "status_before": self.flow.status.value,
+                    "status_before": self.found.status.value if self.found is not None else None,
                     "message": message,
                 }
             )
@@ -66,7 +75,9 @@ class Act(NamedTuple):
             print(clean(message))
 
 
-def verb(short_help: str) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], click.Command]:
+def verb(
+    short_help: str, *, must_exist: bool = True
+) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], click.Command]:
     """Make a verb of a function that is given its `Act`, with the options that all of them have."""
 
     def decorate(function: Callable[..., Coroutine[Any, Any, None]]) -> click.Command:
@@ -85,8 +96,10 @@ def verb(short_help: str) -> Callable[[Callable[..., Coroutine[Any, Any, None]]]
             flow_id: str, *, url: str | None, as_json: bool, dry_run: bool, **options: Any
         ) -> None:
             async with opened(url) as log:
-                act = Act(function.__name__, log, await find_flow(log, flow_id), as_json, dry_run)
-                await function(act, **options)
+                record = await (
+                    find_flow(log, flow_id) if must_exist else log.find(check_name("flow id", flow_id))
+                )
+                await function(Act(function.__name__, log, flow_id, record, as_json, dry_run), **options)
 
         return call
 
@@ -100,7 +113,10 @@ def verb(short_help: str) -> Callable[[Callable[..., Coroutine[Any, Any, None]]]
 async def signal(act: Act, name: str, value: str, key: str | None) -> None:
     """Send a signal to a flow. It is kept until a wait for NAME takes it, also while no worker runs."""
     parsed, flow = read_json(value, "--value"), act.flow
-    if act.dry_run and flow.status.is_terminal and key is None:
+    if key is not None and await act.log.has_key(Message(flow.id, MessageKind.SIGNAL, name, None, key)):
+        act.tell_already(f"flow {flow.id!r} was sent signal {name!r} with key {key!r} already")
+        return
+    if act.dry_run and flow.status.is_terminal:
         raise BadInput(f"flow {flow.id!r} is {flow.status}; it takes no signal any more")
     if not act.dry_run:
         await act.handle.signal(name, parsed, key=key)
@@ -158,12 +174,18 @@ async def pause(act: Act, reason: str) -> None:
 async def resume(act: Act) -> None:
     """Let a paused or parked flow go on."""
     flow = act.flow
+    if flow.status in _HELD and not act.dry_run:
+        try:
+            await act.handle.resume()
+        except IllegalMove:  # somebody else was quicker
+            flow = await find_flow(act.log, flow.id)
     if flow.status is TaskStatus.FAILED:
         raise BadInput(f"flow {flow.id!r} has failed; `ergon retry {flow.id}` tries it again")
-    if flow.status not in _HELD:
+    if flow.status.is_terminal:
         raise BadInput(f"flow {flow.id!r} is {flow.status}; only a paused or parked flow can be resumed")
-    if not act.dry_run:
-        await act.handle.resume()
+    if flow.status not in _HELD:
+        act.tell_already(f"flow {flow.id!r} is held back by nobody (it is {flow.status})")
+        return
     act.tell(
         f"resumed flow {flow.id!r} (it was {flow.status})",
         f"would resume flow {flow.id!r} (it is {flow.status})",
@@ -180,6 +202,8 @@ async def retry(act: Act, *, now: bool) -> None:
     if now:
         if not act.dry_run:
             await act.handle.retry_now()
+        elif not await would.retry_at_once(act.log, flow):
+            raise BadInput(f"flow {flow.id!r} is {flow.status}; nothing of it waits to be tried again")
         act.tell(
             f"flow {flow.id!r} waits no longer for its next attempt",
             f"would begin the next attempt of flow {flow.id!r} (it is {flow.status}), or of its steps that wait for "
@@ -199,16 +223,22 @@ async def retry(act: Act, *, now: bool) -> None:
     )
 
 
-@verb("Remove an ended flow with its history and children.")
+@verb("Remove an ended flow with its history and children.", must_exist=False)
 async def delete(act: Act) -> None:
-    """Remove an ended flow with its history, messages and children."""
-    flow = act.flow
+    """Remove an ended flow with its history, messages and children. One that is not there is told, and no error."""
+    flow = act.found
+    if flow is None:
+        hint = await nearest(act.log, act.flow_id)
+        act.tell_already(f"there is no flow {act.flow_id!r} in this log, so nothing is deleted{hint}")
+        return
     if not flow.status.is_terminal:
         raise BadInput(
             f"flow {flow.id!r} is {flow.status}; only an ended flow can be deleted: cancel it first"
         )
     if not act.dry_run:
         await Scheduler(act.log).delete(flow.id)
+    elif (child := await would.unfinished_child(act.log, flow)) is not None:
+        raise BadInput(f"flow {flow.id!r} cannot be deleted yet: its child {child}")
     act.tell(
         f"deleted flow {flow.id!r}",
         f"would delete flow {flow.id!r} ({flow.status}) with its history, its messages and its children",

@@ -97,10 +97,14 @@ async def find_flow(log: ExecutionLog, flow_id: str) -> FlowRecord:
     record = await log.find(check_name("flow id", flow_id))
     if record is not None:
         return record
+    raise NothingFound(f"no flow has the id {flow_id!r} in this log{await nearest(log, flow_id)}")
+
+
+async def nearest(log: ExecutionLog, flow_id: str) -> str:
+    """A question for whoever mistyped an id; empty where none is like it."""
     starts_alike, _ = await log.list(FlowFilter(id_prefix=flow_id[:4]), limit=SUGGESTED_FROM_MAX)
     recent, _ = await log.list(FlowFilter(), limit=SUGGESTED_FROM_MAX)
-    hint = near(flow_id, [flow.id for flow in (*starts_alike, *recent)], ask="; did you mean {!r}?")
-    raise NothingFound(f"no flow has the id {flow_id!r} in this log{hint}")
+    return near(flow_id, [flow.id for flow in (*starts_alike, *recent)], ask="; did you mean {!r}?")
 
 
 def read_json(text: str, option: str) -> Any:

@@ -59,7 +59,7 @@ ACT: Final = {
     "verb": "signal, cancel, kill, pause, resume, retry or delete",
     "changed": "false for a dry run, and when it was so already",
     "dry_run": "true when nothing was to be changed",
-    "status_before": "where the flow stood",
+    "status_before": "where the flow stood, or null: there is no such flow",
     "message": "what was done, or would be, in one sentence",
 }
 WHY: Final = {

@@ -228,6 +228,10 @@ class ExecutionLog(ABC):
         """The messages of a flow that no event accounts for yet, oldest first."""
 
     @abstractmethod
+    async def has_key(self, message: Message) -> bool:
+        """Whether the flow was ever sent a message of this kind, name and key: sending it again changes nothing."""
+
+    @abstractmethod
     async def arrivals(self, worker_id: str, after: int) -> tuple[int, list[Received]]:
         """Messages that came for flows `worker_id` owns since the cursor `after` (0: from the start).
 

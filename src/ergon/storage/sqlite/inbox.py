@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from typing import Any, Final
 
 from ergon.core.commit import Message, MessageKind, read_reason
@@ -45,14 +46,12 @@ def deliver(tx: Transaction, messages: list[Message]) -> int:
     return inserted
 
 
-def has_key(tx: Transaction, message: Message) -> bool:
+def has_key(connection: sqlite3.Connection, message: Message) -> bool:
     """Tell whether a message with this one's key came before."""
     if message.key is None:
         return False
-    found = tx.one(
-        _SQL["find_key"], flow=message.flow_id, kind=message.kind, name=message.name, key=message.key
-    )
-    return found is not None
+    named = {"flow": message.flow_id, "kind": message.kind, "name": message.name, "key": message.key}
+    return connection.execute(_SQL["find_key"], named).fetchone() is not None
 
 
 def _cancel(tx: Transaction, reasons: dict[str, str]) -> None:

@@ -54,7 +54,7 @@ def send(tx: Transaction, messages: list[Message]) -> bool:
 
 def send_alone(tx: Transaction, message: Message) -> None:
     """Deliver one message, or raise why not. Repeating a key is fine."""
-    if send(tx, [message]) or inbox.has_key(tx, message):
+    if send(tx, [message]) or inbox.has_key(tx.connection, message):
         return
     flow = find(tx, message.flow_id)
     if flow is None:

@@ -33,7 +33,7 @@ from ergon.core.status import TaskStatus
 from ergon.errors import LogClosed, LogRefused
 from ergon.storage.clock import Clock, SystemClock
 from ergon.storage.log import ExecutionLog
-from ergon.storage.sqlite import catalog, claims, durability, intake, leases
+from ergon.storage.sqlite import catalog, claims, durability, inbox, intake, leases
 from ergon.storage.sqlite.connection import LEVELS, Settings, Synchronous
 from ergon.storage.sqlite.hints import Hints
 from ergon.storage.sqlite.session import Session
@@ -215,6 +215,9 @@ class SqliteExecutionLog(ExecutionLog):
 
     async def inbox(self, flow_id: str) -> list[Received]:
         return await self._session.read(lambda reading: catalog.unread(reading, flow_id))
+
+    async def has_key(self, message: Message) -> bool:
+        return await self._session.read(lambda reading: inbox.has_key(reading, message))
 
     async def arrivals(self, worker_id: str, after: int) -> tuple[int, list[Received]]:
         return await self._session.read(lambda reading: catalog.arrivals(reading, worker_id, after))
