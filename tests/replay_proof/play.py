@@ -314,13 +314,15 @@ class Play:
                 for child in node["body"]:
                     yield str(await self.run(child))
             finally:
+                self.note(node, "generator closes")
+                await asyncio.sleep(1.0)
                 self.note(node, "generator closed")
 
         seen: list[str] = []
         async for value in values():
             seen.append(value)
             if len(seen) >= node["stop_after"]:
-                break  # left unfinished: it must stay so, live and on replay
+                break  # left unfinished: it is closed in a task of its own, live and on replay alike
         return describe_all(seen)
 
     async def _context(self, node: Node) -> str:

@@ -7,6 +7,7 @@ each time, and so must be its result.
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -410,3 +411,66 @@ async def test_yielding_to_other_tasks_is_no_durable_wait(log: ExecutionLog) -> 
         with pytest.raises(ValueError, match="a few are fine"):
             await (await start(log, forgets_to_wait.bind())).result(10)
         assert await (await start(log, other.bind(), "g")).result(10) == "quick"
+
+
+async def test_a_generator_left_by_break_is_closed_as_asyncio_closes_it(log: ExecutionLog) -> None:
+    """What it held, such as a lock, is free again; and what it does at its end may wait durably."""
+
+    @step
+    async def say(word: str) -> str:
+        return word.upper()
+
+    @flow
+    async def body() -> list[str]:
+        lock = asyncio.Lock()
+        seen: list[str] = []
+
+        async def pages() -> Any:
+            async with lock:
+                try:
+                    yield "first"
+                    yield "second"
+                finally:
+                    seen.append(await say("closed"))
+
+        async for page in pages():
+            seen.append(page)
+            break
+        async with lock:
+            await wait_signal("go")
+            return seen
+
+    assert await through_restarts(log, body, 1) == ["first", "CLOSED"]
+
+
+async def test_a_generator_that_the_garbage_collector_finds_is_left_as_it_is_and_told(
+    log: ExecutionLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It comes at a random moment, on any thread: no code of a flow may run there."""
+    closed: list[bool] = []
+
+    class Holder:
+        itself: Any
+        pages: Any
+
+    @flow
+    async def body() -> None:
+        async def pages() -> Any:
+            try:
+                yield "first"
+            finally:
+                closed.append(True)
+
+        holder = Holder()
+        holder.itself, holder.pages = holder, pages()
+        async for _ in holder.pages:
+            break
+        del holder
+        gc.collect()  # as it may come at any time
+        await wait_signal("go")
+
+    await through_restarts(log, body, 1)
+
+    assert closed == []
+    assert "left the async generator `pages` (test_asyncio.py:" in caplog.text
+    assert "contextlib.aclosing" in caplog.text
