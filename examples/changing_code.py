@@ -5,7 +5,7 @@ The first worker runs yesterday's code and leaves a flow in the middle; the seco
 
 import asyncio
 
-from ergon import Scheduler, SqliteExecutionLog, Worker, flow, patched, step, wait_signal
+from ergon import InMemoryExecutionLog, Scheduler, Worker, flow, patched, step, wait_signal
 
 
 @step
@@ -40,7 +40,7 @@ async def today(order: str) -> list[str]:
 
 
 async def main() -> None:
-    async with SqliteExecutionLog("deploys.db") as log:
+    async with InMemoryExecutionLog() as log:  # gone afterwards, so this program can be started again
         scheduler = Scheduler(log)
         async with Worker(log, flows=[yesterday], versions="1.0"):
             old = await scheduler.schedule(yesterday.bind("old"), id="old")

@@ -35,9 +35,8 @@ async def import_rows(source: str) -> str:
 
 
 async def main() -> None:
-    async with open_log(
-        "imports.db", require="D3"
-    ) as log:  # refuses to start where power loss could lose work
+    # Refuses to start where power loss could lose work.
+    async with open_log("imports.db", require="D3") as log:
         scheduler = Scheduler(log)
         handle = await scheduler.schedule_named("import", {"source": "crm"}, id="import-1", delay=86_400)
         print(await handle.why())
@@ -68,6 +67,8 @@ async def limits(scheduler: Scheduler) -> None:
             await handle.result()
         except FlowCancelled as error:
             print(error)
+    for name in ("import-1", "import-2", "import-3"):
+        await scheduler.delete(name)  # so that this program can be started again
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 from uuid import UUID
 
 import pytest
@@ -21,8 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ergon.errors
+from ergon.core.codec import decoder_for
 from ergon.core.failure import describe, rebuild
 from ergon.errors import (
+    DecodingError,
     EncodingError,
     FlowParked,
     NonDeterminismError,
@@ -312,3 +315,43 @@ def test_arguments_of_common_types_travel(args: list[Any]) -> None:
 
     assert copy.args == tuple(args)[:20]
     assert [type(each) for each in copy.args] == [type(each) for each in args[:20]]
+
+
+def test_an_error_kept_in_an_attribute_travels_as_its_text() -> None:
+    """As `urllib` keeps why a connection failed, and needs it to say anything at all."""
+    read = travelled(URLError(ConnectionRefusedError(111, "Connection refused")))
+
+    assert type(read) is URLError
+    assert str(read) == "<urlopen error [Errno 111] Connection refused>"
+    assert read.reason == "[Errno 111] Connection refused"
+
+
+class NeedsItsSocket(Exception):
+    """Says something only as long as it has what cannot travel."""
+
+    def __init__(self, socket: object) -> None:
+        self.socket = socket
+
+    def __str__(self) -> str:
+        return f"lost {type(self.socket).__name__}"
+
+
+def test_an_error_that_would_lose_its_message_is_replaced_by_one_that_has_it() -> None:
+    read = travelled(NeedsItsSocket(object()))
+
+    assert type(read) is StepFailed
+    assert "lost object" in str(read)
+
+
+def test_the_place_of_a_failure_is_in_the_users_code() -> None:
+    def ask() -> object:
+        return decoder_for(int).decode("[]")
+
+    with pytest.raises(DecodingError) as raised:
+        ask()
+
+    frames = json.loads(describe(raised.value))["traceback"]
+    assert [frame.partition(" (")[0] for frame in frames] == [
+        "test_the_place_of_a_failure_is_in_the_users_code",
+        "ask",
+    ]

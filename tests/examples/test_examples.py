@@ -111,6 +111,13 @@ def test_an_example_started_twice_does_its_work_once(tmp_path: Path) -> None:
     assert first.stdout.splitlines()[-1] == second.stdout.splitlines()[-1]
 
 
+@pytest.mark.parametrize("name", ["changing_code.py", "operating.py"])
+def test_an_example_that_plays_with_time_can_be_started_again(name: str, tmp_path: Path) -> None:
+    for _ in range(2):
+        done = run(name, tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 def run(name: str, place: Path) -> subprocess.CompletedProcess[str]:
     file, *arguments = name.split()
     return subprocess.run(

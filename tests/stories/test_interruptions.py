@@ -1,27 +1,29 @@
-"""Ctrl-C and `sys.exit` in the middle of a flow or a step: the process ends as asked, and no flow is lost."""
+"""Ctrl-C and signals in the middle of a flow or a step: the process ends as asked, and no flow is lost."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ergon import ExecutionLog, StepFailed, flow, step
+from ergon import ExecutionLog, FlowError, StepFailed, flow, step
 from tests.stories.helpers import ROOT, kinds, start, worker
 
 PROGRAM = """
-import asyncio, os, sys
+import asyncio, os, signal, sys
 from pathlib import Path
 from ergon import Scheduler, SqliteExecutionLog, Worker, flow, step
 
 HOW = os.environ.get("HOW", "")
 
 def stop(place: str) -> None:
-    if HOW == f"exit in {place}":
-        sys.exit(4)
+    if HOW == f"signal in {place}":
+        signal.raise_signal(signal.SIGUSR1)
     if HOW == f"ctrl-c in {place}":
         raise KeyboardInterrupt
 
@@ -47,7 +49,11 @@ async def main() -> None:
         handles = [await Scheduler(log).schedule(work.bind(id), id=id) for id in ("a", "b")]
         print(*[await handle.result() for handle in handles])
 
+def leave(number: int, frame: object) -> None:
+    sys.exit(4)
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGUSR1, leave)
     asyncio.run(main())
 """
 
@@ -66,7 +72,7 @@ def run(folder: Path, how: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("place", ["start", "flow", "timer", "first", "second"])
-@pytest.mark.parametrize("what", ["exit", "ctrl-c"])
+@pytest.mark.parametrize("what", ["signal", "ctrl-c"])
 def test_the_process_ends_at_once_and_its_flows_go_on_in_the_next(
     what: str, place: str, tmp_path: Path
 ) -> None:
@@ -75,7 +81,7 @@ def test_the_process_ends_at_once_and_its_flows_go_on_in_the_next(
     ended = run(tmp_path, f"{what} in {place}")
     again = run(tmp_path, "")
 
-    assert ended.returncode == (4 if what == "exit" else -2), ended.stderr
+    assert ended.returncode == (4 if what == "signal" else -2), ended.stderr
     assert "never retrieved" not in ended.stderr
     assert (again.returncode, again.stdout) == (0, "a b\n"), again.stderr
     names = (tmp_path / "ledger").read_text().split()
@@ -93,10 +99,21 @@ def leaves_elsewhere() -> None:
     sys.exit(5)
 
 
+@step
+async def leaves_at_once() -> None:
+    sys.exit(6)
+
+
+@step
+async def leaves_later() -> None:
+    await asyncio.sleep(0.01)
+    sys.exit()
+
+
 @flow
 async def meets_exits() -> list[str]:
     said = []
-    for leave in (leaves, leaves_elsewhere):
+    for leave in (leaves, leaves_elsewhere, leaves_at_once, leaves_later):
         try:
             await leave()
         except StepFailed as error:
@@ -104,9 +121,35 @@ async def meets_exits() -> list[str]:
     return said
 
 
-async def test_a_plain_step_that_exits_fails_and_the_process_goes_on(log: ExecutionLog) -> None:
+async def test_a_step_that_exits_fails_and_the_process_goes_on(log: ExecutionLog) -> None:
     async with worker(log, meets_exits):
         said = await (await start(log, meets_exits.bind())).result(30)
 
-    assert [text.split(";")[0] for text in said] == ["SystemExit: 'enough'", "SystemExit: 5"]
-    assert (await kinds(log)).count("step_failed") == 2
+    exits = ["SystemExit: 'enough'", "SystemExit: 5", "SystemExit: 6", "SystemExit: None"]
+    assert [text.split(";")[0] for text in said] == exits
+    assert (await kinds(log)).count("step_failed") == 4
+
+
+@flow
+async def exits() -> None:
+    await asyncio.sleep(0.01)
+    sys.exit(3)
+
+
+@flow
+async def exits_at_once_in_a_task() -> None:
+    async def leave() -> None:
+        sys.exit(3)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(leave())
+
+
+@pytest.mark.parametrize("leaving", [exits, exits_at_once_in_a_task])
+async def test_a_flow_that_exits_fails_and_others_go_on(log: ExecutionLog, leaving: Any) -> None:
+    async with worker(log, leaving, meets_exits):
+        gone = await start(log, leaving.bind(), id="gone")
+        other = await start(log, meets_exits.bind(), id="other")
+        with pytest.raises(FlowError, match=r"SystemExit: 3; a flow cannot end its process"):
+            await gone.result(30)
+        assert len(await other.result(30)) == 4

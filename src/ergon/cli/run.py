@@ -20,7 +20,7 @@ from ergon.cli.rows import payload
 from ergon.cli.targets import Target, load
 from ergon.core.codec import encode
 from ergon.core.commit import FlowRecord
-from ergon.core.failure import rebuild
+from ergon.core.failure import message_of, rebuild
 from ergon.core.status import TaskStatus
 from ergon.errors import ErgonError
 from ergon.executor.sentences import one_line
@@ -155,6 +155,6 @@ def _tell(record: FlowRecord) -> None:
         case _:
             error = rebuild(record.output or "")
             raise FlowDidNotComplete(
-                clean(f"flow {record.id!r} {record.status}: {type(error).__name__}: {error}")
+                clean(f"flow {record.id!r} {record.status}: {type(error).__name__}: {message_of(error)}")
                 + f" (`ergon show {record.id}` has its history)"
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import traceback
 from pathlib import PurePath
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Final
 
 import msgspec
@@ -27,6 +27,7 @@ GROUP_MAX: Final = 100
 ERRORS_MAX: Final = 200
 """Errors in one record, all chains and groups together."""
 FRAMES_MAX: Final = 20
+_NO_MESSAGE: Final = "(no message:"
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -101,7 +102,7 @@ def message_of(error: BaseException) -> str:
     try:
         return cut(str(error), MESSAGE_CHARS_MAX)
     except Exception as broken:  # noqa: BLE001  # the user's __str__
-        return f"(no message: its __str__ raised {type(broken).__name__})"
+        return f"{_NO_MESSAGE} its __str__ raised {type(broken).__name__})"
 
 
 def _args_of(error: BaseException) -> tuple[Any, ...]:
@@ -114,14 +115,24 @@ def _args_of(error: BaseException) -> tuple[Any, ...]:
 
 
 def _frames(trace: TracebackType | None) -> list[str]:
-    """`function (file.py:42)` for each frame, outermost first; the middle of a long one is left out."""
+    """`function (file.py:42)` for each frame, outermost first; the middle of a long one is left out.
+
+    Ergon's own frames are not told where there are others: what the user can mend is in their own.
+    """
+    walked = list(traceback.walk_tb(trace))
+    theirs = [(frame, line) for frame, line in walked if not _is_own(frame)]
     frames = [
         cut(f"{frame.f_code.co_name} ({PurePath(frame.f_code.co_filename).name}:{line})", 300)
-        for frame, line in traceback.walk_tb(trace)
+        for frame, line in theirs or walked
     ]
     if len(frames) > FRAMES_MAX:
         frames[FRAMES_MAX // 4 : -FRAMES_MAX * 3 // 4] = [f"… {len(frames) - FRAMES_MAX} more …"]
     return frames
+
+
+def _is_own(frame: FrameType) -> bool:
+    name = frame.f_globals.get("__name__", "")
+    return isinstance(name, str) and name.startswith("ergon.") and not name.startswith("ergon.demo.")
 
 
 def rebuild(text: str) -> Exception:
@@ -160,9 +171,12 @@ def _build(record: dict[str, Any]) -> Exception:
     if kind is None or not issubclass(kind, Exception):
         return failed
     try:
-        return _build_kind(kind, record)
+        error = _build_kind(kind, record)
+        if isinstance(message, str) and not message.startswith(_NO_MESSAGE):
+            str(error)  # it had a message: without what did not travel it may have none
     except Exception:  # noqa: BLE001  # the class changed, or the record never fitted it
         return failed
+    return error
 
 
 def _build_kind(kind: type[Exception], record: dict[str, Any]) -> Exception:

@@ -96,6 +96,8 @@ def pack(value: Any, depth: int = 0) -> Any:
         return {TAG: tag, "v": msgspec.to_builtins(value)}
     if isinstance(value, PurePath):
         return {TAG: "path", "v": str(value)}
+    if isinstance(value, BaseException):  # such as `URLError.reason`, which may as well be a text
+        return cut(str(value), TEXT_CHARS_MAX)
     return _pack_parts(value, kind, depth)
 
 

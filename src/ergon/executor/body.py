@@ -33,6 +33,7 @@ from ergon.executor.idleness import works_beside
 from ergon.executor.mutations import FIXED, Watched, watch
 from ergon.flows.context import step_context
 from ergon.flows.steps import DID_NOT_HAPPEN, Happened, Step, StepCall
+from ergon.replay.exits import ends_process
 from ergon.replay.operations import Operation
 
 if TYPE_CHECKING:
@@ -113,9 +114,11 @@ class StepBody:
         if isinstance(error, asyncio.CancelledError):
             name = self.request.step.name
             error = StepCancelled(f"step `{name}` raised CancelledError, though nobody cancelled it")
-        if isinstance(error, SystemExit | KeyboardInterrupt):
+        if ends_process(error):
             self.work.interrupt()
-            raise error  # the process is asked to end; the step stays open
+            raise error  # the step stays open
+        if isinstance(error, SystemExit):
+            error = step_exited(error)
         if not isinstance(error, Exception):
             error = StepFailed(type(error).__qualname__, str(error))
         self._failed(error)
@@ -389,6 +392,11 @@ def _call_on_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs:
         raise RuntimeError("a step raised StopIteration") from error
 
 
+def step_exited(error: SystemExit) -> StepFailed:
+    """What the flow sees of a step that called `sys.exit`."""
+    return StepFailed("SystemExit", f"{error.code!r}; a step cannot end its process")
+
+
 def call_by_name(module: str, qualname: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """In a pool process: find the step's own function and call it. The name comes from this program, not from data."""
     found: Any = importlib.import_module(module)
@@ -403,7 +411,7 @@ def _without_exit(function: Callable[..., Any], args: tuple[Any, ...], kwargs: d
     try:
         return function(*args, **kwargs)
     except SystemExit as error:
-        raise StepFailed("SystemExit", f"{error.code!r}; a step cannot end its process") from None
+        raise step_exited(error) from None
 
 
 __all__ = ["StepBody", "call_by_name"]

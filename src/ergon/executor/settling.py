@@ -41,6 +41,8 @@ def settle(
             )
         else:
             return Settled(TaskStatus.COMPLETED, text)
+    if isinstance(error, SystemExit):
+        error = FlowError(f"SystemExit: {error.code!r}; a flow cannot end its process")
     if not isinstance(error, Exception):
         error = FlowError(f"{type(error).__name__}: {error}")
     failure = describe(error)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, overload
 
 from ergon.core.codec import MISSING, decoder_for
 from ergon.core.names import check_name
-from ergon.errors import NotInFlow, UsageError
+from ergon.errors import DecodingError, NotInFlow, UsageError
 from ergon.flows.context import awaiting_place, current_machine, step_context
 from ergon.replay.loop import FlowLoop, FlowTimer
 
@@ -34,7 +34,12 @@ async def wait_signal(name: str, type: Any = MISSING, /) -> Any:
         if context is None:
             raise NotInFlow("wait_signal works only inside a flow or a step.")
         text = await context.wait_signal(name)
-    return decoder_for(type).decode(text)
+    try:
+        return decoder_for(type).decode(text)
+    except DecodingError as error:
+        raise DecodingError(
+            f"the value of signal `{name}` does not fit what the flow waits for: {error}", path=error.path
+        ) from None
 
 
 await_external_signal = wait_signal

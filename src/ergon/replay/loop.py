@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from zlib import crc32
 
 from ergon.errors import NotAllowedInFlow, UsageError
+from ergon.replay.exits import ends_process
 from ergon.replay.operations import waiting_place
 from ergon.replay.tasks import FlowFuture, FlowTask, Scope
 
@@ -127,9 +128,9 @@ class FlowLoop(asyncio.AbstractEventLoop):
                     if handle:
                         context, callback, args = handle
                         context.run(callback, *args)
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as error:  # noqa: BLE001  # a callback of the user's may raise anything
+            except BaseException as error:  # a callback of the user's may raise anything
+                if ends_process(error):
+                    raise
                 self.call_exception_handler({"message": "exception in a callback", "exception": error})
             else:
                 raise NotAllowedInFlow(_SPINNING)
