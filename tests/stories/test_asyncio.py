@@ -474,3 +474,41 @@ async def test_a_generator_that_the_garbage_collector_finds_is_left_as_it_is_and
     assert closed == []
     assert "left the async generator `pages` (test_asyncio.py:" in caplog.text
     assert "contextlib.aclosing" in caplog.text
+
+
+async def test_a_future_without_a_number_is_refused_where_a_set_of_futures_is_walked(
+    log: ExecutionLog,
+) -> None:
+    """Its hash is its address, so the order would differ on each replay, without a word."""
+
+    @flow
+    async def body() -> list[str]:
+        refused = []
+        bare: asyncio.Future[int] = asyncio.Future()
+        bare.set_result(1)
+
+        async def wait_for_all() -> None:
+            await asyncio.wait([bare])
+
+        async def take_one_by_one() -> None:
+            for each in asyncio.as_completed([bare]):
+                await each
+
+        async def wait_for_gathered() -> None:
+            await asyncio.wait([asyncio.gather(bare)])
+
+        for use in (wait_for_all, take_one_by_one, wait_for_gathered):
+            try:
+                await use()
+            except NotAllowedInFlow as error:
+                refused.append(str(error))
+        numbered = asyncio.get_running_loop().create_future()
+        numbered.set_result(2)
+        done, _ = await asyncio.wait({numbered})
+        return [*refused, str(next(iter(done)).result()), str(await bare)]
+
+    *refused, waited, awaited = await through_restarts(log, body)
+
+    assert len(refused) == 3
+    assert all("create_future()" in each for each in refused)
+    assert (waited, awaited) == ("2", "1")

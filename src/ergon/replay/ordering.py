@@ -7,6 +7,7 @@ here, for code that runs on a flow loop. Elsewhere these functions do what they 
   given tasks, made in the caller's order, when it is called.
 - `all_tasks` fills its set from one that is shared by all loops, and a set's order depends on that too.
 - the future that `gather` returns has a private class; it is hashed by its first child.
+- a future made by calling `asyncio.Future` has no number: `wait`, `as_completed` and sets of what `gather` returns refuse it.
 
 What is replaced is the functions' code, not their names, so that `from asyncio import as_completed` made before
 Ergon was imported works the same. `backports.py` does likewise for what differs between versions of Python.
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 def install() -> None:
     """Replace the code of the functions above, once per process."""
     replace(asyncio.tasks.as_completed, _as_completed)
+    replace(asyncio.tasks.wait, _wait)
     if isinstance(
         asyncio.tasks.all_tasks, FunctionType
     ):  # from 3.14 on it is written in C, and walks in order
@@ -42,6 +44,12 @@ def _as_completed(fs, *, timeout=None):  # type: ignore[no-untyped-def]  # noqa:
     from ergon.replay import ordering  # noqa: PLW0406
 
     return ordering.as_completed(fs, timeout)
+
+
+async def _wait(fs, *, timeout=None, return_when="ALL_COMPLETED"):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ASYNC109
+    from ergon.replay import ordering  # noqa: PLW0406
+
+    return await ordering.wait(fs, timeout, return_when)
 
 
 def _all_tasks(loop=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
@@ -75,6 +83,29 @@ def as_completed(fs: Any, timeout: float | None) -> Any:
     return asyncio.tasks.as_completed._ergon_original(fs, timeout=timeout)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
+def wait(fs: Any, timeout: float | None, return_when: str) -> Any:
+    """Refuse futures that have no number before the original sees them."""
+    if _flow_loop() is not None and not asyncio.isfuture(fs) and not isinstance(fs, Coroutine):
+        fs = list(fs)
+        for future in fs:
+            _check_numbered(future, "asyncio.wait")
+    return asyncio.tasks.wait._ergon_original(fs, timeout=timeout, return_when=return_when)  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def _check_numbered(future: Any, what: str) -> None:
+    kind: Any = type(future)
+    if kind.__hash__ is object.__hash__ and asyncio.isfuture(future):
+        made, instead = (
+            ("Task", "create_task(...)")
+            if isinstance(future, asyncio.Task)
+            else ("Future", "create_future()")
+        )
+        raise NotAllowedInFlow(
+            f"`{what}` was given what `asyncio.{made}(...)` made. Sets keep it by its address and would be walked "
+            f"in another order on each replay. Make it with `asyncio.get_running_loop().{instead}`"
+        )
+
+
 def _tasks_of(loop: FlowLoop, awaitables: Iterable[Any]) -> list[asyncio.Future[Any]]:
     in_no_order = isinstance(awaitables, set | frozenset)
     tasks: dict[int, asyncio.Future[Any]] = {}
@@ -84,6 +115,7 @@ def _tasks_of(loop: FlowLoop, awaitables: Iterable[Any]) -> list[asyncio.Future[
             raise NotAllowedInFlow(
                 "`as_completed` was given a set of coroutines, whose order differs on replay. Give it a list."
             )
+        _check_numbered(awaitable, "asyncio.as_completed")
         if id(awaitable) not in tasks:
             tasks[id(awaitable)] = asyncio.ensure_future(awaitable, loop=loop)
     return list(tasks.values())
@@ -101,6 +133,7 @@ def _hash_of_gathering(future: Any) -> int:
     children = future._children  # noqa: SLF001
     if not children or not is_flow_loop(future.get_loop()):
         return object.__hash__(future)
+    _check_numbered(children[0], "asyncio.gather")
     return hash(children[0]) ^ (1 << 31)
 
 
