@@ -7,7 +7,7 @@ here, for code that runs on a flow loop. Elsewhere these functions do what they 
   given tasks, made in the caller's order, when it is called.
 - `all_tasks` fills its set from one that is shared by all loops, and a set's order depends on that too.
 - the future that `gather` returns has a private class; it is hashed by its first child.
-- a future made by calling `asyncio.Future` has no number: `wait`, `as_completed` and sets of what `gather` returns refuse it.
+- a future made by calling `asyncio.Future` has no number: `wait`, `as_completed` and sets of gathered ones refuse it.
 
 What is replaced is the functions' code, not their names, so that `from asyncio import as_completed` made before
 Ergon was imported works the same. `backports.py` does likewise for what differs between versions of Python.
