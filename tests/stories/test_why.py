@@ -194,6 +194,16 @@ async def test_a_suspended_flow_names_what_it_waits_for(
     assert ("and 2 more" in why) == (body is many)
 
 
+async def test_a_flow_that_waits_for_a_child_says_why_the_child_does_not_move(log: ExecutionLog) -> None:
+    handle = await start(log, has_a_child.bind())
+    async with worker(log, has_a_child):  # it has no code for the child
+        await until_status(handle, "suspended")
+        why = await handle.why()
+
+    assert why.startswith("flow 'f' is waiting for child \"waits\" (f/0:1) since ")
+    assert "; flow 'f/0:1' is ready, but no live worker has code for flow `waits`" in why
+
+
 async def test_a_step_that_backs_off_in_memory_says_when_it_is_tried_again(log: ExecutionLog) -> None:
     """What a flow in memory does is told when it has stood still for a while; the history knows at once."""
     async with worker(log, retries, lease_seconds=60, evict_after_seconds=60):

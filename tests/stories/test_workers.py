@@ -470,9 +470,12 @@ async def test_a_flow_that_kills_its_workers_is_parked(log: ExecutionLog, path: 
         async with process_with_worker(path) as process:
             await process.wait()
             assert lines(marks) == ["kill"] * number
+    async with process_with_worker(path) as process:
+        await process.wait()
+    assert "its worker died 2 times in a row while running it" in await handle.why()
 
     async with worker(log, *FLOWS, claims_stalled_max=2):
-        with pytest.raises(FlowParked, match="died 2 times in a row"):
+        with pytest.raises(FlowParked, match="died 3 times in a row"):
             await handle.result(10)
 
     assert "is parked: its worker died" in await handle.why()

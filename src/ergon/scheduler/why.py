@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from ergon.core.commit import FlowRecord, WorkerRecord
 from ergon.core.names import near
@@ -14,12 +14,29 @@ from ergon.scheduler.waits import up_to_date
 from ergon.storage.log import ExecutionLog
 from ergon.storage.process import state_of
 
+GENERATIONS_MAX: Final = 5
+"""A flow that waits for a child that waits for a child: so many are told of."""
+
 
 async def why(log: ExecutionLog, flow_id: str) -> str:
-    """Say in one sentence why the flow is where it is. Raises `FlowNotFound`."""
-    record = await log.find(flow_id)
-    if record is None:
-        raise FlowNotFound(flow_id)
+    """Say in one sentence why the flow is where it is, and the child it waits for. Raises `FlowNotFound`."""
+    told: list[str] = []
+    waited_for: str | None = flow_id
+    while waited_for is not None and len(told) < GENERATIONS_MAX:
+        record = await log.find(waited_for)
+        if record is None:
+            if told:
+                break
+            raise FlowNotFound(flow_id)
+        told.append(await _why_one(log, record))
+        waits = read_waits(record.reason)
+        is_child = record.status in (TaskStatus.SUSPENDED, TaskStatus.RUNNING) and len(waits) == 1
+        waited_for = waits[0].get("flow_id") if is_child else None
+    return "; ".join(told)
+
+
+async def _why_one(log: ExecutionLog, record: FlowRecord) -> str:
+    flow_id = record.id
     known = await log.workers()
     workers = [worker for worker in known if state_of(worker, log.now()) in ("alive", "draining")]
     unread = [message.name for message in await log.inbox(flow_id) if message.kind == "signal"]
@@ -32,6 +49,11 @@ async def why(log: ExecutionLog, flow_id: str) -> str:
         sentence = _SENTENCES[record.status](record, workers, log.now())
     if unread and record.status is TaskStatus.SUSPENDED:
         sentence += f" (unread signals: {', '.join(sorted(set(unread))[:5])})"
+    if record.claims_stalled and record.status in (TaskStatus.PENDING, TaskStatus.RUNNING):
+        times = "once" if record.claims_stalled == 1 else f"{record.claims_stalled} times in a row"
+        sentence += (
+            f"; its worker died {times} while running it and nothing new was recorded: perhaps it kills them"
+        )
     return f"flow {flow_id!r} {sentence}"
 
 
