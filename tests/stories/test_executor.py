@@ -76,6 +76,7 @@ async def test_a_flow_is_run_suspended_and_run_again(either_log: ExecutionLog) -
     again = await Executor(Order("o"), either_log, "f").run(lambda order: order.process())
 
     assert isinstance(suspended, Suspended)
+    assert not hasattr(suspended, "result"), "nor may asking for it break off with something else"
     assert 'waiting for signal "approval"' in suspended.reason
     assert suspended.waits[0]["name"] == "approval"
     with pytest.raises(UsageError, match='waiting for signal "approval"'):

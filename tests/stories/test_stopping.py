@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
@@ -83,6 +84,47 @@ async def test_handlers_are_as_before_when_the_wait_is_cancelled() -> None:
             await wait_told_to_stop()
 
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+async def test_one_signal_tells_all_that_wait_for_it() -> None:
+    """A program may have a worker in each of several tasks; one that is not told would run on for ever."""
+    before = signal.getsignal(signal.SIGTERM)
+    waiting = [asyncio.create_task(wait_told_to_stop()) for _ in range(2)]
+    await asyncio.sleep(0)
+
+    os.kill(os.getpid(), signal.SIGTERM)
+
+    async with asyncio.timeout(20):
+        assert await asyncio.gather(*waiting) == [signal.SIGTERM] * 2
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+async def test_who_waits_is_told_though_another_who_waited_before_has_given_up() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    earlier, later = (asyncio.create_task(wait_told_to_stop()) for _ in range(2))
+    await asyncio.sleep(0)
+    earlier.cancel()
+    await asyncio.wait([earlier])
+
+    os.kill(os.getpid(), signal.SIGTERM)
+
+    async with asyncio.timeout(20):
+        assert await later is signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+async def test_a_handler_that_the_program_installs_meanwhile_stays() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    waiting = asyncio.create_task(wait_told_to_stop())
+    await asyncio.sleep(0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        waiting.cancel()
+        await asyncio.wait([waiting])
+
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 async def test_outside_the_main_thread_it_says_where_to_wait() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +13,9 @@ import click
 
 from ergon.cli.options import asynchronous, log_option, opened, path_of, read_json, require_option
 from ergon.cli.output import clean, note, print_json
-from ergon.cli.problems import INTERRUPTED, BadInput, FlowDidNotComplete
+from ergon.cli.problems import BadInput, FlowDidNotComplete
 from ergon.cli.rows import payload
+from ergon.cli.stopping import leave
 from ergon.cli.targets import Target, load
 from ergon.core.codec import encode
 from ergon.core.commit import FlowRecord
@@ -28,6 +27,7 @@ from ergon.flows.flow import Flow, FlowCall
 from ergon.scheduler.handle import FlowHandle
 from ergon.scheduler.scheduler import Scheduler
 from ergon.storage.log import ExecutionLog
+from ergon.worker.signals import listen
 from ergon.worker.worker import Worker, WorkerOptions
 
 NEWS_SECONDS = 1.0
@@ -69,26 +69,16 @@ async def run(target: str, text: str, flow_id: str | None, url: str | None, requ
 @contextmanager
 def _told_to_stop() -> Iterator[None]:
     """Ctrl-C and SIGTERM cancel the task that is in the block; a second one ends the process at once, which is safe."""
-    task, loop = asyncio.current_task(), asyncio.get_running_loop()
-    assert task is not None
-    told = False
-
-    def on_signal(_number: int, _frame: object) -> None:
-        nonlocal told
-        if told:
-            os._exit(INTERRUPTED)
-        told = True
-        loop.call_soon_threadsafe(task.cancel)
-
     if threading.current_thread() is not threading.main_thread():
         yield  # nobody handles signals there
         return
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    stop_listening = listen(lambda _: loop.call_soon_threadsafe(task.cancel), again=leave)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        stop_listening()
 
 
 async def _run(log: ExecutionLog, code: Target, call: FlowCall[Any], flow_id: str | None) -> FlowRecord:

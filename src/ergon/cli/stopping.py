@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 from ergon.cli.problems import INTERRUPTED, OK
+from ergon.worker.signals import listen
 
 
 def leave() -> None:
@@ -19,17 +20,7 @@ def leave() -> None:
 def on_signals(stop: asyncio.Future[int], at_second: Callable[[], None] = leave) -> None:
     """First SIGTERM or SIGINT: settle `stop` with the exit code. Second: call `at_second`, in the signal handler."""
     resolve = _resolver(stop)
-    told = False
-
-    def on_signal(number: int, _frame: object) -> None:
-        nonlocal told
-        if told:
-            at_second()
-        told = True
-        resolve(INTERRUPTED if number == signal.SIGINT else OK)
-
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
+    listen(lambda number: resolve(INTERRUPTED if number == signal.SIGINT else OK), again=at_second)
 
 
 def on_eof(stop: asyncio.Future[int]) -> None:

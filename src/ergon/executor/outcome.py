@@ -32,10 +32,14 @@ class Suspended:
     @property
     def result(self) -> NoReturn:
         """There is none yet: raises `UsageError`, so that `outcome.result` of a flow that never waits reads well."""
-        raise UsageError(
+        raise _NoResult(
             f"the flow is suspended and has no result yet: {self.reason.rstrip('.')}. Run it again when that has "
             "come, or let a worker go on with it; `isinstance(outcome, Completed)` tells which it is"
         )
+
+
+class _NoResult(UsageError, AttributeError):
+    """Also what `hasattr` and `getattr` with a default expect of an object without it."""
 
 
 Outcome = Completed[R] | Suspended

@@ -8,11 +8,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from typing import Final
 
 from ergon.errors import UsageError
-
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+from ergon.worker.signals import listen
 
 
 async def wait_told_to_stop() -> signal.Signals:
@@ -21,6 +19,7 @@ async def wait_told_to_stop() -> signal.Signals:
         async with SqliteExecutionLog("orders.db") as log, Worker(log, flows=[process]):
             await wait_told_to_stop()
 
+    Several may wait at once, such as one for each worker of a program: all are told by the same signal.
     Leaving the block lets running steps end, for at most `WorkerOptions(drain_seconds=...)`, and gives everything back.
     From the first signal on the handlers are again what they were before the call, so that a second one ends the
     program at once; that is safe as well. A program that handles these signals already, such as a web server, has
@@ -36,21 +35,12 @@ async def wait_told_to_stop() -> signal.Signals:
     loop = asyncio.get_running_loop()
     told: asyncio.Future[signal.Signals] = loop.create_future()
 
-    def settle(number: int) -> None:
+    def settle(number: signal.Signals) -> None:
         if not told.done():
-            told.set_result(signal.Signals(number))
+            told.set_result(number)
 
-    def on_signal(number: int, _frame: object) -> None:
-        restore()
-        loop.call_soon_threadsafe(settle, number)
-
-    before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
+    leave = listen(lambda number: loop.call_soon_threadsafe(settle, number))
     try:
         return await told
     finally:
-        restore()
+        leave()
