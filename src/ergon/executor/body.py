@@ -2,17 +2,14 @@
 
 What a crash leaves behind, await by await: before the body ends, nothing (the step is open and runs again); with
 `at_most_once`, the STEP_STARTED event that keeps it from running again; after a failed attempt, a STEP_RETRIED event
-with the time of the next. What the body waits for durably is in `body_waits.py`.
+with the time of the next. The call itself is in `calls.py`, what the body waits for durably in `body_waits.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import importlib
 import inspect
 from collections.abc import Callable, Coroutine, Sequence
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 from ergon.core.codec import recode
@@ -25,14 +22,14 @@ from ergon.errors import (
     StepFailed,
     StepInterrupted,
     StepMutatedArguments,
-    StepTimeout,
     UsageError,
 )
 from ergon.executor.body_waits import BodyWaits, resolve
+from ergon.executor.calls import call, step_exited
 from ergon.executor.idleness import works_beside
 from ergon.executor.mutations import FIXED, Watched, watch
 from ergon.flows.context import step_context
-from ergon.flows.steps import DID_NOT_HAPPEN, Happened, Step, StepCall
+from ergon.flows.steps import DID_NOT_HAPPEN, Happened, StepCall
 from ergon.replay.exits import ends_process
 from ergon.replay.operations import Operation
 
@@ -162,7 +159,7 @@ class StepBody:
 
     async def _attempt(self) -> Any:
         """An attempt that takes more than calling an `async def`."""
-        step, host = self.request.step, self.work.host
+        host = self.work.host
         if self._prepare is not None:
             if not await self._prepare():
                 return _RECORDED
@@ -170,44 +167,7 @@ class StepBody:
                 self.waits.begin(self.attempt)
         if not host.may_start():
             await host.wait_may_start()
-        if step.options.timeout is not None:
-            return await self._call_in_time(step, step.options.timeout)
-        if step.is_async:
-            return await step.function(*self.request.args, **self.request.kwargs)
-        return await self._call_elsewhere(step)
-
-    async def _call_in_time(self, step: Step[Any, Any], seconds: float) -> Any:
-        # A plain function may have to wait for a free thread or process: its time begins when it has one.
-        limit = asyncio.timeout(seconds if step.is_async else None)
-        clock = _Clock(limit, seconds, self.work.host.loop)
-        try:
-            async with limit, clock:
-                if step.is_async:
-                    return await step.function(*self.request.args, **self.request.kwargs)
-                return await self._call_elsewhere(step, clock.start)
-        except TimeoutError as error:
-            if limit.expired():
-                raise StepTimeout(
-                    f"step `{step.name}`: one attempt took longer than {seconds:g} s"
-                ) from error
-            raise
-
-    async def _call_elsewhere(self, step: Step[Any, Any], on_begin: Callable[[], None] | None = None) -> Any:
-        """A plain function: on a thread, or in another process. `on_begin` is called when it begins, on any thread."""
-        request, host = self.request, self.work.host
-        if step.options.process:
-            call = (step.function.__module__, step.function.__qualname__, request.args, request.kwargs)
-            return await asyncio.wrap_future(
-                host.processes().run(call_by_name, call, on_begin), loop=host.loop
-            )
-        context = copy_context()
-
-        def begin() -> Any:
-            if on_begin is not None:
-                on_begin()
-            return context.run(_call_on_thread, step.function, request.args, request.kwargs)
-
-        return await host.loop.run_in_executor(host.threads(), begin)
+        return await call(self.request, host)
 
     def _failed(self, error: Exception) -> None:
         policy = self.request.step.options.retry
@@ -348,29 +308,6 @@ class StepBody:
         )
 
 
-class _Clock:
-    """Starts a time limit from another thread, while it lasts."""
-
-    def __init__(self, limit: asyncio.Timeout, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
-        self._limit, self._seconds, self._loop = limit, seconds, loop
-        self._lasts = False
-
-    async def __aenter__(self) -> None:
-        self._lasts = True
-
-    async def __aexit__(self, *_: object) -> None:
-        self._lasts = False
-
-    def start(self) -> None:
-        """Count from now on. Called once more, as when the call is run again, it counts anew."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
-            self._loop.call_soon_threadsafe(self._start, self._loop.time() + self._seconds)
-
-    def _start(self, ends_at: float) -> None:
-        if self._lasts and not self._limit.expired():
-            self._limit.reschedule(ends_at)
-
-
 def _of_result(name: str, error: Exception) -> Exception:
     """An error of storing a step's result names the step; any other is its own."""
     if not isinstance(error, EncodingError):
@@ -383,35 +320,3 @@ def _mutated(name: str, changed: Any) -> StepMutatedArguments:
         f"step `{name}` changed the {type(changed).__name__} that its flow handed to it. A replay does not run the "
         "body, so the flow would not see that change again: return the new value and assign it in the flow"
     )
-
-
-def _call_on_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    try:
-        return _without_exit(function, args, kwargs)
-    except StopIteration as error:  # no future can carry it; a coroutine turns it into the same
-        raise RuntimeError("a step raised StopIteration") from error
-
-
-def step_exited(error: SystemExit) -> StepFailed:
-    """What the flow sees of a step that called `sys.exit`."""
-    return StepFailed("SystemExit", f"{error.code!r}; a step cannot end its process")
-
-
-def call_by_name(module: str, qualname: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """In a pool process: find the step's own function and call it. The name comes from this program, not from data."""
-    found: Any = importlib.import_module(module)
-    for part in qualname.split("."):
-        found = getattr(found, part)
-    function = found.function if isinstance(found, Step) else found
-    return _without_exit(function, args, kwargs)
-
-
-def _without_exit(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call it. Off the main thread no signal's handler exits, so a step that does fails, and the process goes on."""
-    try:
-        return function(*args, **kwargs)
-    except SystemExit as error:
-        raise step_exited(error) from None
-
-
-__all__ = ["StepBody", "call_by_name"]

@@ -1,0 +1,112 @@
+"""Call a step's function once: on the event loop, on a thread or in another process, and within its time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from ergon.errors import StepFailed, StepTimeout
+from ergon.flows.steps import Step, StepCall
+
+if TYPE_CHECKING:
+    from ergon.executor.host import Host
+
+
+async def call(request: StepCall, host: Host) -> Any:
+    """What the function returns. Raises what it raises, and `StepTimeout`."""
+    step = request.step
+    if step.options.timeout is not None:
+        return await _call_in_time(request, host, step.options.timeout)
+    if step.is_async:
+        return await step.function(*request.args, **request.kwargs)
+    return await _call_elsewhere(request, host)
+
+
+async def _call_in_time(request: StepCall, host: Host, seconds: float) -> Any:
+    step = request.step
+    # A plain function may have to wait for a free thread or process: its time begins when it has one.
+    limit = asyncio.timeout(seconds if step.is_async else None)
+    clock = _Clock(limit, seconds, host.loop)
+    try:
+        async with limit, clock:
+            if step.is_async:
+                return await step.function(*request.args, **request.kwargs)
+            return await _call_elsewhere(request, host, clock.start)
+    except TimeoutError as error:
+        if limit.expired():
+            raise StepTimeout(f"step `{step.name}`: one attempt took longer than {seconds:g} s") from error
+        raise
+
+
+async def _call_elsewhere(request: StepCall, host: Host, on_begin: Callable[[], None] | None = None) -> Any:
+    """A plain function: on a thread, or in another process. `on_begin` is called when it begins, on any thread."""
+    step = request.step
+    if step.options.process:
+        by_name = (step.function.__module__, step.function.__qualname__, request.args, request.kwargs)
+        return await asyncio.wrap_future(
+            host.processes().run(call_by_name, by_name, on_begin), loop=host.loop
+        )
+    context = copy_context()
+
+    def begin() -> Any:
+        if on_begin is not None:
+            on_begin()
+        return context.run(_call_on_thread, step.function, request.args, request.kwargs)
+
+    return await host.loop.run_in_executor(host.threads(), begin)
+
+
+class _Clock:
+    """Starts a time limit from another thread, while it lasts."""
+
+    def __init__(self, limit: asyncio.Timeout, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._limit, self._seconds, self._loop = limit, seconds, loop
+        self._lasts = False
+
+    async def __aenter__(self) -> None:
+        self._lasts = True
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lasts = False
+
+    def start(self) -> None:
+        """Count from now on. Called once more, as when the call is run again, it counts anew."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+            self._loop.call_soon_threadsafe(self._start, self._loop.time() + self._seconds)
+
+    def _start(self, ends_at: float) -> None:
+        if self._lasts and not self._limit.expired():
+            self._limit.reschedule(ends_at)
+
+
+def _call_on_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return _without_exit(function, args, kwargs)
+    except StopIteration as error:  # no future can carry it; a coroutine turns it into the same
+        raise RuntimeError("a step raised StopIteration") from error
+
+
+def step_exited(error: SystemExit) -> StepFailed:
+    """What the flow sees of a step that called `sys.exit`."""
+    return StepFailed("SystemExit", f"{error.code!r}; a step cannot end its process")
+
+
+def call_by_name(module: str, qualname: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """In a pool process: find the step's own function and call it. The name comes from this program, not from data."""
+    found: Any = importlib.import_module(module)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    function = found.function if isinstance(found, Step) else found
+    return _without_exit(function, args, kwargs)
+
+
+def _without_exit(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call it. Off the main thread no signal's handler exits, so a step that does fails, and the process goes on."""
+    try:
+        return function(*args, **kwargs)
+    except SystemExit as error:
+        raise step_exited(error) from None
