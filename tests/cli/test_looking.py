@@ -11,10 +11,12 @@ import time
 
 import pytest
 
-from ergon import FlowFilter, Scheduler, SqliteExecutionLog, Worker, WorkerOptions, flow
+from ergon import FlowFilter, Scheduler, SqliteExecutionLog, Worker, WorkerOptions, flow, step
 from ergon.cli.rows import EVENT, FLOW, MESSAGE, WORKER
 from ergon.core.commit import ClaimRequest, Commit, Lease, Settled, WorkerRecord
 from ergon.core.status import TaskStatus
+from ergon.executor import incarnation
+from tests.stories.helpers import until
 
 
 @pytest.fixture
@@ -328,3 +330,46 @@ def wait_for(found, seconds: float = 20.0) -> None:
     while not found():
         assert time.monotonic() < until, "it did not come about in time"
         time.sleep(0.05)
+
+
+async def test_a_step_that_is_over_is_not_listed_as_running(
+    ergon_async, here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a flow does is written down when it stands still; then it moves, and the next thing is not written yet."""
+    gates = [asyncio.Event(), asyncio.Event()]
+
+    @step
+    async def first() -> None:
+        await gates[0].wait()
+
+    @step
+    async def second() -> None:
+        await gates[1].wait()
+
+    @flow
+    async def busy() -> None:
+        await first()
+        await second()
+
+    async def told() -> bool:
+        record = await log.find("f")
+        return record is not None and "first" in record.reason
+
+    options = WorkerOptions(lease_seconds=60)
+    async with SqliteExecutionLog("ergon.db") as log, Worker(log, flows=[busy], options=options):
+        handle = await Scheduler(log).schedule(busy.bind(), id="f")
+        await until(told)
+        before = json.loads((await ergon_async("show", "f", "--json")).out)["waits"]
+        monkeypatch.setattr(incarnation, "LOOK_SECONDS", 60.0)
+        gates[0].set()
+        await until(lambda: log.history("f"))
+        listed = await ergon_async("ls")
+        page = json.loads((await ergon_async("ls", "--json")).out)
+        shown = json.loads((await ergon_async("show", "f", "--json")).out)
+        assert await told(), "or this shows nothing"
+        gates[1].set()
+        await handle.result(10)
+
+    assert [wait["name"] for wait in before] == ["first"]
+    assert "first" not in listed.out
+    assert page["flows"][0]["waits"] == shown["waits"] == []

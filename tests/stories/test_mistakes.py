@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import runpy
 import sqlite3
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,6 +205,34 @@ def test_a_flow_type_whose_objects_cannot_be_stored_is_refused_where_it_is_decor
 
             @flow
             async def run(self) -> None: ...
+
+
+def test_a_flow_type_may_annotate_with_what_exists_for_type_checkers_only(tmp_path: Path) -> None:
+    """From Python 3.14 on, annotations are computed when somebody asks for them, and these cannot be."""
+    program = tmp_path / "lazy.py"
+    later = "" if sys.version_info >= (3, 14) else "from __future__ import annotations\n"
+    program.write_text(later + LAZY)
+
+    runpy.run_path(str(program))
+
+
+LAZY = """
+from typing import TYPE_CHECKING
+
+from ergon import flow, flow_type
+
+if TYPE_CHECKING:
+    from shop import Order
+
+@flow_type
+class Lazy:
+    order: Order
+
+    def __init__(self) -> None: ...
+
+    @flow
+    async def run(self) -> None: ...
+"""
 
 
 async def test_a_flow_type_without_fields_is_refused_by_the_worker_unless_it_became_a_dataclass(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from ergon import (
     FlowNotFound,
     RetryPolicy,
     Scheduler,
+    SqliteExecutionLog,
     flow,
     step,
     wait_signal,
@@ -146,6 +149,38 @@ async def test_a_step_that_is_over_is_not_said_to_run(log: ExecutionLog) -> None
         await handle.result(10)
 
     assert said == ""
+
+
+async def test_what_a_flow_does_is_told_though_the_log_was_busy_at_first(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = asyncio.Event()
+    other = sqlite3.connect(path, isolation_level=None)
+
+    @step
+    async def slow() -> None:
+        other.execute("BEGIN IMMEDIATE")
+        await gate.wait()
+
+    @flow
+    async def busy() -> None:
+        await slow()
+
+    async with (
+        SqliteExecutionLog(path, busy_timeout_seconds=0.1) as log,
+        worker(log, busy, lease_seconds=4),
+    ):
+        handle = await start(log, busy.bind())
+        await until(lambda: "could not renew its lease" in caplog.text)
+        other.execute("ROLLBACK")
+        other.close()
+
+        async def named() -> bool:
+            return 'step "slow"' in await handle.why()
+
+        await until(named)
+        gate.set()
+        await handle.result(10)
 
 
 async def test_an_executor_tells_what_its_flow_does(log: ExecutionLog) -> None:

@@ -19,6 +19,7 @@ from ergon.core.names import near
 from ergon.core.status import TaskStatus
 from ergon.errors import UsageError
 from ergon.executor.sentences import clock_time, one_line, plain_reason, read_waits, waits_sentence
+from ergon.scheduler.waits import now_of
 from ergon.storage.log import ExecutionLog
 from ergon.storage.process import state_of
 
@@ -94,9 +95,10 @@ async def _page(
     log: ExecutionLog, where: FlowFilter, limit: int, after: str | None
 ) -> tuple[list[FlowRecord], str | None]:
     try:
-        return await log.list(where, limit=limit, after=after)
+        flows, following = await log.list(where, limit=limit, after=after)
     except (ValueError, UsageError):
         raise BadInput(f"--after {after!r} is no key of a page; take it from the page before") from None
+    return [await now_of(log, flow) for flow in flows], following
 
 
 def _status(text: str) -> TaskStatus:
@@ -153,7 +155,7 @@ async def _watch(log: ExecutionLog, where: FlowFilter, limit: int) -> None:
     screen = console()
     with Live(console=screen, auto_refresh=False, screen=True) as live:
         while True:
-            flows, _ = await log.list(where, limit=min(limit, max(screen.height - 2, 1)))
+            flows, _ = await _page(log, where, min(limit, max(screen.height - 2, 1)), None)
             dead = await dead_owners(log, flows)
             rows = [_row(flow, log.now(), dead) for flow in flows]
             live.update(rich_table(COLUMNS, rows, styled="STATUS"), refresh=True)
@@ -163,7 +165,7 @@ async def _watch(log: ExecutionLog, where: FlowFilter, limit: int) -> None:
 async def _watch_lines(log: ExecutionLog, where: FlowFilter, limit: int) -> None:
     shown: dict[str, Any] = {}
     while True:
-        flows, _ = await log.list(where, limit=limit)
+        flows, _ = await _page(log, where, limit, None)
         dead = await dead_owners(log, flows)
         for flow in reversed(flows):
             now = (flow.status, flow.reason, flow.owner in dead)

@@ -17,6 +17,7 @@ from ergon.core.status import TaskStatus
 from ergon.executor.sentences import read_waits
 from ergon.executor.waits import OWN_CODE
 from ergon.scheduler.scheduler import Scheduler
+from ergon.scheduler.waits import up_to_date
 from ergon.storage.log import ExecutionLog
 
 PAYLOAD_WIDTH: Final = 60
@@ -100,6 +101,11 @@ async def show(flow_id: str, url: str | None, as_json: bool, full: bool, events_
         record = await find_flow(log, flow_id)
         sentence = await Scheduler(log).handle(flow_id).why()
         history = await log.history(flow_id)
+        record = (
+            record._replace(reason=up_to_date(record, history, log.now()))
+            if read_waits(record.reason)
+            else record
+        )
         if as_json:
             children, _ = await log.list(FlowFilter(parent_id=flow_id), limit=10_000)
             print_json(

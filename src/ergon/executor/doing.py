@@ -18,14 +18,14 @@ TOLD_MAX: Final = 100
 
 
 class Doing:
-    """What the flows of one incarnation do, by flow id: those that have not moved since the last call, once each."""
+    """What the flows of one incarnation do: those that have not moved since the last look, until it is written down."""
 
     def __init__(self, runs: Callable[[], Iterable[FlowRun]]) -> None:
         self._runs = runs
         self._seen: dict[str, tuple[object, bool]] = {}
 
-    def __call__(self) -> dict[str, str]:
-        """Look now."""
+    def look(self) -> dict[str, str]:
+        """What to write down now, by flow id."""
         seen, self._seen = self._seen, {}
         told: dict[str, str] = {}
         for run in self._runs():
@@ -34,6 +34,11 @@ class Doing:
             stands = moves_seen == moves
             if stands and not is_told and len(told) < TOLD_MAX:
                 told[run.flow_id] = run.waits()
-                is_told = True
             self._seen[run.flow_id] = (moves, stands and is_told)
         return told
+
+    def landed(self, told: Iterable[str]) -> None:
+        """What the last look gave for these flows is in the log. What may not be is told again, which is safe."""
+        for flow_id in told:
+            moves, _ = self._seen[flow_id]
+            self._seen[flow_id] = (moves, True)

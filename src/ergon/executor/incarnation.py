@@ -14,7 +14,7 @@ import functools
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -44,6 +44,16 @@ class Renewable(Protocol):
         """Forget the flow; write nothing."""
 
 
+class Doing(Protocol):
+    """What the flows do that stand still, so that the log can say it."""
+
+    def look(self) -> dict[str, str]:
+        """What to write down now, by flow id."""
+
+    def landed(self, told: Iterable[str]) -> None:
+        """What the last look gave for these flows is written down."""
+
+
 class Incarnation:
     """The right to own flows. Use as `async with`."""
 
@@ -58,7 +68,7 @@ class Incarnation:
         versions: tuple[str, ...] | None = None,
         tags: tuple[str, ...] = (),
         on_lost: Callable[[], None] | None = None,
-        doing: Callable[[], dict[str, str]] | None = None,
+        doing: Doing | None = None,
     ) -> None:
         self.id = f"{name}#{secrets.token_hex(6)}"
         self.lost = False
@@ -149,9 +159,10 @@ class Incarnation:
     async def _renew_again_and_again(self) -> None:
         every = self._lease_seconds / RENEWALS_PER_LEASE
         due = time.monotonic() + every
+        looks = self._doing is not None
         while True:
             left = max(due - time.monotonic(), 0.0)
-            await asyncio.sleep(min(left, self._look_seconds) if self._doing is not None else left)
+            await asyncio.sleep(min(left, self._look_seconds) if looks else left)
             asked_at = time.monotonic()
             told = self._told()
             if not told and asked_at < due:
@@ -163,6 +174,7 @@ class Incarnation:
                 self._lose(str(error))
                 return
             except StoreError as error:
+                looks = False  # no oftener than the lease needs it, until the log takes something again
                 left = self._safe_until - time.monotonic()
                 logger.warning(
                     "worker %s could not renew its lease (%s); %.1f s left", self._name, error, left
@@ -171,6 +183,9 @@ class Incarnation:
                 self._safe_until = asked_at + self._lease_seconds * SAFE_PART
                 if self._kept is not None:
                     self._kept.renewed(asked_at)
+                if self._doing is not None:
+                    looks = True
+                    self._doing.landed(told or ())
 
     def _told(self) -> dict[str, str] | None:
         """What the flows do, for whoever asks. Renewing must not depend on it."""
@@ -178,7 +193,7 @@ class Incarnation:
             return None
         began = time.perf_counter()
         try:
-            return self._doing()
+            return self._doing.look()
         except Exception:
             logger.exception("worker %s could not say what its flows do", self._name)
             return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
@@ -157,9 +156,12 @@ def without_fields(cls: type) -> str:
 def _is_made_by_hand(cls: type) -> bool:
     """Tell whether no @dataclass above could add anything: there is an `__init__` of its own, and nothing annotated."""
     own = [base for base in cls.__mro__ if base is not object]
-    return any("__init__" in vars(base) for base in own) and not any(
-        inspect.get_annotations(base) for base in own
-    )
+    return any("__init__" in vars(base) for base in own) and not any(_is_annotated(base) for base in own)
+
+
+def _is_annotated(cls: type) -> bool:
+    """Tell whether a class annotates anything. Nothing is evaluated: names may exist for type checkers only."""
+    return any(vars(cls).get(name) for name in ("__annotations__", "__annotate_func__", "__annotate__"))
 
 
 def flow_call_of(target: Any) -> FlowCall[Any]:

@@ -9,7 +9,9 @@ from ergon.core.codec import encode
 from ergon.core.commit import FlowRecord
 from ergon.core.history import Event, EventKind
 from ergon.core.status import TaskStatus
+from ergon.errors import LogDamaged
 from ergon.executor.sentences import failure_line, read_waits
+from ergon.storage.log import ExecutionLog
 
 _LEAVE_OPEN: Final = frozenset(
     {EventKind.STEP_STARTED, EventKind.STEP_RETRIED, EventKind.STEP_WAITED, EventKind.SIGNAL_RETURNED}
@@ -47,6 +49,17 @@ def up_to_date(record: FlowRecord, history: Sequence[Event], now: float) -> str:
         ]
     told = [_with_failure(wait, failed) for wait in waits]
     return encode(told) if told else ""
+
+
+async def now_of(log: ExecutionLog, record: FlowRecord) -> FlowRecord:
+    """The record with its `reason` up to date, for whoever tells of it. Reads the history only where one is written."""
+    if not record.reason or not (record.status is TaskStatus.RUNNING or '"retry"' in record.reason):
+        return record
+    try:
+        history = await log.history(record.id)
+    except LogDamaged:  # a list is no place for that: whoever asks for this flow is told
+        return record
+    return record._replace(reason=up_to_date(record, history, log.now()))
 
 
 def _with_failure(wait: dict[str, Any], failed: dict[str, Event]) -> dict[str, Any]:
