@@ -195,10 +195,13 @@ def _history(rows: Snapshot) -> Iterator[Violation]:
         for flow_attempt in _by_flow_attempt(events):
             answers = Counter(event["op"] for event in flow_attempt if event["kind"] in ANSWERS)
             waits = Counter(
-                (event["op"], event["name"]) for event in flow_attempt if event["kind"] == "step_waited"
+                (event["op"], event["attempt"]) for event in flow_attempt if event["kind"] == "step_waited"
             )
             waits -= Counter(
-                (event["op"], event["name"]) for event in flow_attempt if event["kind"] == "signal_returned"
+                (op, attempt)
+                for op, attempt in waits
+                for event in flow_attempt
+                if event["kind"] == "signal_returned" and event["op"] == op
             )
             retries = Counter(
                 (event["op"], event["attempt"]) for event in flow_attempt if event["kind"] == "step_retried"
@@ -239,8 +242,7 @@ def _received(events: list[Row]) -> list[Row]:
     left = list(events)
     for returned in [event for event in events if event["kind"] == "signal_returned"]:
         for event in reversed(left[: left.index(returned)]):
-            same = event["op"] == returned["op"] and event["name"] == returned["name"]
-            if event["kind"] == "step_waited" and same:
+            if event["kind"] == "step_waited" and event["op"] == returned["op"]:
                 left.remove(event)
                 break
     return left
@@ -253,9 +255,14 @@ def _heard(rows: Snapshot) -> dict[tuple[str, str], list[str]]:
         for event in _received(events):
             if event["kind"] == "signal_received" and event["digest"] != "again":
                 heard[id, event["name"]].append(event["payload"])
-            elif event["kind"] == "step_waited" and event["name"].startswith("signal:"):
-                heard[id, event["name"][len("signal:") :].rpartition("#")[0]].append(event["payload"])
+            elif event["kind"] == "step_waited" and (key := _wait_of(event)).startswith("signal:"):
+                heard[id, key[len("signal:") :].rpartition("#")[0]].append(event["payload"])
     return heard
+
+
+def _wait_of(event: Row) -> str:
+    """Which wait in a step's body was answered: it stands behind the step's operation, `0:2/signal:go#1`."""
+    return str(event["op"]).partition(":")[2].partition("/")[2]
 
 
 def _executions(lives: list[Life], expected: Expected) -> Iterator[Violation]:

@@ -7,13 +7,13 @@ from typing import Any, Final
 
 import ergon
 from ergon.core.codec import encode
-from ergon.core.failure import describe, rebuild
+from ergon.core.failure import describe
 from ergon.core.history import DELIVERED, Event, EventKind
+from ergon.executor.answers import read_answer
 from ergon.replay.machine import FlowMachine
 from ergon.replay.operations import Operation, OperationKind
 
 STARTED_AT: Final = 1_700_000_000.0
-FAILURES: Final = frozenset({EventKind.STEP_FAILED, EventKind.CHILD_FAILED})
 Flow = Callable[[], Coroutine[Any, Any, Any]]
 
 
@@ -32,17 +32,6 @@ async def refund(amount: int = 0) -> str:
     raise NotImplementedError
 
 
-def answer(op: Operation, event: Event) -> Any:
-    """Decode a recorded answer, or raise the recorded error."""
-    assert event.payload is not None
-    if event.kind in FAILURES:
-        raise rebuild(event.payload)
-    decoder = (
-        op.request.call.flow.result_decoder if op.kind == OperationKind.CHILD else op.request.step.decoder
-    )
-    return decoder.decode(event.payload)
-
-
 class Rig:
     """A flow that runs by hand. What is announced together is delivered together."""
 
@@ -55,7 +44,7 @@ class Rig:
             started_at=STARTED_AT,
             history=self.rows,
             entry=flow,
-            answer=answer,
+            answer=read_answer,
             on_error=self.errors.append,
         )
         self.machine.revive()

@@ -10,18 +10,21 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ergon.core.history import Event, EventKind
 from ergon.replay import ordering
-from ergon.replay.loop import FlowLoop
+from ergon.replay.attempts import EarlierAttempts, EarlierCall
+from ergon.replay.loop import FlowLoop, FlowTimer
 from tests.replay_proof import check
 from tests.replay_proof.exchange import read, record_to, replay_from
-from tests.replay_proof.host import Driver, Recording
-from tests.replay_proof.programs import KINDS
+from tests.replay_proof.host import Driver, Recording, record
+from tests.replay_proof.kept import faults
+from tests.replay_proof.programs import KINDS, make_program
 from tests.replay_proof.proof import prove
 
 RECORDED = Path(__file__).parent / "recorded.jsonl.xz"
@@ -64,6 +67,9 @@ def check_that_much_was_covered(counts: Counter[str]) -> None:
     assert counts["left behind timer"] >= 20
     assert counts["left behind signal"] >= 5
     assert counts["reused"] >= 5, "no flow was tried again after its first steps"
+    assert counts["reused elsewhere"] >= 1, "no later attempt had other code"
+    assert counts["interrupted"] >= 1
+    assert counts["slept before"] >= 1
     assert counts["patched inside a batch"] >= 1
 
 
@@ -95,6 +101,42 @@ def test_the_proof_finds_events_that_change_places(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(check, "Driver", Swapped)
 
     assert prove(1, 0, 60).failures
+
+
+def planted_in_attempts(rule: str) -> Callable[..., Any]:
+    """A wrong rule for what a later attempt takes from those before it."""
+
+    def slept_by_place(earlier: EarlierAttempts, timer: FlowTimer) -> bool:
+        return timer.op in earlier._sleeps
+
+    def slept_at_any_time(earlier: EarlierAttempts, timer: FlowTimer) -> bool:
+        event = earlier._sleeps.get(timer.op)
+        return event is not None and event.digest == timer.digest
+
+    rules: dict[str, Callable[..., Any]] = {
+        "is_call_of": lambda call, op: call.kind == op.kind,
+        "_moved": lambda earlier, op, displaced: None,
+        "_new_id": lambda earlier, op: op.id,
+        "slept by place": slept_by_place,
+        "slept at any time": slept_at_any_time,
+    }
+    return rules[rule]
+
+
+@pytest.mark.parametrize("rule", ["is_call_of", "_moved", "_new_id", "slept by place", "slept at any time"])
+def test_the_proof_finds_a_later_attempt_that_takes_what_is_not_its_own(
+    rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = EarlierCall if rule == "is_call_of" else EarlierAttempts
+    monkeypatch.setattr(where, rule.split(maxsplit=1)[0], planted_in_attempts(rule))
+
+    assert any(is_wrong(f"1.{number}") for number in range(1000))
+
+
+def is_wrong(seed: str) -> bool:
+    """Whether the first run of a program shows that something is, without its replays."""
+    recording, _, complaints = record(make_program(seed), seed)
+    return bool(complaints) or any(True for _ in faults(recording))
 
 
 @pytest.mark.timeout(300)

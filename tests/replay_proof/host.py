@@ -13,19 +13,23 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from ergon.core.codec import encode
-from ergon.core.failure import describe, rebuild
-from ergon.core.history import DELIVERED, Event, EventKind
+from ergon.core.failure import describe
+from ergon.core.history import DELIVERED, Event, EventKind, wait_of
+from ergon.executor.answers import read_answer
 from ergon.replay.attempts import SEEN_AGAIN
+from ergon.replay.loop import FlowTimer
 from ergon.replay.machine import FlowMachine
 from ergon.replay.operations import Operation, OperationKind
 from tests.replay_proof.play import Play, Rejected, outcome
-from tests.replay_proof.programs import Node
+from tests.replay_proof.programs import Node, program_of_attempt
 
 STARTED_AT: Final = 1_700_000_000.0
 FACTS_MAX: Final = 120
 """A program that goes on for longer is let go where it stands: that is a history too."""
+ATTEMPTS_MAX: Final = 3
+AT_MOST_ONCE: Final = "beta"
+"""The step whose starts are recorded, and which is never started twice."""
 
-FAILURES: Final = frozenset({EventKind.STEP_FAILED, EventKind.CHILD_FAILED})
 Trace = list[tuple[int, str, str]]
 
 
@@ -67,20 +71,25 @@ class Recording:
     """By the number of rows the flow had been given."""
     traces: dict[int, Trace] = field(default_factory=dict)
     """The trace of each attempt, by the number of rows when it began."""
+    due: dict[int, float] = field(default_factory=dict)
+    """When each timer that fired was due, by the number of its row. Not kept in files."""
+    asked: list[Counter[str]] = field(default_factory=list)
+    """How often each attempt called each step with each argument. Not kept in files."""
 
 
 class Driver:
     """A machine with the program it runs; leaving it evicts the flow."""
 
     def __init__(self, recording: Recording, rows: Sequence[Event]) -> None:
-        self.play = Play(recording.program)
+        attempt = 1 + sum(row.kind == EventKind.FLOW_RETRIED for row in rows)
+        self.play = Play(program_of_attempt(recording.program, recording.flow_id, attempt))
         self.complaints: list[str] = []
         self.machine = FlowMachine(
             flow_id=recording.flow_id,
             started_at=STARTED_AT,
             history=rows,
             entry=self.play.main,
-            answer=answer,
+            answer=read_answer,
             on_error=self._on_error,
         )
 
@@ -94,17 +103,6 @@ class Driver:
     def _on_error(self, context: dict[str, Any]) -> None:
         if "never retrieved" not in context["message"]:
             self.complaints.append(f"{context['message']}: {context.get('exception')!r}")
-
-
-def answer(op: Operation, event: Event) -> Any:
-    """Decode a recorded answer, or raise the recorded error."""
-    assert event.payload is not None
-    if event.kind in FAILURES:
-        raise rebuild(event.payload)
-    decoder = (
-        op.request.call.flow.result_decoder if op.kind == OperationKind.CHILD else op.request.step.decoder
-    )
-    return decoder.decode(event.payload)
 
 
 class LiveHost:
@@ -138,6 +136,7 @@ class LiveHost:
         self._taken: Counter[str] = Counter()
         self._fired: set[str] = set()
         self.recording.traces[len(self.rows)] = self._driver.play.trace
+        self.recording.asked.append(self._driver.play.asked)
         with self._driver:
             self._live(machine)
             return self._end_attempt()
@@ -164,7 +163,12 @@ class LiveHost:
         machine = self._machine
         if machine.stopped is not None:
             self._driver.complaints.append(f"live: {machine.stopped}")
-        retry = machine.finished and machine.attempt == 1 and self._rng.random() < 0.6 and self._failed()
+        retry = (
+            machine.finished
+            and machine.attempt < ATTEMPTS_MAX
+            and self._rng.random() < 0.6
+            and self._failed()
+        )
         if retry:
             for op in machine.pending.values():
                 if op.kind == OperationKind.CHILD and not machine.has_answer(op):
@@ -191,27 +195,43 @@ class LiveHost:
             if self._open.pop(op.id, None) is not None and op.kind == OperationKind.CHILD:
                 self._note(EventKind.ABANDONED, op)
         for op in machine.take_requested():
-            reused = machine.earlier.completed.get(op.id)
-            if reused is not None and (reused.name, reused.digest) == (op.name, op.digest):
+            call = machine.earlier.made.get(op.id)
+            if call is not None and call.answer is not None:
                 self.counts["reused"] += 1
-                self._settle(op, reused.kind, reused.payload)
+                self.counts["reused elsewhere"] += call.answer.op != op.id
+                self._settle(op, call.answer.kind, call.answer.payload)
+            elif call is not None and call.started:
+                self.counts["interrupted"] += 1
+                machine.earlier.retraces = False
+                self._settle(op, EventKind.STEP_FAILED, describe(Rejected("interrupted")))
             else:
-                self._open[op.id] = op
+                self._begin(op)
         if machine.attempt > 1:
             self._repeat_earlier()
 
+    def _begin(self, op: Operation) -> None:
+        self._machine.earlier.retraces = False
+        self._open[op.id] = op
+        if op.name == AT_MOST_ONCE:
+            self._record(EventKind.STEP_STARTED, op=op.id, name=op.name, digest=op.digest)
+
     def _repeat_earlier(self) -> None:
         machine = self._machine
-        for name, count in machine.wanted_signals().items():
-            again = machine.earlier.signals.get(name)
-            while again and count > self._taken[name]:
-                self._taken[name] += 1
-                earlier = again.popleft()
-                self._record(EventKind.SIGNAL_RECEIVED, name=name, payload=earlier.payload, digest=SEEN_AGAIN)
+        wanted = {name: count - self._taken[name] for name, count in machine.wanted_signals().items()}
+        for again in machine.earlier.signals_again(wanted):
+            self._taken[again.name] += 1
+            self._record(EventKind.SIGNAL_RECEIVED, name=again.name, payload=again.payload, digest=SEEN_AGAIN)
+        if any(count > 0 for count in wanted.values()):
+            machine.earlier.retraces = False
         for timer in machine.loop.armed():
-            if timer.op in machine.earlier.completed and timer.op not in self._fired:
-                self._fired.add(timer.op)
-                self._record(EventKind.TIMER_FIRED, op=timer.op, name=timer.name)
+            if timer.op not in self._fired and machine.earlier.slept(timer):
+                self.counts["slept before"] += 1
+                self._fire(timer, self._clock)
+
+    def _fire(self, timer: FlowTimer, at: float) -> None:
+        self._fired.add(timer.op)
+        event = self._record(EventKind.TIMER_FIRED, op=timer.op, name=timer.name, digest=timer.digest, at=at)
+        self.recording.due[event.seq] = timer.when()
 
     def _gather(self) -> None:
         """Let some things happen, in an order of chance."""
@@ -226,6 +246,7 @@ class LiveHost:
             if not choices:
                 return
             what, subject = self._rng.choice(choices)
+            self._machine.earlier.retraces = False
             self._clock += self._rng.choice((0.0, 0.01, 0.4))
             if what == "op":
                 self._answer(subject)
@@ -250,15 +271,15 @@ class LiveHost:
         self._clock = max(self._clock, due + self._rng.choice((0.0, 0.0, 0.3, 2.0)))
         for timer in self._machine.loop.take_due(self._clock):
             if timer.op not in self._fired:
-                self._fired.add(timer.op)
-                self._record(
-                    EventKind.TIMER_FIRED, op=timer.op, name=timer.name, at=max(self._clock, timer.when())
-                )
+                self._fire(timer, max(self._clock, timer.when()))
 
     def _answer(self, op: Operation) -> None:
-        if self._rng.random() < 0.1:  # kept beside the history: the flow does not see these
-            kind = self._rng.choice((EventKind.STEP_STARTED, EventKind.STEP_RETRIED, EventKind.STEP_WAITED))
-            self._note(kind, op)
+        if (
+            op.kind == OperationKind.STEP and self._rng.random() < 0.1
+        ):  # kept beside the history: not seen by the flow
+            kind = self._rng.choice((EventKind.STEP_RETRIED, EventKind.STEP_WAITED))
+            place = wait_of(op.id, "signal:left#1") if kind == EventKind.STEP_WAITED else op.id
+            self._record(kind, op=place, name=op.name, digest=op.digest)
         del self._open[op.id]
         arg = op.request.args[0] if op.kind == OperationKind.STEP else op.request.call.args[0]
         name = {"gamma ray": "gamma"}.get(op.name, op.name)
@@ -281,6 +302,7 @@ class LiveHost:
 
     def _ask_to_cancel(self) -> None:
         self._cancelled = True
+        self._machine.earlier.retraces = False
         self._record(EventKind.CANCEL_REQUESTED, payload=encode("enough"))
 
     # -- from facts to what the flow sees --------------------------------------------------------------
@@ -298,12 +320,13 @@ class LiveHost:
         }
         return Event(seq=seq, kind=kind, **{**blank, **columns})
 
-    def _record(self, kind: str, **columns: Any) -> None:
+    def _record(self, kind: str, **columns: Any) -> Event:
         event = self._event(kind, **columns)
         self._facts.append(event)
         self.counts[f"event {kind}"] += 1
         if event.op and kind in DELIVERED:
             self._machine.expect(event)
+        return event
 
     def _commit(self) -> None:
         """The facts are durable: the flow learns them one by one."""

@@ -63,6 +63,8 @@ class Play:
         self.ran: Counter[str] = Counter()
         self.cancelled: Counter[str] = Counter()
         """Kinds of nodes that a cancellation went through."""
+        self.asked: Counter[str] = Counter()
+        """How often each step was called with each argument."""
         self.surprises: list[str] = []
         """Errors that no program means to raise."""
 
@@ -105,6 +107,7 @@ class Play:
     # -- leaves ----------------------------------------------------------------------------------------
 
     async def _step(self, node: Node) -> str:
+        self.asked[f"{node['name']}/{node['arg']}"] += 1
         answer = await STEPS[node["name"]](node["arg"])
         name, arg, _ = answer.split("/", 2)
         assert (name, int(arg)) == (node["name"], node["arg"]), f"{node} was given {answer}"
@@ -177,6 +180,7 @@ class Play:
 
     async def _dag(self, node: Node) -> str:
         build = DagBuilder()
+        self.asked["beta/1"] += 1
         first, second = build.add(alpha, 0), build.add(beta, 1)
         build.add(alpha, 0, after=(first,))
         build.add(gamma, 2, after=(first, second))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import random
+from collections.abc import Iterator
 from typing import Any, Final
 
 Node = dict[str, Any]
@@ -182,7 +184,50 @@ def make_program(seed: str) -> Node:
     return ProgramMaker(seed).make()
 
 
-def kinds_in(node: Node) -> list[str]:
-    """The kinds of a program's nodes."""
+class Changed:
+    """A program as another attempt of its flow runs it: as it was, or mended in a few places."""
+
+    def __init__(self, program: Node, seed: str, attempt: int) -> None:
+        self._rng = random.Random(f"{seed} attempt {attempt}")
+        self.program: Node = copy.deepcopy(program)
+        self._next_id = 1000 * attempt
+
+    def make(self) -> Node:
+        """The program of this attempt."""
+        if self._rng.random() < 0.7:
+            for _ in range(self._rng.choice((1, 1, 2, 4))):
+                self._change(
+                    self._rng.choice([node for node in walk(self.program) if len(node.get("body", ())) > 1])
+                )
+        return self.program
+
+    def _change(self, node: Node) -> None:
+        """Add a step, take something away, or let a time be another one."""
+        rng, body = self._rng, node["body"]
+        place = rng.randrange(len(body))
+        what = rng.choice(("add", "remove", "move", "time"))
+        if what == "add":
+            self._next_id += 1
+            step = {"kind": "step", "id": self._next_id, "name": rng.choice(STEPS), "arg": rng.randrange(3)}
+            body.insert(place, step)
+        elif what == "remove" and len(body) > 1:
+            del body[place]
+        elif what == "move":
+            body.append(body.pop(place))
+        else:
+            for timed in walk(body[place]):
+                if timed["kind"] in ("sleep", "named_timer", "timeout"):
+                    timed["delay"] = rng.choice(DELAYS)
+
+
+def program_of_attempt(program: Node, seed: str, attempt: int) -> Node:
+    """What the flow's code is when it is tried for the `attempt`-th time."""
+    return program if attempt == 1 else Changed(program, seed, attempt).make()
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """A program's nodes, outermost first."""
+    yield node
     inner = [*node.get("body", ()), *(node[key] for key in ("cleanup", "instead") if key in node)]
-    return [node["kind"], *(kind for child in inner for kind in kinds_in(child))]
+    for child in inner:
+        yield from walk(child)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from tests.replay_proof.check import check
 from tests.replay_proof.exchange import record_to, replay_from
 from tests.replay_proof.host import record
+from tests.replay_proof.kept import faults
 from tests.replay_proof.programs import make_program
 
 CHUNK = 50
@@ -46,6 +47,7 @@ def prove_one(seed: str) -> tuple[int, Counter[str]]:
     """Record the program of a seed and check all its replays. Raises `Difference`."""
     recording, counts, complaints = record(make_program(seed), seed)
     check(recording, seed)
+    complaints += faults(recording)
     if complaints:
         raise AssertionError(f"live: {complaints}")
     return len(recording.rows), counts
@@ -132,6 +134,7 @@ def prove_aloud(seed: str) -> int:
         print(event.seq, event.kind, event.op, event.name, event.payload, event.at - 1_700_000_000)
     print("batches", recording.batches, "complaints", complaints)
     check(recording, seed)
+    print("faults", list(faults(recording)))
     print("no differences")
     return 0
 

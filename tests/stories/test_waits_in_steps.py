@@ -257,12 +257,17 @@ async def test_a_cancelled_step_takes_its_child_with_it(log: ExecutionLog) -> No
         assert await handle.result(10) == "went on"
 
 
-async def test_a_second_attempt_finds_the_first_ones_waits_answered(log: ExecutionLog) -> None:
-    """Live as after a restart: the second attempt does not wait an hour, or for a person, again."""
+async def test_a_second_attempt_keeps_the_signals_of_the_first_and_begins_its_timers_anew(
+    log: ExecutionLog,
+) -> None:
+    """A person is not asked twice; a step that looks every so often does not look at once for all of its attempts."""
+    began: list[float] = []
 
     @step(retry=RetryPolicy(attempts_max=2, first_delay_seconds=0.01))
     async def careful() -> str:
+        began.append(log.now())
         await schedule_timer_named(0.05, "pause")
+        began.append(log.now())
         answer = await wait_signal("approval", str)
         if attempt() == 1:
             raise ConnectionError("down")
@@ -278,7 +283,8 @@ async def test_a_second_attempt_finds_the_first_ones_waits_answered(log: Executi
 
         assert await handle.result(10) == "yes"
 
-    assert (await kinds(log)).count("step_waited") == 2
+    assert (await kinds(log)).count("step_waited") == 3
+    assert began[3] - began[2] >= 0.05
 
 
 async def test_a_flow_that_waits_in_a_step_is_suspended_by_the_executor(log: ExecutionLog) -> None:

@@ -23,7 +23,10 @@ class Event(NamedTuple):
     name: str
     """What the operation is about: the step's, signal's or child flow's name."""
     digest: str
-    """Digest of the operation's arguments; empty where it has none."""
+    """Digest of the operation's arguments, of a plain sleep its seconds; empty where it has none.
+
+    In a retried flow `@` and the id of a call of an earlier attempt may follow: see `replay/attempts.py`.
+    """
     payload: str | None
     """JSON: a result, a failure, a signal's value."""
     at: float
@@ -53,7 +56,7 @@ class EventKind:
     STEP_RETRIED: Final = "step_retried"
     """An attempt failed and another will follow: payload has the failure, `at` of the next attempt."""
     STEP_WAITED: Final = "step_waited"
-    """A durable wait inside a step body was answered."""
+    """A durable wait inside a step body was answered: `op` is the wait's, name and digest are the step's."""
     ABANDONED: Final = "abandoned"
     """The flow stopped waiting for a child, or for a step that may have started some: they are asked to cancel."""
     CHILD_OPEN: Final = "child_open"
@@ -63,9 +66,21 @@ class EventKind:
     PATCHED: Final = "patched"
     """The flow passed `patched(name)` for the first time and took the new branch."""
     FLOW_RETRIED: Final = "flow_retried"
-    """The flow raised and starts again from its entry; completed operations before this are reused."""
+    """The flow raised and starts again from its entry; see `replay/attempts.py` for what it takes along."""
     RETRY_NOW: Final = "retry_now"
     """An operator asked not to wait: what backs off, the flow or steps of it, is tried again from this moment on."""
+
+
+def wait_of(op: str, key: str) -> str:
+    """The operation of a durable wait inside a step body, such as `0:2/signal:approval#1`."""
+    return f"{op}/{key}"
+
+
+def split_wait(op: str) -> tuple[str, str]:
+    """The step's operation, and the key of the wait inside it; empty when the operation is the step itself."""
+    path, _, rest = op.partition(":")
+    number, _, key = rest.partition("/")
+    return f"{path}:{number}", key
 
 
 DELIVERED: Final = frozenset(

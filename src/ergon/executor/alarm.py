@@ -12,6 +12,7 @@ from ergon.core.history import EventKind
 from ergon.executor.host import Host
 from ergon.executor.inbox import Inbox
 from ergon.executor.outbox import Outbox
+from ergon.replay.loop import FlowTimer
 from ergon.replay.machine import FlowMachine
 
 SLEEP_SECONDS_MAX: Final = 3_600.0
@@ -60,8 +61,8 @@ class Alarm:
         """Match the host timer to what is due next."""
         if self._set_for is None and self._deadline_at is None and not self._machine.loop.has_timers:
             return
-        if self._machine.attempt > 1:
-            self._fire_reused()
+        if self._machine.earlier.retraces:
+            self._fire_slept()
         due = self.due
         if due == self._set_for:
             return
@@ -88,22 +89,35 @@ class Alarm:
         if self._outbox.closed or self._outbox.settled is not None:
             return
         now = self._host.log.now()
+        self._machine.earlier.retraces = False
         for timer in self._machine.loop.take_due(now):
             if timer.op not in self._fired:
-                self._outbox.record(
-                    EventKind.TIMER_FIRED, op=timer.op, name=timer.name, source=timer.source, at=now
-                )
+                self._record(timer, now)
         self.pass_deadline()
         self.set()
         self._flush()
 
-    def _fire_reused(self) -> None:
-        """Timers that had fired in an earlier attempt of this flow fire at once in this one."""
-        reused = self._machine.earlier.completed
+    def _fire_slept(self) -> None:
+        """Let sleeps be over that an earlier attempt slept, while this one does and awaits nothing new beside them."""
+        earlier = self._machine.earlier
+        if self._inbox.wants_signals():
+            earlier.retraces = False
+            return
+        now = self._host.log.now()
         for timer in self._machine.loop.armed():
-            if timer.op in reused and timer.op not in self._fired:
+            if timer.op not in self._fired and earlier.slept(timer):
                 self._fired.add(timer.op)
-                self._outbox.record(EventKind.TIMER_FIRED, op=timer.op, name=timer.name, source=timer.source)
+                self._record(timer, now)
+
+    def _record(self, timer: FlowTimer, now: float) -> None:
+        self._outbox.record(
+            EventKind.TIMER_FIRED,
+            op=timer.op,
+            name=timer.name,
+            digest=timer.digest,
+            source=timer.source,
+            at=now,
+        )
 
 
 def _flush_nothing() -> None:

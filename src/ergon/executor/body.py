@@ -143,6 +143,7 @@ class StepBody:
                 self._durable_waits().remember(event)
             elif event.kind == EventKind.STEP_RETRIED:
                 self.attempt, started = event.attempt + 1, False
+                self._durable_waits().failed(event.attempt)
                 await self._back_off(event.at)
             elif event.kind == EventKind.STEP_STARTED:
                 self.attempt, started = event.attempt, True
@@ -189,6 +190,8 @@ class StepBody:
         """The failed attempt is durable: wait, then try once more."""
         if self.dropped or self.work.closed:
             return
+        if self.waits is not None:
+            self.waits.failed(self.attempt)
         self.attempt += 1
         self._earlier = ()
         self.task = None
@@ -261,8 +264,11 @@ class StepBody:
 
     @property
     def idempotency_key(self) -> str:
-        """Flow id and operation id: every attempt of this call has it, no other call does."""
-        return f"{self.work.flow_id}/{self.op.id}"
+        """Flow id and operation id: every attempt of this call has it, no other call does.
+
+        In a flow that is tried again the operation is the one that first made this call.
+        """
+        return f"{self.work.flow_id}/{self.op.call_id}"
 
     def now(self) -> float:
         """The log's clock."""

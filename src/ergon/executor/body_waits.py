@@ -10,6 +10,8 @@ and only equal ones are counted: a signal by its name; a child by its name and i
 name and duration. A duration may be another one each time, too: a timer that fits none on record is the first of its
 name that has not been asked for again, and counts from when that one began. A child that fits none is another child.
 
+After a failed attempt the next one keeps signals and completed children, and waits for timers and failed children anew.
+
 While a body waits it is `idle`, and its flow may leave memory if `idleness.py` finds no other work in it. The attempts
 live in `body.py`.
 """
@@ -24,8 +26,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ergon.core.codec import decoder_for, digest, encode
 from ergon.core.commit import Received
-from ergon.core.history import Event, EventKind
-from ergon.executor.families import child_outcome, flow_id_of
+from ergon.core.history import Event, EventKind, split_wait, wait_of
+from ergon.executor.families import child_outcome, flow_id_of, has_completed
 from ergon.flows.children import child_id
 from ergon.replay.operations import NOT_THE_USERS, Operation, place_text
 
@@ -55,6 +57,7 @@ class BodyWaits:
         """Those on record, by name."""
         self._unasked: dict[str, list[_Timer]] = {}
         """Of these the ones that the body, since it runs again, has not asked for."""
+        self._failed = 0
 
     def begin(self, attempt: int) -> None:
         """The body runs from its start: its first waits are the first ones again."""
@@ -64,11 +67,28 @@ class BodyWaits:
 
     def remember(self, event: Event) -> None:
         """A wait was answered; a further attempt finds it."""
-        self.children.discard(f"{self._op.id}/{event.name}")
-        self._recorded[event.name] = event
-        kind, _, name = event.name.rpartition("#")[0].partition(":")
-        if kind == "timer":
+        key = split_wait(event.op)[1]
+        self.children.discard(wait_of(self._op.call_id, key))
+        self._recorded[key] = event
+        kind, _, name = key.rpartition("#")[0].partition(":")
+        if kind == "timer" and event.attempt > self._failed:
             self._timers.setdefault(name, []).append(_Timer(*_timer.decode(event.payload or "")))
+
+    def failed(self, attempt: int) -> None:
+        """This attempt of the body failed: the next begins its timers anew, and children that failed."""
+        self._failed = attempt
+        self._timers.clear()
+
+    def _standing(self, key: str) -> Event | None:
+        """The recorded answer of a wait, if it still counts.
+
+        A signal is taken once, and what a child returned is kept. A child's failure counts for the attempt that met it:
+        it would fail every other one alike.
+        """
+        event = self._recorded.get(key)
+        if event is None or event.attempt > self._failed or key.startswith("signal:"):
+            return event
+        return event if key.startswith("child:") and has_completed(event.payload) else None
 
     # -- asked by the body -------------------------------------------------------------------------------
 
@@ -121,10 +141,17 @@ class BodyWaits:
     def start_child(self, request: Any) -> tuple[str, Callable[[], Coroutine[Any, Any, Any]]]:
         """Start a child flow whose outcome is recorded under this step; its id, and how to wait for it."""
         which = request.id if request.id is not None else digest((), request.call.named())
-        key = self._key("child", f"{request.call.flow.name}:{which}")
-        recorded = self._recorded.get(key)
+        key = first = self._key("child", f"{request.call.flow.name}:{which}")
+        recorded = self._standing(key)
+        successor = 1
+        while recorded is None and key in self._recorded and request.id is None:
+            successor += 1
+            key = f"{first}.{successor}"
+            recorded = self._standing(key)
+        if request.id is not None:  # there is but one flow of that id
+            recorded = self._recorded.get(key)
         arrived: asyncio.Future[Event] = self._work.host.loop.create_future()
-        operation = f"{self._op.id}/{key}"
+        operation = wait_of(self._op.call_id, key)
         flow_id = request.id or child_id(self._work.flow_id, operation, self._work.abandoned_before(self._op))
         if recorded is not None:
             flow_id = flow_id_of(recorded.payload) or flow_id
@@ -210,14 +237,15 @@ class BodyWaits:
             EventKind.STEP_WAITED,
             self._op,
             self._attempt,
-            name=key,
+            wait=key,
             payload=payload,
             after=after,
             flush=flush,
         )
 
     def _event(self, key: str, payload: str | None) -> Event:
-        return Event(0, EventKind.STEP_WAITED, self._op.id, key, "", payload, 0.0, "", self._attempt)
+        op = wait_of(self._op.id, key)
+        return Event(0, EventKind.STEP_WAITED, op, self._op.name, "", payload, 0.0, "", self._attempt)
 
     def _key(self, kind: str, name: str) -> str:
         """Names the n-th wait of this kind and name; one with an answer has the same when the body runs again."""

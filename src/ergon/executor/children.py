@@ -76,7 +76,8 @@ class Children:
     def _cancel(self, flow_id: str | None, op: Operation) -> None:
         why = self._inbox.cancel_reason
         told = "its parent stopped waiting" if why is None else parent_cancelled(why)
-        self._outbox.cancel_child(ChildCancel(flow_id, op.id, encode(told), self._inbox.attempt))
+        asked = op.id if flow_id is not None else op.call_id
+        self._outbox.cancel_child(ChildCancel(flow_id, asked, encode(told), self._inbox.attempt))
         self.note(op, EventKind.ABANDONED)
 
     def note(self, op: Operation, kind: str) -> None:

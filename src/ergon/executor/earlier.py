@@ -1,4 +1,4 @@
-"""What earlier runs of a flow recorded about steps that are still open, and about its own attempts."""
+"""What earlier runs of a flow recorded about steps that are still open, and about its present attempt."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from ergon.core.commit import read_reason
-from ergon.core.history import Event, EventKind
+from ergon.core.history import Event, EventKind, split_wait
 
-_OF_OPEN_STEPS: Final = frozenset(
-    {EventKind.STEP_STARTED, EventKind.STEP_RETRIED, EventKind.STEP_WAITED, EventKind.STEP_FAILED}
-)
+_OF_OPEN_STEPS: Final = frozenset({EventKind.STEP_STARTED, EventKind.STEP_RETRIED, EventKind.STEP_WAITED})
+_ENDS: Final = frozenset({EventKind.STEP_COMPLETED, EventKind.STEP_FAILED})
 
 _OVER: Final = frozenset(
     {
@@ -24,22 +23,29 @@ _OVER: Final = frozenset(
 
 
 def read_earlier(history: Sequence[Event]) -> tuple[dict[str, list[Event]], str | None]:
-    """By operation, what the present attempt has to know; and why it was asked to cancel, None when it was not."""
+    """By operation, what the present attempt has to know; and why it was asked to cancel, None when it was not.
+
+    What earlier attempts of the flow recorded goes by call and not by operation: see `replay/attempts.py`.
+    """
     earlier: dict[str, list[Event]] = {}
     cancel_reason: str | None = None
     for event in history:
-        if event.kind in _OF_OPEN_STEPS:
-            earlier.setdefault(event.op, []).append(event)
-        elif event.kind == EventKind.SIGNAL_RETURNED:
-            kept = earlier.get(event.op, [])
-            for each in [each for each in kept if each.name == event.name][-1:]:
+        kind = event.kind
+        if kind in _OF_OPEN_STEPS:
+            earlier.setdefault(split_wait(event.op)[0], []).append(event)
+        elif kind in _ENDS:
+            if earlier:
+                earlier.pop(event.op, None)
+        elif kind == EventKind.SIGNAL_RETURNED:
+            kept = earlier.get(split_wait(event.op)[0], [])
+            for each in [each for each in kept if each.op == event.op][-1:]:
                 kept.remove(each)
-        elif event.kind == EventKind.CANCEL_REQUESTED:
+        elif kind == EventKind.CANCEL_REQUESTED:
             cancel_reason = read_reason(event.payload)
-        elif event.kind == EventKind.FLOW_RETRIED:
-            earlier = {op: _kept_for_next_attempt(events) for op, events in earlier.items()}
+        elif kind == EventKind.FLOW_RETRIED:
+            earlier.clear()
             cancel_reason = None  # it was the attempt before that was asked to stop
-        elif event.kind == EventKind.RETRY_NOW:
+        elif kind == EventKind.RETRY_NOW:
             earlier = {op: [_due_by(event.at, each) for each in events] for op, events in earlier.items()}
     return earlier, cancel_reason
 
@@ -64,7 +70,9 @@ def never_received(events: Sequence[Event], left_at: int) -> list[Event]:
     return [
         event
         for event in events
-        if event.kind == EventKind.STEP_WAITED and event.name.startswith("signal:") and event.seq > left_at
+        if event.kind == EventKind.STEP_WAITED
+        and split_wait(event.op)[1].startswith("signal:")
+        and event.seq > left_at
     ]
 
 
@@ -72,13 +80,6 @@ def begins_attempt(history: Sequence[Event]) -> bool:
     """Tell whether the flow is tried again and no earlier run came further than this."""
     kinds = [event.kind for event in history[-2:]]
     return kinds[-1:] == [EventKind.FLOW_RETRIED] or kinds == [EventKind.FLOW_RETRIED, EventKind.RETRY_NOW]
-
-
-def _kept_for_next_attempt(events: list[Event]) -> list[Event]:
-    """What counts when the flow is tried again: answered waits and at-most-once starts, not the failed attempts."""
-    if not any(event.kind == EventKind.STEP_STARTED for event in events):
-        return [event for event in events if event.kind == EventKind.STEP_WAITED]
-    return [event for event in events if event.kind != EventKind.STEP_RETRIED]
 
 
 def _due_by(at: float, event: Event) -> Event:

@@ -129,5 +129,10 @@ def child_outcome(request: ChildRequest, payload: str) -> Any:
     raise rebuild(output)
 
 
+def has_completed(outcome: str | None) -> bool:
+    """Whether what a step body's history keeps of a child says that it returned."""
+    return split_object(outcome or "{}").get("status", "") == f'"{TaskStatus.COMPLETED}"'
+
+
 def _why(reason: str) -> str:
     return read_reason(reason) or "it was killed"

@@ -121,6 +121,11 @@ class Inbox:
         """A signal was not received by the body that it was taken for: it is unread again, in its old place."""
         insort(self.messages, message)
 
+    def wants_signals(self) -> bool:
+        """True while the flow itself waits for a signal that is not here."""
+        wanted = self._machine.wanted_signals()
+        return any(count > self._taken.get(name, 0) for name, count in wanted.items())
+
     def delivered(self, name: str) -> None:
         """A signal has reached the flow."""
         self._taken[name] -= 1
@@ -130,10 +135,8 @@ class Inbox:
         wanted = self._machine.wanted_signals()
         for name, count in self._taken.items():
             wanted[name] = wanted.get(name, 0) - count
-        for name, again in self._machine.earlier.signals.items():
-            while again and wanted.get(name, 0) > 0:
-                wanted[name] -= 1
-                self._take_signal(name, again.popleft().payload, digest=SEEN_AGAIN)
+        for again in self._machine.earlier.signals_again(wanted):
+            self._take_signal(again.name, again.payload, digest=SEEN_AGAIN)
         machine = self._machine  # which one of the messages may stop: the rest is left for mended code
         self.messages = [
             message
@@ -169,6 +172,7 @@ class Inbox:
     def _take_wanted(self, message: Received, wanted: dict[str, int]) -> bool:
         if wanted.get(message.name, 0) > 0:
             wanted[message.name] -= 1
+            self._machine.earlier.retraces = False
             self._take_signal(message.name, message.payload, digest="")
             return True
         return False
@@ -216,6 +220,7 @@ class Inbox:
         """Ask the flow to stop. One that was asked before is asked again: it may have gone on."""
         self.cancel_reason = read_reason(payload)
         self.cancels_under_way += 1
+        self._machine.earlier.retraces = False
         self._outbox.record(EventKind.CANCEL_REQUESTED, payload=payload)
 
     def _take_child(self, message: Received) -> bool:

@@ -251,6 +251,9 @@ class FlowRun:
             self._alarm.pass_deadline()  # before anything is started that it forbids
             if not self.host.draining and not self._about_to_cancel():
                 self.work.begin_all(machine.take_requested())
+                if machine.stopped is not None:
+                    self._park(machine.stopped)
+                    return
         self._alarm.set()
         self.outbox.flush()
         self.work.may_be_idle()

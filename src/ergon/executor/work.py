@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ergon.core.commit import FlowRecord, Received
 from ergon.core.failure import describe
-from ergon.core.history import Event, EventKind
+from ergon.core.history import Event, EventKind, split_wait, wait_of
 from ergon.errors import NonDeterminismError
 from ergon.executor.body import StepBody
 from ergon.executor.body_waits import StepWait
@@ -22,6 +22,7 @@ from ergon.executor.host import Host
 from ergon.executor.inbox import Inbox
 from ergon.executor.outbox import Outbox
 from ergon.replay.machine import FlowMachine
+from ergon.replay.mismatch import begun_otherwise
 from ergon.replay.operations import Operation, OperationKind
 
 if TYPE_CHECKING:
@@ -110,15 +111,22 @@ class Work:
     def _begin(self, op: Operation) -> None:
         """Begin what the flow asked for, unless its answer is known."""
         machine = self._machine
-        if machine.has_answer(op):
-            return  # from a message that came while the flow was not here
-        again = machine.earlier.completed.get(op.id) if machine.attempt > 1 else None
-        if again is not None and again.name == op.name and again.digest == op.digest:
-            self._outbox.answer_later(op, again.kind, again.payload)
-        elif op.kind == OperationKind.STEP:
+        if machine.has_answer(op) or machine.stopped is not None:
+            return  # from a message that came while the flow was not here; or an open step is not what it was
+        recorded = self.earlier.pop(op.id, ())
+        for event in recorded:
+            if (event.name, event.digest) != (op.name, op.digest):
+                machine.stop(begun_otherwise(op, event))
+                return
+        call = machine.earlier.made.get(op.id) if machine.attempt > 1 else None
+        if call is not None and call.answer is not None:
+            self._outbox.answer_later(op, call.answer.kind, call.answer.payload)
+            return
+        machine.earlier.retraces = False
+        if op.kind == OperationKind.STEP:
             self.bodies[op.id] = body = StepBody()
             body.work, body.op, body.request = self, op, op.request
-            body.start(self.earlier.pop(op.id, ()))
+            body.start([*call.events, *recorded] if call is not None else recorded)
         else:
             assert op.kind == OperationKind.CHILD, op.kind
             self._children.start(op)
@@ -128,7 +136,7 @@ class Work:
         body = self.bodies.pop(op.id, None)
         if body is None:
             for event in never_received(self.earlier.pop(op.id, ()), op.left_at):
-                self._note_put_back(op, event.name, event.seq)
+                self._note_put_back(op, split_wait(event.op)[1], event.seq)
                 self.starts_anew = True
         else:
             body.drop()
@@ -221,19 +229,22 @@ class Work:
         op: Operation,
         attempt: int,
         *,
-        name: str = "",
+        wait: str = "",
         payload: str | None = None,
         at: float | None = None,
         after: Callable[[], None] | None = None,
         flush: bool = True,
     ) -> int:
-        """Note something about a step; `after` is called when it is durable. Its number; 0 once all is sealed."""
+        """Note something about a step, or a wait inside it; `after` is called when it is durable.
+
+        Returns its number; 0 once all is sealed.
+        """
         seq = 0
         if not self.closed and self._outbox.settled is None:
             seq = self._outbox.record(
                 kind,
-                op=op.id,
-                name=name or op.name,
+                op=wait_of(op.id, wait) if wait else op.id,
+                name=op.name,
                 digest=op.digest,
                 payload=payload,
                 source=op.source,
@@ -268,7 +279,7 @@ class Work:
         return True
 
     def _note_put_back(self, op: Operation, key: str, seq: int) -> None:
-        self.note(EventKind.SIGNAL_RETURNED, op, 0, name=key, flush=False)
+        self.note(EventKind.SIGNAL_RETURNED, op, 0, wait=key, flush=False)
         self._outbox.unconsume(seq)
 
     def start_child(self, request: ChildRequest, operation: str, wait: StepWait) -> None:
@@ -278,7 +289,7 @@ class Work:
 
     def abandoned_before(self, op: Operation) -> int:
         """In how many earlier attempts of the flow it stopped waiting for this step."""
-        return self._machine.earlier.abandoned.get(op.id, 0)
+        return self._machine.earlier.abandoned.get(op.call_id, 0)
 
     def retry_now(self) -> None:
         """Steps that back off wait no longer."""

@@ -248,7 +248,8 @@ def flow(
 
     name: the name in the log; default: the function's qualified name.
     queue: where it is put when the scheduler names no other.
-    retry: when and how often the whole flow is tried again after it raised; what it completed is kept. Default: never.
+    retry: when and how often the whole flow is tried again after it raised; what it completed is kept, as
+        `FlowHandle.retry` tells. Default: never.
     timeout: seconds after its first start when it is cancelled, even when a worker crashed meanwhile.
     priority: higher is claimed first. Default 0.
     tags: what a worker must have to take it, such as `("gpu",)`: all of them, see `Worker(tags=...)`. Default: none, so

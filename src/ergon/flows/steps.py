@@ -337,7 +337,8 @@ def step(
 
     name: the name in the log; default: the function's qualified name. Renaming a step changes the flow's code.
     retry: when and how often a failed attempt is repeated; default: never. Not with at_most_once: an attempt that
-        raised may have had its effect.
+        raised may have had its effect. In the body, a further attempt finds the signals that it took and the children
+        that returned; for timers it waits anew, and a child that failed it starts anew (not one whose id you chose).
     timeout: seconds that one attempt may take before it is cancelled and fails with `StepTimeout`. For a plain `def`
         they count from when it has a thread or process.
     at_most_once: never start the body twice; when a crash hits it, the flow sees `StepInterrupted`.

@@ -71,6 +71,7 @@ async def _sleep(loop: FlowLoop, seconds: float, name: str) -> None:
     future = loop.create_future()
     timer: FlowTimer = loop.call_later(seconds, _wake, future)
     timer.name = name
+    timer.sleeps = True
     try:
         await future
     finally:

@@ -51,7 +51,7 @@ class _Ready(list[Any]):
 class FlowTimer(asyncio.TimerHandle):
     """A timer armed by flow code. It fires when the machine delivers its event, never by itself."""
 
-    __slots__ = ("_owner", "name", "op")
+    __slots__ = ("_owner", "name", "op", "seconds", "sleeps")
 
     def __init__(  # noqa: PLR0917  # made for every wait
         self,
@@ -67,6 +67,10 @@ class FlowTimer(asyncio.TimerHandle):
         super().__init__(when, callback, args, loop, context)
         self.op = op
         self.name = ""
+        self.seconds = 0.0
+        """How long from when it was armed; 0 when a time was given instead."""
+        self.sleeps = False
+        """Somebody just sleeps: its end limits nothing else."""
         self._owner = owner
 
     def ready(self) -> _Ready:
@@ -76,6 +80,11 @@ class FlowTimer(asyncio.TimerHandle):
     def _ring(self) -> None:
         if not self.cancelled():
             self._callback(*self._args)  # type: ignore[attr-defined]
+
+    @property
+    def digest(self) -> str:
+        """Of a sleep how long it is; else empty."""
+        return f"{self.seconds!r}" if self.sleeps else ""
 
     @property
     def source(self) -> str:
@@ -251,7 +260,10 @@ class FlowLoop(asyncio.AbstractEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> FlowTimer:
-        return self.call_at(self.now + delay, callback, *args, context=context)
+        timer = self.call_at(self.now + delay, callback, *args, context=context)
+        timer.seconds = float(delay)
+        timer.sleeps = callback is _WAKE_SLEEPER
+        return timer
 
     def call_at(  # type: ignore[override]
         self,
@@ -353,6 +365,10 @@ class FlowLoop(asyncio.AbstractEventLoop):
 
     async def shutdown_asyncgens(self) -> None:
         """Nothing to do: unfinished generators are left alone."""
+
+
+_WAKE_SLEEPER: Final = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]  # noqa: SLF001
+"""What `asyncio.sleep` has called when it is over."""
 
 
 def _is_asked_by_gather() -> bool:

@@ -22,7 +22,7 @@ from typing import Any, Final, NoReturn
 from ergon.core.history import DELIVERED, Event, EventKind
 from ergon.errors import ErgonError, NotAllowedInFlow
 from ergon.replay import backports, generators, mismatch, ordering
-from ergon.replay.attempts import EarlierAttempts
+from ergon.replay.attempts import NO_ATTEMPTS, EarlierAttempts
 from ergon.replay.eviction import evict
 from ergon.replay.loop import FlowLoop
 from ergon.replay.mailbox import Mailbox
@@ -65,7 +65,7 @@ class FlowMachine:
         self.root: FlowTask[Any] | None = None
         self.patches: dict[str, bool] = {}
         self.new_patches: list[tuple[str, str]] = []
-        self.earlier = EarlierAttempts()
+        self.earlier = NO_ATTEMPTS
         self._entry = entry
         self._answer = answer
         self._on_error = on_error
@@ -75,6 +75,7 @@ class FlowMachine:
         self._history = history
         if history:
             self.patches.update((event.name, True) for event in history if event.kind == EventKind.PATCHED)
+            self.earlier = EarlierAttempts()
             self._history = self.earlier.split_off(history)
             # The new attempt's time begins here: from the first start on, its time limits would be over at once.
             self.loop.now = max(self.loop.now, self.earlier.present_began or 0.0)
@@ -250,6 +251,8 @@ class FlowMachine:
         op.announced = False
         if self.muted:
             return op
+        if self.attempt > 1:
+            self.earlier.recognise(op)
         expected = self._expected.get(op_id) if self._expected else None
         if expected is None:
             self.requested.append(op)

@@ -38,6 +38,11 @@ def asked_otherwise(op: Operation, event: Event) -> NonDeterminismError:
     )
 
 
+def begun_otherwise(op: Operation, event: Event) -> NonDeterminismError:
+    """The flow asks for something else than the step that it began there, which has no answer yet."""
+    return asked_otherwise(op, event._replace(kind=EventKind.STEP_COMPLETED, op=op.id))
+
+
 _DECORATORS: Final = {OperationKind.STEP: "step", OperationKind.CHILD: "flow"}
 
 

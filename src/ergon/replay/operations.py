@@ -138,6 +138,11 @@ class Operation(asyncio.Future[Any]):
         return True
 
     @property
+    def call_id(self) -> str:
+        """The same for this call in each attempt of the flow: the id of the operation that made it first."""
+        return self.digest.partition("@")[2] or self.id
+
+    @property
     def source(self) -> str:
         """`file.py:42`, or empty."""
         return place_text(self.place)

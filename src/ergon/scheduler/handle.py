@@ -125,7 +125,14 @@ class FlowHandle(Generic[R]):
             ) from None
 
     async def retry(self) -> None:
-        """Try a failed flow again; what it completed is kept. Raises `FlowNotFound`, `IllegalMove`."""
+        """Try a failed flow again; what it completed is kept. Raises `FlowNotFound`, `IllegalMove`.
+
+        It starts from its entry, with the code of now. A step or child that completed gives its result again where the
+        flow calls it with the same arguments: at its old place, or at another when the code has changed there. A step
+        with another name or other arguments is another one, and runs. An at-most-once step that was started is not
+        started again. A step that failed runs again with the idempotency key it had. Signals that the flow received it
+        receives again. Timers run anew; only a sleep that was slept before anything that is done anew is over at once.
+        """
         try:
             await self._log.move(self.id, TaskStatus.PENDING, only={TaskStatus.FAILED})
         except IllegalMove as error:

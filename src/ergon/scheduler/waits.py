@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ergon.core.codec import encode
 from ergon.core.commit import FlowRecord
-from ergon.core.history import Event, EventKind
+from ergon.core.history import Event, EventKind, split_wait
 from ergon.core.status import TaskStatus
 from ergon.errors import LogDamaged
 from ergon.executor.sentences import failure_line, read_waits
@@ -37,7 +37,7 @@ def up_to_date(record: FlowRecord, history: Sequence[Event], now: float) -> str:
         elif event.kind == EventKind.STEP_RETRIED:
             failed[event.op] = due[event.op] = event
         elif event.op:
-            due.pop(event.op, None)
+            due.pop(split_wait(event.op)[0], None)
             if event.kind not in _LEAVE_OPEN:
                 over.add(event.op)
     waits = list(read_waits(record.reason))
