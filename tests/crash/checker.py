@@ -290,11 +290,21 @@ def _executions(lives: list[Life], expected: Expected) -> Iterator[Violation]:
                 yield Violation("I5", f"{record}: at most once, but it began before: {earlier}")
             begun.add(execution)
         settled |= _settled(life.after)
+    yield from _keys(first.values())
     if not expected.may_drop:
         kept = {
             execution: begin for execution, begin in first.items() if execution.flow not in expected.deleted
         }
         yield from _lost(lives[-1].after, kept)
+
+
+def _keys(begun: Iterable[Record]) -> Iterator[Violation]:
+    """I5: an idempotency key is of one call, in all attempts of its flow."""
+    calls: dict[str, Record] = {}
+    for record in begun:
+        other = calls.setdefault(record["key"], record)
+        if other["label"] != record["label"]:
+            yield Violation("I5", f"{record} has the key of another call: {other}")
 
 
 def _shared(lives: list[Life]) -> Iterator[Violation]:

@@ -350,6 +350,41 @@ async def _one_flow_retrying_with_child(stage: Stage) -> None:
     await stage.result(await stage.schedule(flow_retrying_with_child.bind(), "f"))
 
 
+@flow(retry=RetryPolicy(attempts_max=2, backoff="fixed", first_delay_seconds=0.02))
+async def flow_retrying_otherwise() -> list[str]:
+    """The second attempt has another step, and another sleep of the same length, where the first had its own."""
+    first = await act("e0", [])
+    await asyncio.sleep(0.02)
+    try:
+        second = await act_in_attempt(2, "e1", [first])
+    except RuntimeError:
+        await act_once("e2", [first])
+        await asyncio.sleep(OTHER_SLEEP)
+        raise
+    try:
+        third = await act_once("e3", [first, second])
+    except StepInterrupted:
+        third = await act("e3", [first, second])
+    await asyncio.sleep(OTHER_SLEEP)
+    return [first, second, third]
+
+
+OTHER_SLEEP: Final = 0.03
+
+
+async def _one_flow_retrying_otherwise(stage: Stage) -> None:
+    await stage.result(await stage.schedule(flow_retrying_otherwise.bind(), "f"))
+
+
+def _slept_after_e3(final: Snapshot) -> Iterator[str]:
+    """The last sleep begins when the event before it is delivered, whatever the attempt before has slept."""
+    before, last = [
+        event for event in final.events["f"] if event["kind"] in ("step_completed", "timer_fired")
+    ][-2:]
+    if last["kind"] != "timer_fired" or last["at"] < before["at"] + OTHER_SLEEP - 1e-6:
+        yield f"the flow ends with a sleep of {OTHER_SLEEP} s, but these came last: {before}, {last}"
+
+
 # -- cancel with clean-up --------------------------------------------------------------------------------
 
 
@@ -514,6 +549,13 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         main=_one_flow_retrying_with_child,
         flows=(flow_retrying_with_child, slow_child),
         labels={"f": _letters("y", 4)},
+    ),
+    "flow-retry-otherwise": Scenario(
+        main=_one_flow_retrying_otherwise,
+        flows=(flow_retrying_otherwise,),
+        labels={"f": ("e0", "e1", "e3")},
+        check=_slept_after_e3,
+        points_max=24,
     ),
     "cancel": Scenario(main=_one_cancelled, flows=(cancelled,), may_drop=True, check=_cleaned_up),
     "patched": Scenario(

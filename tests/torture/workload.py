@@ -146,8 +146,17 @@ async def cancellable() -> list[str]:
 @flow(retry=RetryPolicy(attempts_max=3, backoff="fixed", first_delay_seconds=0.02))
 async def unsteady(fails: int) -> list[str]:
     first = await work("kept", [], 0.002)
-    second = await fails_until(fails, [first])
-    return [first, second]
+    await asyncio.sleep(0.01)
+    try:
+        second = await fails_until(fails, [first])
+    except Transient:  # the last attempt has another step, and another sleep, where this one has these
+        await work("detour", [first], 0.002)
+        await asyncio.sleep(0.02)
+        raise
+    third = await work("straight", [first, second], 0.002)
+    due = now().timestamp() + 0.02
+    await asyncio.sleep(0.02)
+    return [first, second, third, await wake(due)]
 
 
 @step
