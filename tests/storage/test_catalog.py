@@ -28,7 +28,7 @@ async def test_what_is_not_there_is_none_or_empty(log):
     assert await log.find("nobody") is None
     assert await log.history("nobody") == []
     assert await log.inbox("nobody") == []
-    assert await log.settled(["nobody"]) == ([], ["nobody"])
+    assert await log.ended_or_parked(["nobody"]) == ([], ["nobody"])
     assert await log.list(FlowFilter()) == ([], None)
     assert await log.count(FlowFilter()) == {}
     assert await log.workers() == []
@@ -107,7 +107,7 @@ async def test_settled_names_those_that_ended_or_are_parked(log):
     ]:
         await settle(log, id, await claimed_flow(log, id), status, reason="why" if id == "parked" else "")
 
-    found, absent = await log.settled(["asleep", "parked", "done", "nobody"])
+    found, absent = await log.ended_or_parked(["asleep", "parked", "done", "nobody"])
 
     assert [(one.id, one.status) for one in found] == [("parked", "parked"), ("done", "completed")]
     assert found[0].reason == "why"

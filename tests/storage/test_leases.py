@@ -228,3 +228,17 @@ async def test_what_a_worker_owns_and_does_not_know_of_goes_back(log):
     assert await log.disown("w1", [("f1", known.epoch)]) == ()
     assert await log.disown("w1", [("f1", known.epoch - 1)]) == ("f1",), "it was claimed once more since"
     assert await log.disown("another", []) == ()
+
+
+async def test_a_draining_worker_is_alive_and_says_so(log):
+    await register(log)
+    lease = await claimed_flow(log)
+
+    await log.note_draining("w1")
+    await log.renew("w1", lease_seconds=30)
+
+    assert [worker.state for worker in await log.workers()] == ["draining"]
+    await commit(log, Commit("f1", lease, (event(1),)))
+    await log.retire("w1")
+    await log.note_draining("w1")
+    assert [worker.state for worker in await log.workers()] == ["stopped"]

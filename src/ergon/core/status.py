@@ -1,4 +1,4 @@
-"""The states of a flow and their legal moves: one table, used by code, SQL checks and documentation."""
+"""The states of a flow, and what a person may make of it in each. What workers do is in the logs' statements."""
 
 from __future__ import annotations
 
@@ -35,18 +35,6 @@ class TaskStatus(StrEnum):
 _S = TaskStatus
 TERMINAL: Final = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})
 
-LEGAL: Final[dict[TaskStatus, frozenset[TaskStatus]]] = {
-    _S.PENDING: frozenset({_S.RUNNING, _S.SUSPENDED, _S.PAUSED, _S.PARKED, _S.CANCELLED}),
-    # back to PENDING: drained, or its worker's lease expired
-    _S.RUNNING: frozenset(set(_S) - {_S.RUNNING}),
-    _S.SUSPENDED: frozenset({_S.PENDING, _S.PAUSED, _S.CANCELLED}),
-    _S.PAUSED: frozenset({_S.PENDING, _S.CANCELLED}),
-    _S.PARKED: frozenset({_S.PENDING, _S.CANCELLED}),
-    _S.COMPLETED: frozenset(),
-    _S.FAILED: frozenset({_S.PENDING}),  # only by an operator's `retry`
-    _S.CANCELLED: frozenset(),
-}
-
 HELD: Final = frozenset({_S.PAUSED, _S.PARKED})
 """Waiting for a person to `resume` them."""
 
@@ -55,12 +43,7 @@ OPERATORS: Final[dict[TaskStatus, frozenset[TaskStatus]]] = {
     _S.PAUSED: frozenset({_S.PENDING, _S.RUNNING, _S.SUSPENDED}),
     _S.CANCELLED: frozenset(set(_S) - TERMINAL),
 }
-"""What a person may ask for, and of which flows: narrower than `LEGAL`, which also holds what workers do."""
-
-
-def is_legal(current: TaskStatus, target: TaskStatus) -> bool:
-    """Tell whether a flow may go from `current` to `target`."""
-    return target in LEGAL[current]
+"""What a person may ask for, and of which flows."""
 
 
 def may_move(current: TaskStatus, target: TaskStatus) -> bool:

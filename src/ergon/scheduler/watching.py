@@ -88,7 +88,7 @@ class Watcher:
     async def _look_at(self, log: ExecutionLog, flow_ids: list[str]) -> None:
         while True:
             try:
-                records, absent = await log.settled(flow_ids)
+                records, absent = await log.ended_or_parked(flow_ids)
                 break
             except LogDamaged as error:
                 if error.flow_id not in flow_ids:

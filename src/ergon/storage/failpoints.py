@@ -84,11 +84,6 @@ def arm(spec: str, *, trace: str | None = None) -> Failpoint:
     return _armed[0]
 
 
-def disarm() -> None:
-    """Take the failpoint away from logs opened from now on."""
-    _armed.clear()
-
-
 def current() -> Failpoint | None:
     """Return the failpoint that applies to a log opened now, or None."""
     if not _armed:

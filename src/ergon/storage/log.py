@@ -181,6 +181,10 @@ class ExecutionLog(ABC):
         """
 
     @abstractmethod
+    async def note_draining(self, worker_id: str) -> None:
+        """Say that a living incarnation claims nothing more and is about to end. For people: it is still alive."""
+
+    @abstractmethod
     async def retire(self, worker_id: str) -> int:
         """End an incarnation. Flows it still owns become pending; returns how many."""
 
@@ -240,7 +244,7 @@ class ExecutionLog(ABC):
         """
 
     @abstractmethod
-    async def settled(self, flow_ids: Sequence[str]) -> tuple[list[FlowRecord], list[str]]:
+    async def ended_or_parked(self, flow_ids: Sequence[str]) -> tuple[list[FlowRecord], list[str]]:
         """Those of `flow_ids` that have ended or are parked; and those that no flow has.
 
         Raises `LogDamaged` with the `flow_id` of the first among them that is damaged.

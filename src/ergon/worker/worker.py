@@ -12,6 +12,7 @@ renews its lease; when it dies, another goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
@@ -25,7 +26,7 @@ from ergon.core.commit import ClaimRequest, Hint
 from ergon.core.durability import SURVIVES
 from ergon.core.names import check_name, check_tags
 from ergon.core.versions import VersionSet
-from ergon.errors import LogClosed, UsageError
+from ergon.errors import LogClosed, StoreError, UsageError
 from ergon.executor.host import Host
 from ergon.executor.incarnation import Incarnation
 from ergon.flows.flow import BoundFlow, Flow
@@ -292,6 +293,7 @@ class Worker:
         if deadline_seconds is None:
             deadline_seconds = self.options.drain_seconds
         ends_at = self._host.loop.time() + deadline_seconds
+        self._host.in_background(self._note_draining(self._incarnation.id))
         tasks = [*self._tasks, *([self._restart] if self._restart else [])]
         for task in tasks:
             task.cancel()
@@ -313,6 +315,10 @@ class Worker:
                 await self._host.wait_elsewhere(ends_at)
             finally:
                 self._host.close()
+
+    async def _note_draining(self, incarnation: str) -> None:
+        with contextlib.suppress(StoreError):  # for people only
+            await self._log.note_draining(incarnation)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -60,18 +60,20 @@ def arrivals(connection: sqlite3.Connection, worker_id: str, after: int) -> tupl
     return cursor, _sound_arrivals(connection, f"{statement}_ids", worker_id, after)
 
 
-def settled(connection: sqlite3.Connection, flow_ids: Sequence[str]) -> tuple[list[FlowRecord], list[str]]:
+def ended_or_parked(
+    connection: sqlite3.Connection, flow_ids: Sequence[str]
+) -> tuple[list[FlowRecord], list[str]]:
     """Those of the flows that ended or are parked, and the ids that belong to none."""
     flows = as_json(flow_ids)
     try:
-        records = rows.flow_records(_text(connection, "settled", flows=flows))
+        records = rows.flow_records(_text(connection, "ended_or_parked", flows=flows))
     except damage.UNREADABLE as error:
         if not is_unreadable(error):
             raise
         records = []
         for flow_id in flow_ids:
             with damage.of(flow_id):
-                records += rows.flow_records(_text(connection, "settled", flows=as_json([flow_id])))
+                records += rows.flow_records(_text(connection, "ended_or_parked", flows=as_json([flow_id])))
     return records, json.loads(str(_text(connection, "absent", flows=flows)))
 
 

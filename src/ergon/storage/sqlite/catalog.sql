@@ -38,7 +38,7 @@ FROM (SELECT r.id FROM inbox AS r CROSS JOIN flows AS f ON f.id = r.flow_id
 -- name: message
 SELECT '[' || row || ']' FROM inbox_rows WHERE id = :id;
 
--- name: settled
+-- name: ended_or_parked
 SELECT '[' || group_concat(row) || ']'
 FROM (SELECT r.row FROM json_each(:flows) AS j CROSS JOIN flow_rows AS r ON r.id = j.value
       WHERE r.status IN ('completed', 'failed', 'cancelled', 'parked') ORDER BY j.key);

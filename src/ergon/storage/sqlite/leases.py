@@ -77,6 +77,11 @@ def check_alive(tx: Transaction, worker_id: str) -> None:
         raise _lost(worker_id)
 
 
+def note_draining(tx: Transaction, worker_id: str) -> None:
+    """Say that an incarnation is about to end."""
+    tx.run(_SQL["note_draining"], worker=worker_id)
+
+
 def retire(tx: Transaction, worker_id: str) -> int:
     """End an incarnation willingly; return how many flows it gave back."""
     workers = as_json([worker_id])

@@ -20,6 +20,9 @@ SELECT '[' || row || ']' FROM worker_rows WHERE id = :worker;
 UPDATE workers SET lease_expires_at = :expires_at, lease_expires_boot = :expires_boot
 WHERE id = :worker AND state IN ('alive', 'draining');
 
+-- name: note_draining
+UPDATE workers SET state = 'draining' WHERE id = :worker AND state = 'alive';
+
 -- name: doing
 UPDATE flows SET reason = v.column3
 FROM (VALUES {rows}) AS v

@@ -168,6 +168,9 @@ class SqliteExecutionLog(ExecutionLog):
             Unasked("keep", lambda tx: leases.keep(tx, worker_id, lease_seconds))
         )
 
+    async def note_draining(self, worker_id: str) -> None:
+        await self._write("draining", lambda tx: leases.note_draining(tx, worker_id))
+
     async def retire(self, worker_id: str) -> int:
         return await self._write("retire", lambda tx: leases.retire(tx, worker_id))
 
@@ -222,8 +225,8 @@ class SqliteExecutionLog(ExecutionLog):
     async def arrivals(self, worker_id: str, after: int) -> tuple[int, list[Received]]:
         return await self._session.read(lambda reading: catalog.arrivals(reading, worker_id, after))
 
-    async def settled(self, flow_ids: Sequence[str]) -> tuple[list[FlowRecord], list[str]]:
-        return await self._session.read(lambda reading: catalog.settled(reading, flow_ids))
+    async def ended_or_parked(self, flow_ids: Sequence[str]) -> tuple[list[FlowRecord], list[str]]:
+        return await self._session.read(lambda reading: catalog.ended_or_parked(reading, flow_ids))
 
     async def lost(
         self, worker_id: str, epochs: Sequence[tuple[str, int]]
