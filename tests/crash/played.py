@@ -189,6 +189,18 @@ async def _lottery(stage: Stage) -> None:
     await _signalled(stage, stable_values.lottery.bind(), "collect")
 
 
+class _Drawn:
+    """Notes each ticket as a result: before the wait and after it, in every process, it must be the same one."""
+
+    def append(self, drawn: tuple[str, ...]) -> None:
+        note("RESULT", flow="f", value=drawn[2])
+        note("RESULT", flow="all that f drew", value=drawn)
+
+
+def _compared() -> None:
+    vars(stable_values)["SEEN"] = _Drawn()
+
+
 async def _visa(stage: Stage) -> None:
     await _signalled(stage, signal_source.visa.bind("Ann"), "verdict", "granted")
 
@@ -319,6 +331,7 @@ PLAYED: Final[dict[str, Scenario]] = {
     "example stable_values": Scenario(
         main=_lottery,
         flows=(stable_values.lottery,),
+        prepare=_compared,
         check=_returns(lambda _, result: len(result) == 36, "f"),
     ),
     "example signal_source": Scenario(

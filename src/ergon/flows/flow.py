@@ -246,6 +246,10 @@ def flow(
 ) -> Any:
     """Make an `async def` function or method durable; with or without parentheses.
 
+    Arguments are stored in the log as JSON, in clear, and with them the defaults of the parameters that a call leaves
+    out: `ergon show` prints both. So a password or token is no argument of a flow, and no default either, not even one
+    read from the environment (`token: str = os.environ["TOKEN"]`): let the step that needs it read it.
+
     name: the name in the log; default: the function's qualified name.
     queue: where it is put when the scheduler names no other.
     retry: when and how often the whole flow is tried again after it raised; what it completed is kept, as
