@@ -49,6 +49,7 @@ class Doing(Protocol):
 
     def look(self) -> dict[str, str]:
         """What to write down now, by flow id."""
+        ...
 
     def landed(self, told: Iterable[str]) -> None:
         """What the last look gave for these flows is written down."""
