@@ -6,6 +6,7 @@ there meanwhile. A signal may come between any two lines of this file, so each d
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable
 from typing import Final
@@ -44,7 +45,7 @@ def listen(
     _restore_unless_needed()  # one that came meanwhile may have told everybody
 
     def leave() -> None:
-        if listener in _listeners:
+        with contextlib.suppress(ValueError):  # a signal has told it, and it has left
             _listeners.remove(listener)
         _restore_unless_needed()
 
