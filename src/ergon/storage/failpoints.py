@@ -7,6 +7,7 @@ the write's name or `any`:
     commit, create, send              what flows do; a new flow; a signal or cancel
     move, retry, delete               an operator's pause, resume, kill, retry, reschedule; retry now; delete
     register, renew, keep, retire     a worker's lease: its start, its renewal, renewed by a thread, its end
+    draining                          a worker says that it claims no more
     claim, release, park              flows taken; given back unread; set aside as unreadable
     reap                              what dead workers held is freed
 
@@ -30,7 +31,7 @@ ANY: Final = "any"
 WRITES: Final = frozenset(
     {
         *("commit", "create", "send", "move", "retry", "delete", "register"),
-        *("renew", "keep", "retire", "claim", "release", "park", "reap"),
+        *("renew", "keep", "retire", "draining", "claim", "release", "park", "reap"),
     }
 )
 """Every name."""
