@@ -5,9 +5,20 @@ import json
 
 import pytest
 
-from ergon import FlowFilter, RetryPolicy, Scheduler, SqliteExecutionLog, Worker, flow, step
+from ergon import (
+    FlowFilter,
+    RetryPolicy,
+    Scheduler,
+    SqliteExecutionLog,
+    Worker,
+    WorkerOptions,
+    flow,
+    step,
+    wait_signal,
+)
 from ergon.cli.rows import ACT, WHY
 from ergon.core.commit import NewFlow
+from tests.stories.helpers import until_status
 
 
 @step(retry=RetryPolicy(attempts_max=5, first_delay_seconds=600, delay_max_seconds=600))
@@ -181,3 +192,34 @@ async def test_why_as_json_has_the_documented_fields(ergon_async, log) -> None:
     assert list(told) == list(WHY)
     assert told["status"] == "paused"
     assert told["sentence"] == (await ergon_async("why", "paused")).out.strip()
+
+
+async def test_cancelling_what_is_being_cancelled_says_so_and_how_to_insist(ergon_async, log) -> None:
+    @flow
+    async def cleans(question: str) -> None:
+        try:
+            await wait_signal("never")
+        finally:
+            await wait_signal("cleaned")
+
+    handle = await Scheduler(log).schedule(cleans.bind("?"), id="cleans")
+    options = WorkerOptions(poll_seconds=0.1, evict_after_seconds=0.05)
+    async with Worker(log, flows=[cleans], options=options):
+        await until_status(handle, "suspended")
+    once = await ergon_async("cancel", "cleans", "--reason", "enough")
+    unheard = await ergon_async("cancel", "cleans")
+    async with Worker(log, flows=[cleans], options=options):
+        await until_status(handle, "suspended")
+    heard = await ergon_async("cancel", "cleans")
+    kept = await ergon_async("cancel", "cleans", "--json")
+    again = await ergon_async("cancel", "cleans", "--again", "--reason", "it hangs")
+    async with Worker(log, flows=[cleans], options=options):
+        record = await handle.wait_settled(10)
+
+    assert once.out == "asked flow 'cleans' to cancel (it was suspended)\n"
+    assert "has not heard of it yet" in unheard.out
+    assert "(enough): it is left to clean up, and asked again if it goes on instead of ending" in heard.out
+    assert "`ergon cancel --again cleans` breaks off its cleanup" in heard.out
+    assert (json.loads(kept.out)["message"] + "\n", json.loads(kept.out)["changed"]) == (heard.out, False)
+    assert again.out == "asked flow 'cleans' to cancel (it was pending)\n"
+    assert (record.status, record.reason) == ("cancelled", "it hangs")

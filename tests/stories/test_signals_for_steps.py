@@ -10,6 +10,7 @@ import pytest
 
 from ergon import ExecutionLog, flow, step, wait_signal
 from ergon.core.commit import Commit
+from ergon.core.history import Event
 from ergon.executor.inbox import Inbox
 from ergon.executor.outbox import Outbox
 from tests.stories.helpers import kinds, soon, start, until, until_status, worker
@@ -49,7 +50,7 @@ def noticed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     record, add = Outbox.record, Inbox.add
 
-    def recording(self: Outbox, kind: str, **fields: Any) -> int:
+    def recording(self: Outbox, kind: str, **fields: Any) -> Event:
         seen.append(kind)
         return record(self, kind, **fields)
 

@@ -18,11 +18,12 @@ from ergon.cli.options import asynchronous, find_flow, json_option, log_option, 
 from ergon.cli.output import clean, note, print_json
 from ergon.cli.problems import BadInput
 from ergon.cli.rows import ACT, fields_of
-from ergon.core.commit import FlowRecord, Message, MessageKind
+from ergon.core.commit import CancelName, FlowRecord, Message, MessageKind, read_reason
 from ergon.core.names import check_name, near
 from ergon.core.status import TaskStatus
 from ergon.errors import IllegalMove
-from ergon.executor.sentences import read_waits
+from ergon.executor.earlier import read_earlier
+from ergon.executor.sentences import clock_time, one_line, read_waits
 from ergon.scheduler.scheduler import Scheduler
 from ergon.storage.log import ExecutionLog
 
@@ -131,9 +132,21 @@ async def signal(act: Act, name: str, value: str, key: str | None) -> None:
 
 @verb("Ask a flow to stop; its cleanup runs.")
 @reason_option
-async def cancel(act: Act, reason: str) -> None:
-    """Ask a flow to stop: its except and finally blocks run, running steps are cancelled, children follow."""
-    if await _was_cancelled_already(act, "cancelled", lambda: act.handle.cancel(reason)):
+@click.option("--again", is_flag=True, help="Interrupt it also while it cleans up after an earlier cancel.")
+async def cancel(act: Act, reason: str, *, again: bool) -> None:
+    """Ask a flow to stop: its except and finally blocks run, running steps are cancelled, children follow.
+
+    One that cleans up after an earlier cancel is left to do so, and asked again only if it goes on instead of ending.
+    """
+    earlier = None if again else await _asked_earlier(act)
+    if await _was_cancelled_already(act, "cancelled", lambda: act.handle.cancel(reason, again=again)):
+        return
+    if earlier is not None:
+        told, changes = earlier
+        if changes:
+            act.tell(told, told)
+        else:
+            act.tell_already(told)
         return
     act.tell(
         f"asked flow {act.flow.id!r} to cancel (it was {act.flow.status})",
@@ -246,6 +259,24 @@ async def delete(act: Act) -> None:
 
 
 _HELD = (TaskStatus.PAUSED, TaskStatus.PARKED)
+
+
+async def _asked_earlier(act: Act) -> tuple[str, bool] | None:
+    """For a flow that is being cancelled already: what to say, and whether asking once more changes anything."""
+    flow_id = act.flow_id
+    unread = [message for message in await act.log.inbox(flow_id) if message.kind == MessageKind.CANCEL]
+    _, cancels = read_earlier(await act.log.history(flow_id))
+    if not (unread or cancels):
+        return None
+    told = f"flow {flow_id!r} was asked to cancel before, and has not heard of it yet"
+    if cancels:
+        why = one_line(read_reason(cancels[-1].payload))
+        told = (
+            f"flow {flow_id!r} was asked to cancel at {clock_time(cancels[-1].at)}{f' ({why})' if why else ''}: "
+            "it is left to clean up, and asked again if it goes on instead of ending"
+        )
+    told += f"; `ergon cancel --again {flow_id}` breaks off its cleanup"
+    return told, all(message.name != CancelName.PERSON for message in unread)
 
 
 async def _was_cancelled_already(act: Act, done: str, stop: Callable[[], Coroutine[Any, Any, None]]) -> bool:

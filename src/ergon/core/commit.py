@@ -34,6 +34,19 @@ CANCEL_KEY: Final = "cancel"
 """The key of a person's cancellation: a second one changes nothing until the flow has heard of the first."""
 
 
+class CancelName:
+    """The name of a cancellation, as a message and as an event: who asks."""
+
+    PERSON: Final = ""
+    AGAIN: Final = "again"
+    """A person who means to break off the cleaning up that an earlier one led to."""
+    PARENT: Final = "parent"
+    """The parent stopped waiting for it."""
+    PARENT_ENDED: Final = "parent_ended"
+    """The parent ended: told to a flow only if it has not heard already that its parent stopped waiting."""
+    DEADLINE: Final = "deadline"
+
+
 class Lease(NamedTuple):
     """The right to write to a flow: who holds it, and the flow's epoch when it was claimed."""
 

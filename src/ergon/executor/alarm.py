@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from ergon.core.codec import encode
 from ergon.core.history import EventKind
 from ergon.executor.host import Host
 from ergon.executor.inbox import Inbox
@@ -48,14 +47,18 @@ class Alarm:
         timer = self._machine.loop.next_timer()
         due = timer.when() if timer is not None and timer.when() < math.inf else None
         deadline = self._deadline_at
-        if deadline is not None and self._inbox.cancel_reason is None and (due is None or deadline < due):
-            return deadline
-        return due
+        if (
+            deadline is None
+            or (due is not None and due <= deadline)
+            or not self._inbox.hears_deadline(deadline)
+        ):
+            return due
+        return deadline
 
     def pass_deadline(self) -> None:
         """Ask the flow to stop if its deadline is over: it may have passed while the flow was not in memory."""
         if self._deadline_at is not None and self._deadline_at <= self._host.log.now():
-            self._inbox.cancel_once(encode("its deadline passed"))
+            self._inbox.pass_deadline(self._deadline_at)
 
     def set(self) -> None:
         """Match the host timer to what is due next."""

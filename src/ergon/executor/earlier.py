@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from ergon.core.commit import read_reason
 from ergon.core.history import Event, EventKind, split_wait
 
 _OF_OPEN_STEPS: Final = frozenset({EventKind.STEP_STARTED, EventKind.STEP_RETRIED, EventKind.STEP_WAITED})
@@ -22,13 +21,13 @@ _OVER: Final = frozenset(
 )
 
 
-def read_earlier(history: Sequence[Event]) -> tuple[dict[str, list[Event]], str | None]:
-    """By operation, what the present attempt has to know; and why it was asked to cancel, None when it was not.
+def read_earlier(history: Sequence[Event]) -> tuple[dict[str, list[Event]], list[Event]]:
+    """By operation, what the present attempt has to know; and how it was asked to cancel, oldest first.
 
     What earlier attempts of the flow recorded goes by call and not by operation: see `replay/attempts.py`.
     """
     earlier: dict[str, list[Event]] = {}
-    cancel_reason: str | None = None
+    cancels: list[Event] = []
     for event in history:
         kind = event.kind
         if kind in _OF_OPEN_STEPS:
@@ -41,13 +40,13 @@ def read_earlier(history: Sequence[Event]) -> tuple[dict[str, list[Event]], str 
             for each in [each for each in kept if each.op == event.op][-1:]:
                 kept.remove(each)
         elif kind == EventKind.CANCEL_REQUESTED:
-            cancel_reason = read_reason(event.payload)
+            cancels.append(event)
         elif kind == EventKind.FLOW_RETRIED:
             earlier.clear()
-            cancel_reason = None  # it was the attempt before that was asked to stop
+            cancels = []  # it was the attempt before that was asked to stop
         elif kind == EventKind.RETRY_NOW:
             earlier = {op: [_due_by(event.at, each) for each in events] for op, events in earlier.items()}
-    return earlier, cancel_reason
+    return earlier, cancels
 
 
 def over_operations(history: Sequence[Event]) -> set[str]:

@@ -18,7 +18,8 @@ from __future__ import annotations
 import asyncio
 from bisect import insort
 
-from ergon.core.commit import IdTaken, MessageKind, Received, read_reason
+from ergon.core.codec import encode
+from ergon.core.commit import CancelName, IdTaken, MessageKind, Received, read_reason
 from ergon.core.failure import describe
 from ergon.core.history import Event, EventKind
 from ergon.core.status import TaskStatus
@@ -51,8 +52,8 @@ class Inbox:
         """`seen`: up to here nothing is missing."""
         self.seen = messages[-1].id if messages else seen
         """The newest message known here; up to it, every message is in `messages` or accounted for."""
-        self.cancel_reason: str | None = None
-        """Why the flow was last asked to cancel; None when it was not."""
+        self.cancels: list[Event] = []
+        """How this attempt of the flow was asked to cancel, oldest first."""
         self.cancels_under_way = 0
         """How often it was asked and does not know it yet."""
         self.messages = list(messages)
@@ -67,6 +68,11 @@ class Inbox:
     def attempt(self) -> int:
         """Which attempt of the flow this is, from 1."""
         return self._machine.attempt
+
+    @property
+    def cancel_reason(self) -> str | None:
+        """Why the flow was last asked to cancel; None when it was not."""
+        return read_reason(self.cancels[-1].payload) if self.cancels else None
 
     def add(self, messages: list[Received]) -> bool:
         """Keep new messages; known ones are skipped. True when there were new ones."""
@@ -162,7 +168,7 @@ class Inbox:
         elif message.kind == MessageKind.TAKEN:
             self._take_taken(message.name, IdTaken.read(message.payload or ""))
         elif message.kind == MessageKind.CANCEL:
-            if not self._take_cancel(message.payload):
+            if not self._take_cancel(message):
                 return False
         elif message.kind == MessageKind.RETRY_NOW:
             self._outbox.record(EventKind.RETRY_NOW)
@@ -203,25 +209,50 @@ class Inbox:
             digest=digest,
         )
 
-    def cancel_once(self, payload: str) -> None:
-        """Ask the flow to stop, unless it was asked before."""
-        if self.cancel_reason is None:
-            self._cancel(payload)
-
-    def _take_cancel(self, payload: str | None) -> bool:
+    def _take_cancel(self, message: Received) -> bool:
+        name = message.name
         if self.cancels_under_way:
-            return True  # that one is heard for both
-        if self.cancel_reason is not None and cleans_up(self._machine.loop.tasks.values()):
-            return False  # that is not broken off; should the flow go on afterwards, it hears of it then
-        self._cancel(payload)
+            return True  # the one before is heard for both
+        if name == CancelName.PARENT_ENDED and self._has_heard(name, CancelName.PARENT):
+            return True  # one act upon the parent interrupts its child once
+        if name != CancelName.AGAIN and self._cleans_up():
+            return False  # that is not broken off; should the flow go on instead of ending, it hears of this
+        self._cancel(name, message.payload)
         return True
 
-    def _cancel(self, payload: str | None) -> None:
-        """Ask the flow to stop. One that was asked before is asked again: it may have gone on."""
-        self.cancel_reason = read_reason(payload)
+    def hears_deadline(self, deadline_at: float) -> bool:
+        """Whether its deadline can interrupt the flow: not while it cleans up, nor after a cancel since then."""
+        if not self.cancels:
+            return True
+        told = (
+            self.cancels_under_way
+            or self.cancels[-1].at >= deadline_at
+            or self._has_heard(CancelName.DEADLINE)
+        )
+        return not (told or self._cleans_up())
+
+    def pass_deadline(self, deadline_at: float) -> None:
+        """The deadline is over: ask the flow to stop if it hears that."""
+        if self.hears_deadline(deadline_at):
+            self._cancel(CancelName.DEADLINE, encode("its deadline passed"))
+
+    def drop_cancels(self) -> None:
+        """The flow has ended with the first one: those that waited for it to go on have nothing left to ask."""
+        for message in self.messages:
+            if message.kind == MessageKind.CANCEL and self.cancels:
+                self._outbox.consume(message.id)
+
+    def _cleans_up(self) -> bool:
+        return bool(self.cancels) and cleans_up(self._machine.loop.tasks.values())
+
+    def _has_heard(self, *names: str) -> bool:
+        return any(event.name in names for event in self.cancels)
+
+    def _cancel(self, name: str, payload: str | None) -> None:
+        """Ask the flow to stop. One that was asked before is asked again: it has gone on."""
         self.cancels_under_way += 1
         self._machine.earlier.retraces = False
-        self._outbox.record(EventKind.CANCEL_REQUESTED, payload=payload)
+        self.cancels.append(self._outbox.record(EventKind.CANCEL_REQUESTED, name=name, payload=payload))
 
     def _take_child(self, message: Received) -> bool:
         machine = self._machine

@@ -119,8 +119,8 @@ class Outbox:
         at: float | None = None,
         value: Any = NOT_DECODED,
         after: Callable[[], None] | None = None,
-    ) -> int:
-        """Add an event with the next number, and return that. It is submitted by the next `flush`."""
+    ) -> Event:
+        """Add an event with the next number, and return it. It is submitted by the next `flush`."""
         self._seq = seq = self._seq + 1
         event = Event(
             seq, kind, op, name, digest, payload, self._now() if at is None else at, source, attempt
@@ -128,7 +128,7 @@ class Outbox:
         self.facts.append((event, value, after))
         if op and kind in DELIVERED:
             self._announce(event)
-        return seq
+        return event
 
     def close(self) -> None:
         """Submit nothing more, and tell nobody of what is in flight."""

@@ -120,7 +120,7 @@ class FlowRun:
         if (until := still_backing_off(self._history, self.inbox.messages, self.host.log.now())) is not None:
             self._settle(backing_off(self.flow, until, self.inbox.seen))
             return
-        self.work.earlier, self.inbox.cancel_reason = read_earlier(self._history)
+        self.work.earlier, self.inbox.cancels = read_earlier(self._history)
         history, self._history = self._history, []
         self._turning = True
         try:
@@ -367,6 +367,7 @@ class FlowRun:
             verdict = backing_off(self.flow, at, self.inbox.seen)
         elif verdict.status is TaskStatus.FAILED:
             self.work.leave_open(for_good=True)
+        self.inbox.drop_cancels()
         self._settle(verdict)
 
     def _settle(self, settled: Settled) -> None:

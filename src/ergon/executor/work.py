@@ -87,7 +87,7 @@ class Work:
         requested = machine.requested
         if not requested or host.draining or self.earlier or machine.attempt > 1:
             return False
-        if inbox.messages or inbox.cancel_reason is not None:
+        if inbox.messages or inbox.cancels:
             return False
         machine.requested = []
         self.begin_all(requested)
@@ -251,7 +251,7 @@ class Work:
                 attempt=attempt,
                 at=at,
                 after=after,
-            )
+            ).seq
             if flush:
                 self.flush()
         return seq

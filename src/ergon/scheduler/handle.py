@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from ergon.core.codec import Decoder, encode
-from ergon.core.commit import CANCEL_KEY, FlowRecord, Message, MessageKind, Settled
+from ergon.core.commit import CANCEL_KEY, CancelName, FlowRecord, Message, MessageKind, Settled
 from ergon.core.failure import rebuild
 from ergon.core.names import check_name
 from ergon.core.status import HELD, TaskStatus
@@ -94,16 +94,18 @@ class FlowHandle(Generic[R]):
             check_name("signal key", key)
         await self._log.send(Message(self.id, MessageKind.SIGNAL, name, encode(value), key))
 
-    async def cancel(self, reason: str = "") -> None:
+    async def cancel(self, reason: str = "", *, again: bool = False) -> None:
         """Ask the flow to stop.
 
         `CancelledError` is raised where it waits, running steps are cancelled, children follow. Its `except` and
-        `finally` blocks run, durably. A flow that was cancelled before and went on, or failed and was tried again, is
-        asked once more. One that has not heard of the first yet hears of both at once; one that still cleans up, in its
-        `except` and `finally` blocks, is left to it, and asked again if it goes on afterwards.
+        `finally` blocks run, durably. Repeating it is safe: a flow that cleans up after an earlier cancel is left to do
+        so, and is interrupted once more only if it goes on instead of ending, or fails and is tried again.
+
+        again: interrupt it now, also while it cleans up: for a clean-up that hangs.
         Raises `FlowNotFound`, and `IllegalMove` when the flow has ended.
         """
-        await self._log.send(Message(self.id, MessageKind.CANCEL, "", encode(reason), CANCEL_KEY))
+        name = CancelName.AGAIN if again else CancelName.PERSON
+        await self._log.send(Message(self.id, MessageKind.CANCEL, name, encode(reason), CANCEL_KEY))
 
     async def kill(self, reason: str = "") -> None:
         """Stop the flow without running any more of its code. Raises `FlowNotFound`, `IllegalMove`."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from ergon.core.commit import Commit, IdTaken, Message, MessageKind, NewFlow
+from ergon.core.commit import CancelName, Commit, IdTaken, Message, MessageKind, NewFlow
 from ergon.storage.sqlite import damage, inbox, intake
 from ergon.storage.sqlite.statements import statements
 from ergon.storage.sqlite.transaction import Transaction, as_json
@@ -62,7 +62,13 @@ def cancel(tx: Transaction, commits: list[Commit]) -> None:
         of_steps = json.loads(tx.one(_SQL["of_steps"], cancels=asked)[0])
         theirs += [(cancels[place][0], child) for place, child in of_steps]
     messages = [
-        Message(child, MessageKind.CANCEL, "", cancel.reason, f"{PARENT_STOPPED_WAITING}-{cancel.attempt}")
+        Message(
+            child,
+            MessageKind.CANCEL,
+            CancelName.PARENT,
+            cancel.reason,
+            f"{PARENT_STOPPED_WAITING}-{cancel.attempt}",
+        )
         for cancel, child in theirs
     ]
     if messages:

@@ -9,7 +9,7 @@ import json
 from functools import partial
 from typing import Final
 
-from ergon.core.commit import Message, MessageKind, parent_cancelled
+from ergon.core.commit import CancelName, Message, MessageKind, parent_cancelled
 from ergon.core.status import TaskStatus
 from ergon.storage.sqlite import damage, inbox
 from ergon.storage.sqlite.statements import statements
@@ -44,10 +44,9 @@ def _cancel_children(tx: Transaction, reasons: dict[str, str], children: list[st
     inbox.deliver(
         tx,
         [
-            Message(
-                child, MessageKind.CANCEL, "", json.dumps(reasons[child], ensure_ascii=False), PARENT_CLOSED
-            )
+            Message(child, MessageKind.CANCEL, CancelName.PARENT_ENDED, reason, PARENT_CLOSED)
             for child in children
+            for reason in [json.dumps(reasons[child], ensure_ascii=False)]
         ],
     )
 

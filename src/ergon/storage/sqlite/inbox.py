@@ -6,7 +6,7 @@ import json
 import sqlite3
 from typing import Any, Final
 
-from ergon.core.commit import Message, MessageKind, read_reason
+from ergon.core.commit import CANCEL_KEY, Message, MessageKind, read_reason
 from ergon.storage.sqlite.statements import Bulk, statements
 from ergon.storage.sqlite.transaction import Transaction, as_json
 
@@ -37,6 +37,10 @@ def deliver(tx: Transaction, messages: list[Message]) -> int:
         tx.run(_SQL["forget_heard"], cancels=as_json(heard))
     inserted = _INSERT.run(tx.connection, rows)
     if not inserted:
+        # A person who repeats a cancel that is unread means it also if the flow was held back meanwhile.
+        repeated = {flow_id: cancelled[flow_id] for flow_id, key in heard if key == CANCEL_KEY}
+        if repeated:
+            _cancel(tx, repeated)
         return 0
     if flows and tx.run(_SQL["wake"], flows=as_json(flows), now=tx.now):
         tx.ready = True

@@ -10,7 +10,7 @@ ON CONFLICT (flow_id, kind, name, key) WHERE key IS NOT NULL DO NOTHING;
 -- A cancellation that its flow has heard is no reason to drop the next one: the flow may have gone on, or failed and
 -- been tried again. One that is unread is. Keys that a parent derives from its attempt stay, for its replays repeat them.
 UPDATE inbox SET key = NULL
-WHERE consumed_seq IS NOT NULL AND kind = 'cancel' AND name = '' AND key IN ('cancel', 'parent-closed')
+WHERE consumed_seq IS NOT NULL AND kind = 'cancel' AND name IN ('', 'again', 'parent_ended') AND key IN ('cancel', 'parent-closed')
   AND (flow_id, key) IN (SELECT json_extract(j.value, '$[0]'), json_extract(j.value, '$[1]') FROM json_each(:cancels) AS j)
   AND EXISTS (SELECT 1 FROM flows AS f
               WHERE f.id = inbox.flow_id AND f.status NOT IN ('completed', 'failed', 'cancelled'));
