@@ -197,8 +197,8 @@ class FlowRun:
     def taken_away(self, status: TaskStatus | None) -> None:
         """The log says that this run owns the flow no more, and where it stands (None: it is gone)."""
         if self.outbox.settled is None:  # else it may be our own doing, and the commit tells
-            if status is TaskStatus.RUNNING:
-                self.abort("it was taken over")
+            if status in (TaskStatus.RUNNING, TaskStatus.COMPLETED, TaskStatus.FAILED):
+                self.abort("it was taken over")  # and may have ended elsewhere meanwhile
             else:  # somebody's act: nothing to be warned of
                 self.abort(f"the flow is {status or 'gone'}", logging.INFO)
 
