@@ -10,7 +10,7 @@ import pytest
 
 from ergon import ExecutionLog, SqliteExecutionLog, flow, step
 from ergon.core.commit import Commit
-from ergon.errors import LogClosed
+from ergon.errors import LogBusy, LogClosed
 from ergon.storage.sqlite.group import GroupCommit
 from tests.stories.helpers import start, worker
 
@@ -69,7 +69,10 @@ async def test_a_flow_whose_claim_landed_though_it_reported_an_error_runs_soon(
     async with worker(log, process):
         assert await (await start(log, process.bind(), id="before")).result(10) == 1
         disk.armed = True
-        handle = await start(log, process.bind())
+        try:
+            handle = await start(log, process.bind())
+        except LogBusy:  # the claim was in its batch, so that nobody knows of the flow's creation either
+            handle = await start(log, process.bind())
 
         assert await handle.result(10) == 1
 
