@@ -54,13 +54,17 @@ def boot_id() -> str:
         return ""
 
 
-def is_gone(*, pid: int, process_start: str, boot: str) -> bool:
-    """Tell whether this process is known to have ended. False when it lives, or when nobody can know from here."""
+def is_gone(*, pid: int, process_start: str, boot: str, one_machine: bool = True) -> bool:
+    """Tell whether this process is known to have ended. False when it lives, or when nobody can know from here.
+
+    one_machine: the log is used on this machine only, so that another boot id is an earlier start of it. Else it may
+    be another machine, of which nothing can be known.
+    """
     here = boot_id()
     if not boot or not here or not process_start:
         return False
     if boot != here:
-        return True  # no process survives the end of its machine's uptime
+        return one_machine  # no process survives the end of its machine's uptime
     namespace, _, start = process_start.partition("/")
     if namespace != _pid_namespace(os.getpid()) or pid <= 0:
         return False
@@ -80,7 +84,8 @@ def state_of(worker: WorkerRecord, now: float) -> str:
     """The worker's state, also when nobody has declared it dead yet: until then the log calls it alive."""
     if worker.state not in ("alive", "draining"):
         return worker.state
-    gone = is_gone(pid=worker.pid, process_start=worker.process_start, boot=worker.boot_id)
+    # Which log it is in is not known here. An earlier start of this machine shows by its lease.
+    gone = is_gone(pid=worker.pid, process_start=worker.process_start, boot=worker.boot_id, one_machine=False)
     return "dead" if gone or worker.lease_expires_at < now else worker.state
 
 

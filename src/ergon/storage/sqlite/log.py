@@ -32,10 +32,10 @@ from ergon.core.history import Event
 from ergon.core.status import TaskStatus
 from ergon.errors import LogClosed, LogRefused
 from ergon.storage.clock import Clock, SystemClock
+from ergon.storage.hints import Hints
 from ergon.storage.log import ExecutionLog
 from ergon.storage.sqlite import catalog, claims, durability, inbox, intake, leases
 from ergon.storage.sqlite.connection import LEVELS, Settings, Synchronous
-from ergon.storage.sqlite.hints import Hints
 from ergon.storage.sqlite.session import Session
 from ergon.storage.sqlite.writes import Create, Send, Unasked, Write
 
