@@ -12,6 +12,9 @@ from ergon.storage.log import ExecutionLog
 
 DEFAULT_URL: Final = "ergon.db"
 
+MEMORY_URL: Final = "memory:"
+"""The URL of every log that only its own process can see."""
+
 
 def open_log(url: str | None = None, *, require: str | None = None) -> ExecutionLog:
     """Find the log that a URL names; it is not connected yet: use it with `async with`.

@@ -73,6 +73,12 @@ async def slow(seconds: float) -> str:
 async def works(seconds: float) -> str:
     return await slow(seconds)
 
+@flow
+async def spins() -> None:
+    open("spinning", "w").close()
+    while True:
+        pass
+
 @dataclass
 @flow_type
 class Order:

@@ -225,7 +225,7 @@ async def test_doctor_finds_parked_flows_and_flows_without_code(ergon_async) -> 
     assert report.code == 1
     assert "parked" in report.out
     assert "asks-2: the code has changed" in report.out
-    assert "1 ready flows `asks`, and no live worker has code for them" in report.out
+    assert "`asks`: 1 ready, and no live worker has code for them" in report.out
 
 
 async def test_doctor_names_the_flow_that_a_misspelt_name_may_have_meant(ergon_async) -> None:

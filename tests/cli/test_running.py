@@ -49,6 +49,17 @@ def test_a_failed_flow_gives_one_line_and_exit_code_1_and_can_be_retried(ergon, 
     assert (here / "notes.txt").read_text() == "charged\n"
 
 
+def test_advice_is_a_command_for_the_log_that_was_given(ergon, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ergon("run", "shop.py:fails_once", "--id", "f", "--log", "my shop.db")
+    before_the_verb = ergon("--log", "my shop.db", "run", "shop.py:fails_once", "--id", "f")
+    monkeypatch.setenv("ERGON_LOG", "my shop.db")
+    by_environment = ergon("run", "shop.py:fails_once", "--id", "f")
+
+    assert "(`ergon show f --log 'my shop.db'` has its history)" in given.err
+    assert "(`ergon show f --log 'my shop.db'` has its history)" in before_the_verb.err
+    assert "(`ergon show f` has its history)" in by_environment.err
+
+
 def test_a_run_that_is_interrupted_goes_on_with_the_same_command(command, here: Path) -> None:
     line = ("run", "shop.py:naps", "--input", '{"seconds": 2}', "--id", "nap")
     first = command(*line)
@@ -94,6 +105,25 @@ def test_a_run_told_twice_to_stop_ends_at_once(command, here: Path) -> None:
     process.send_signal(signal.SIGTERM)
 
     assert process.wait(timeout=8) == 130  # the drain would have taken 10 s
+
+
+@pytest.mark.parametrize(
+    "line", [("worker", "shop.py", "--drain", "0.1"), ("run", "shop.py:spins", "--id", "s")]
+)
+def test_code_that_never_lets_go_of_the_event_loop_keeps_no_process_from_ending(
+    command, here: Path, line
+) -> None:
+    with (here / "shop.py").open("a") as file:
+        file.write("import ergon.cli.run\nergon.cli.run.DRAIN_SECONDS = 0.1\n")
+    schedule_with("spins", {}, "s")
+    process = command(*line)
+    wait_for((here / "spinning").exists)
+
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    assert "of being told to, and is ended; open steps run again" in err
 
 
 def test_a_run_that_is_killed_goes_on_with_the_same_command(command, here: Path) -> None:

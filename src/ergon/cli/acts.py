@@ -14,7 +14,16 @@ from typing import Any, NamedTuple
 import click
 
 from ergon.cli import would
-from ergon.cli.options import asynchronous, find_flow, json_option, log_option, nearest, opened, read_json
+from ergon.cli.options import (
+    asynchronous,
+    find_flow,
+    json_option,
+    log_option,
+    nearest,
+    next_command,
+    opened,
+    read_json,
+)
 from ergon.cli.output import clean, note, print_json
 from ergon.cli.problems import BadInput
 from ergon.cli.rows import ACT, fields_of
@@ -178,8 +187,8 @@ async def pause(act: Act, reason: str) -> None:
     if not act.dry_run:
         await act.handle.pause(reason)
     act.tell(
-        f"paused flow {flow.id!r} (it was {flow.status}); `ergon resume {flow.id}` lets it go on",
-        f"would pause flow {flow.id!r} (it is {flow.status}) until `ergon resume {flow.id}`",
+        f"paused flow {flow.id!r} (it was {flow.status}); {next_command('resume', flow.id)} lets it go on",
+        f"would pause flow {flow.id!r} (it is {flow.status}) until {next_command('resume', flow.id)}",
     )
 
 
@@ -193,7 +202,7 @@ async def resume(act: Act) -> None:
         except IllegalMove:  # somebody else was quicker
             flow = await find_flow(act.log, flow.id)
     if flow.status is TaskStatus.FAILED:
-        raise BadInput(f"flow {flow.id!r} has failed; `ergon retry {flow.id}` tries it again")
+        raise BadInput(f"flow {flow.id!r} has failed; {next_command('retry', flow.id)} tries it again")
     if flow.status.is_terminal:
         raise BadInput(f"flow {flow.id!r} is {flow.status}; only a paused or parked flow can be resumed")
     if flow.status not in _HELD:
@@ -224,9 +233,9 @@ async def retry(act: Act, *, now: bool) -> None:
         )
         return
     if flow.status is not TaskStatus.FAILED:
-        other = "; `ergon resume` lets it go on" if flow.status in _HELD else ""
+        other = f"; {next_command('resume', flow.id)} lets it go on" if flow.status in _HELD else ""
         if any(wait.get("kind") == "retry" for wait in read_waits(flow.reason)):
-            other = "; `ergon retry --now` begins its next attempt at once"
+            other = f"; {next_command('retry --now', flow.id)} begins its next attempt at once"
         raise BadInput(f"flow {flow.id!r} is {flow.status}; only a failed flow can be tried again{other}")
     if not act.dry_run:
         await act.handle.retry()
@@ -275,7 +284,7 @@ async def _asked_earlier(act: Act) -> tuple[str, bool] | None:
             f"flow {flow_id!r} was asked to cancel at {clock_time(cancels[-1].at)}{f' ({why})' if why else ''}: "
             "it is left to clean up, and asked again if it goes on instead of ending"
         )
-    told += f"; `ergon cancel --again {flow_id}` breaks off its cleanup"
+    told += f"; {next_command('cancel --again', flow_id)} breaks off its cleanup"
     return told, all(message.name != CancelName.PERSON for message in unread)
 
 

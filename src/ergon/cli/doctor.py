@@ -140,7 +140,7 @@ async def _workers(log: ExecutionLog, workers: list[tuple[WorkerRecord, str]]) -
             Finding(
                 "orphans",
                 "note" if alive else "wrong",
-                f"{len(orphans)} flows belong to a dead worker ({_some(orphans)}); the next worker takes over",
+                f"still owned by a worker that died: {len(orphans)} ({_some(orphans)}); the next worker takes over",
             )
         )
     return findings
@@ -169,7 +169,7 @@ async def _stuck(log: ExecutionLog, workers: list[tuple[WorkerRecord, str]]) -> 
         Finding(
             "no worker",
             "wrong",
-            f"{count} ready flows `{name}`, and no live worker has code for them"
+            f"`{name}`: {count} ready, and no live worker has code for them"
             + near(name, sorted(known), ask="; did you mean `{}`?"),
         )
         for name, count in stuck.most_common(SHOWN_MAX)

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from ergon.cli.output import clean
 from ergon.cli.problems import BAD_INPUT, INTERNAL, INTERRUPTED
+from ergon.cli.stopping import GRACE_SECONDS
 
 logger = logging.getLogger("ergon.worker")
 
@@ -32,8 +33,8 @@ DELAY_SECONDS: Final = 0.5
 DELAY_SECONDS_MAX: Final = 30.0
 SOUND_SECONDS: Final = 60.0
 """A child that lived for so long did not die of what the one before it died of."""
-GRACE_SECONDS: Final = 5.0
-"""What a child may take beyond its drain deadline to give its flows back, before it is killed."""
+KILL_SECONDS: Final = 2.0
+"""A child ends itself when its drain deadline and its grace are over; one that has not by then is killed."""
 LAST_WORDS_SECONDS: Final = 1.0
 """How long the words of a child that has ended are waited for, while a process that it started holds its pipe open."""
 LINE_BYTES_MAX: Final = 65_536
@@ -75,11 +76,11 @@ class Fleet:
             "stopping %d workers: running steps have %g s to end", len(self._alive), self._drain_seconds
         )
         self._send(signal.SIGINT if code == INTERRUPTED else signal.SIGTERM)
-        _, late = await asyncio.wait(keepers, timeout=self._drain_seconds + GRACE_SECONDS)
+        _, late = await asyncio.wait(keepers, timeout=self._drain_seconds + GRACE_SECONDS + KILL_SECONDS)
         if late:
             logger.warning("%d workers did not end in time and are killed; their steps run again", len(late))
             self._send(signal.SIGKILL)
-            _, late = await asyncio.wait(late, timeout=GRACE_SECONDS)
+            _, late = await asyncio.wait(late, timeout=KILL_SECONDS)
         for keeper in late:  # not even the system can end a process that waits for a disk that is gone
             logger.warning("%s does not end though it was killed; it is left alone", keeper.get_name())
             keeper.cancel()

@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import re
+import shlex
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -20,7 +21,7 @@ from click.core import ParameterSource
 from ergon.cli.problems import BadInput, NothingFound
 from ergon.core.commit import FlowFilter, FlowRecord
 from ergon.core.names import check_name, near
-from ergon.opening import open_log
+from ergon.opening import MEMORY_URL, open_log
 from ergon.storage.log import ExecutionLog
 
 P = ParamSpec("P")
@@ -74,10 +75,10 @@ async def opened(
     """
     log = open_log(url or None, require=require)
     if not create:
-        path = path_of(log)
-        if path is None:
+        if log.url == MEMORY_URL:
             raise BadInput("a memory: log lives and ends with its own process; give the path of a file")
-        if not path.exists():
+        path = path_of(log)
+        if path is not None and not path.exists():
             raise BadInput(
                 f"there is no log at {path}; name one with --log or ERGON_LOG. (`ergon run`, `ergon worker` and "
                 "programs create one)"
@@ -87,9 +88,22 @@ async def opened(
 
 
 def path_of(log: ExecutionLog) -> Path | None:
-    """The log's file; None for one in memory."""
+    """The log's file; None for one that is not a file."""
     scheme, _, rest = log.url.partition("://")
     return Path(unquote(rest)) if scheme == "sqlite" else None
+
+
+def next_command(verb: str, flow_id: str) -> str:
+    """What to type next about a flow: on the log that this command was given, where it was given one."""
+    context = click.get_current_context(silent=True)
+    given = ""
+    while context is not None:
+        if context.get_parameter_source("url") is ParameterSource.COMMANDLINE:
+            url = str(context.params["url"])
+            given = f" --log {'URL' if '@' in url else shlex.quote(url)}"  # no password in any message
+            break
+        context = context.parent
+    return f"`ergon {verb} {shlex.quote(flow_id)}{given}`"
 
 
 async def find_flow(log: ExecutionLog, flow_id: str) -> FlowRecord:

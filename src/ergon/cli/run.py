@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,11 +12,19 @@ from typing import Any
 
 import click
 
-from ergon.cli.options import asynchronous, log_option, opened, path_of, read_json, require_option
+from ergon.cli.options import (
+    asynchronous,
+    log_option,
+    next_command,
+    opened,
+    path_of,
+    read_json,
+    require_option,
+)
 from ergon.cli.output import clean, note, print_json
 from ergon.cli.problems import BadInput, FlowDidNotComplete
 from ergon.cli.rows import payload
-from ergon.cli.stopping import leave
+from ergon.cli.stopping import leave, leave_if_late
 from ergon.cli.targets import Target, load
 from ergon.core.codec import encode
 from ergon.core.commit import FlowRecord
@@ -68,13 +77,21 @@ async def run(target: str, text: str, flow_id: str | None, url: str | None, requ
 
 @contextmanager
 def _told_to_stop() -> Iterator[None]:
-    """Ctrl-C and SIGTERM cancel the task that is in the block; a second one ends the process at once, which is safe."""
+    """Ctrl-C and SIGTERM cancel the task that is in the block.
+
+    A second one ends the process at once, which is safe, and so does a flow that computes without end, after a while.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # nobody handles signals there
         return
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
-    stop_listening = listen(lambda _: loop.call_soon_threadsafe(task.cancel), again=leave)
+
+    def stop(_number: signal.Signals) -> None:
+        leave_if_late(DRAIN_SECONDS)
+        loop.call_soon_threadsafe(task.cancel)
+
+    stop_listening = listen(stop, again=leave)
     try:
         yield
     finally:
@@ -146,5 +163,5 @@ def _tell(record: FlowRecord) -> None:
             error = rebuild(record.output or "")
             raise FlowDidNotComplete(
                 clean(f"flow {record.id!r} {record.status}: {type(error).__name__}: {message_of(error)}")
-                + f" (`ergon show {record.id}` has its history)"
+                + f" ({next_command('show', record.id)} has its history)"
             )

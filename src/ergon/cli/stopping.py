@@ -7,9 +7,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from typing import Final
 
 from ergon.cli.problems import INTERRUPTED, OK
 from ergon.worker.signals import listen
+
+GRACE_SECONDS: Final = 5.0
+"""What a process may take beyond its drain deadline to give its flows back, before it ends as it is."""
 
 
 def leave() -> None:
@@ -17,10 +21,39 @@ def leave() -> None:
     os._exit(INTERRUPTED)
 
 
-def on_signals(stop: asyncio.Future[int], at_second: Callable[[], None] = leave) -> None:
-    """First SIGTERM or SIGINT: settle `stop` with the exit code. Second: call `at_second`, in the signal handler."""
+def leave_if_late(drain_seconds: float) -> None:
+    """End this process should it still be there when its drain deadline and a grace are over.
+
+    Code of a flow, or of a step, that computes without end keeps the event loop from ever hearing that it is to stop.
+    Callable from a signal handler.
+    """
+    seconds = drain_seconds + GRACE_SECONDS
+
+    def end() -> None:
+        told = f"did not stop within {seconds:g} s of being told to, and is ended; open steps run again\n"
+        os.write(2, told.encode())  # not through sys.stderr, whose lock whoever keeps us may hold
+        leave()
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+
+
+def on_signals(
+    stop: asyncio.Future[int], at_second: Callable[[], None] = leave, *, drain_seconds: float | None = None
+) -> None:
+    """First SIGTERM or SIGINT: settle `stop` with the exit code. Second: call `at_second`, in the signal handler.
+
+    drain_seconds: what the process may take to stop, and a grace, before it is ended. None: as long as it wants.
+    """
     resolve = _resolver(stop)
-    listen(lambda number: resolve(INTERRUPTED if number == signal.SIGINT else OK), again=at_second)
+
+    def tell(number: signal.Signals) -> None:
+        if drain_seconds is not None:
+            leave_if_late(drain_seconds)
+        resolve(INTERRUPTED if number == signal.SIGINT else OK)
+
+    listen(tell, again=at_second)
 
 
 def on_eof(stop: asyncio.Future[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +12,14 @@ from typing import Any
 import click
 
 from ergon.cli.fleet import Fleet
-from ergon.cli.options import asynchronous, json_option, log_option, opened, path_of, require_option
+from ergon.cli.options import asynchronous, json_option, log_option, opened, require_option
 from ergon.cli.output import ago, note, print_json, table
 from ergon.cli.problems import FAILED, OK, BadInput
 from ergon.cli.rows import WORKER, fields_of, worker_row
 from ergon.cli.stopping import on_eof, on_signals
 from ergon.cli.targets import load
 from ergon.flows.flow import Flow
-from ergon.opening import open_log
+from ergon.opening import MEMORY_URL, open_log
 from ergon.storage.process import state_of
 from ergon.worker.worker import Worker, WorkerOptions
 
@@ -100,7 +101,6 @@ class Wanted:
             *(("--tag", tag) for tag in self.tags),
             ("--capacity", self.capacity),
             ("--drain", self.drain_seconds),
-            ("--log", self.url),
             ("--require", self.require),
         ]
         given = [f"{option}={value}" for option, value in options if value is not None]
@@ -122,7 +122,7 @@ async def _run_here(wanted: Wanted) -> int:
             options=WorkerOptions(capacity=wanted.capacity, drain_seconds=wanted.drain_seconds),
         )
         stop: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        on_signals(stop)
+        on_signals(stop, drain_seconds=wanted.drain_seconds)
         handle = await found.start()
         logger.info(
             "runs %s from %s%s",
@@ -141,8 +141,10 @@ async def _run_here(wanted: Wanted) -> int:
 
 async def _run_fleet(wanted: Wanted, processes: int) -> int:
     """Run several workers in processes of their own until told to stop."""
-    if path_of(open_log(wanted.url or None, require=wanted.require)) is None:
+    if open_log(wanted.url or None, require=wanted.require).url == MEMORY_URL:
         raise BadInput("a memory: log is one process's own; several need the path of a file")
+    if wanted.url:  # not as an option: a password in it would stand in every list of processes
+        os.environ["ERGON_LOG"] = wanted.url
     names = [f"{wanted.name}-{number}" for number in range(1, processes + 1)]
     fleet = Fleet(names, wanted.command, drain_seconds=wanted.drain_seconds)
     stop: asyncio.Future[int] = asyncio.get_running_loop().create_future()
