@@ -78,7 +78,7 @@ async def test_the_same_id_and_input_is_the_same_flow(either_log: ExecutionLog) 
 async def test_an_id_with_another_input_or_name_is_a_conflict(log: ExecutionLog) -> None:
     await start(log, job.bind("a"))
 
-    with pytest.raises(FlowIdConflict, match="another input"):
+    with pytest.raises(FlowIdConflict, match=r"another input \(in `name`\)"):
         await start(log, job.bind("b"))
     with pytest.raises(FlowIdConflict, match="other_job"):
         await start(log, other_job.bind("a"))

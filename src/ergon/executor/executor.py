@@ -15,12 +15,12 @@ from typing import Any, Final, Generic, TypeVar, overload
 
 from ergon.core.codec import encode
 from ergon.core.commit import ClaimedFlow, ClaimRequest, FlowRecord, Hint, Lease, NewFlow, Settled
+from ergon.core.conflict import id_conflict
 from ergon.core.failure import rebuild
 from ergon.core.names import check_name
 from ergon.core.status import TaskStatus
 from ergon.errors import (
     FlowCancelled,
-    FlowIdConflict,
     FlowNotFound,
     FlowParked,
     IllegalMove,
@@ -119,11 +119,7 @@ class Executor(Generic[T]):
             assert created is not None, "a flow that was created is in the log"
             return ClaimedFlow(created, lease, [], [])
         if existing.name != new.name or not call.fits(existing.input):
-            raise FlowIdConflict(
-                f"flow id {self.flow_id!r} is taken by a flow `{existing.name}` with another input; choose another id"
-                if existing.name == new.name
-                else f"flow id {self.flow_id!r} is taken by a flow `{existing.name}`; choose another id"
-            )
+            raise id_conflict(existing, new)
         if existing.status.is_terminal or existing.status is TaskStatus.PARKED:
             return existing
         await self._log.reap()

@@ -13,11 +13,12 @@ from ergon.core.checks import check_priority, check_timeout
 from ergon.core.codec import MISSING, decoder_for, encode
 from ergon.core.codec.objects import holds
 from ergon.core.commit import FlowFilter, FlowRecord, NewFlow
+from ergon.core.conflict import id_conflict
 from ergon.core.history import Event
 from ergon.core.ids import new_flow_id
 from ergon.core.names import check_name, check_tags
 from ergon.core.status import TaskStatus
-from ergon.errors import FlowIdConflict, NotInFlow, UsageError
+from ergon.errors import NotInFlow, UsageError
 from ergon.flows.context import current_machine
 from ergon.flows.flow import BoundFlow, FlowCall
 from ergon.flows.types import FlowObject, flow_call_of
@@ -208,17 +209,8 @@ class Scheduler(Generic[V_co]):
                 "a Scheduler cannot be used inside a flow: use invoke(child), or put the call in a step."
             )
         existing = await self._log.create(new)
-        if existing is None:
-            return
-        if existing.name != new.name:
-            raise FlowIdConflict(
-                f"flow id {new.id!r} belongs to a flow `{existing.name}`, not `{new.name}`; choose another id"
-            )
-        if not fits(existing.input):
-            raise FlowIdConflict(
-                f"flow id {new.id!r} belongs to a flow `{existing.name}` with another input; choose another id, or "
-                "repeat the call with the same input"
-            )
+        if existing is not None and (existing.name != new.name or not fits(existing.input)):
+            raise id_conflict(existing, new)
 
     # -- looking ---------------------------------------------------------------------------------------
 

@@ -33,6 +33,30 @@ def holds(text: str, members: str) -> bool:
     )
 
 
+def differing(text: str, other: str) -> str:
+    """Which members of two JSON objects differ: "`n`, `self.amount`"; empty where that cannot be told.
+
+    Names only, as values may be secret. Of an object that a member is, the one of `@flow_type`, it names the members.
+    """
+    return ", ".join(f"`{name}`" for name in _differing(text, other))
+
+
+def _differing(text: str, other: str) -> list[str]:
+    try:
+        one, two = split_object(text), split_object(other)
+    except DecodingError:
+        return []
+    found: list[str] = []
+    for name in {**one, **two}:
+        mine, others = one.get(name, ""), two.get(name, "")
+        if not (mine and others):
+            found.append(name)
+        elif not _same(msgspec.json.decode(mine), msgspec.json.decode(others)):
+            inside = _differing(mine, others) if name == "self" else []
+            found += [f"{name}.{member}" for member in inside] or [name]
+    return found
+
+
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, bool) or isinstance(other, bool):  # to Python, true is 1
         return one is other
