@@ -105,7 +105,7 @@ class Session:
         self, loop: asyncio.AbstractEventLoop, path: Path | None, filesystem: str, require: str | None
     ) -> None:
         writer = Writer(
-            self._open_group,
+            lambda: self._open_group(filesystem, require),
             loop=loop,
             on_hint=self._on_hint,
             lookout=Lookout(path),
@@ -125,15 +125,8 @@ class Session:
             )
         else:
             self._reader = Reader(lambda: self._open_reader(path), loop=loop, where=self._settings.where)
-        reader = self._reader
         self._state = "open"
         self._watch_forks()
-        try:
-            await self.on_writer(lambda writing: self._read_back(writing, filesystem, require))
-        except BaseException:
-            self._end(reader, writer)
-            await self._ended()
-            raise
 
     # -- use -------------------------------------------------------------------------------------------------
 
@@ -190,7 +183,8 @@ class Session:
 
     # -- inside ----------------------------------------------------------------------------------------------
 
-    def _open_group(self) -> tuple[GroupCommit, Upkeep]:
+    def _open_group(self, filesystem: str, require: str | None) -> tuple[GroupCommit, Upkeep]:
+        """On the writer's thread: open the file, make it a log, and read back what it survives."""
         path, where = self._settings.path, self._settings.where
         turnstile = Turnstile(patience_seconds=self._settings.busy_timeout_seconds)
 
@@ -220,12 +214,14 @@ class Session:
             failpoint=failpoints.current(),
             path=path,
         )
+        try:
+            graded = durability.measure(group.connection, self._settings, filesystem)
+            durability.check_required(graded, require, where)
+        except BaseException:
+            group.close()
+            raise
+        self.generation = made_as
         return group, Upkeep(group.connection, path)
-
-    def _read_back(self, writing: sqlite3.Connection, filesystem: str, require: str | None) -> None:
-        graded = durability.measure(writing, self._settings, filesystem)
-        durability.check_required(graded, require, self._settings.where)
-        self.generation = migrations.generation(writing, self._settings.where)
 
     def _open_reader(self, path: Path) -> sqlite3.Connection:
         return open_reader(path, self._settings)
