@@ -16,6 +16,8 @@ from ergon.storage.sqlite.transaction import Transaction, as_json
 _SQL: Final = statements("intake.sql")
 _INSERT: Final = Bulk(_SQL["insert"], 20)
 _BACK_OFFS: Final = as_json((EventKind.FLOW_RETRIED, EventKind.STEP_RETRIED))
+FIRST: Final = (_INSERT.text(1),)
+"""What every flow needs: see `priming.py`."""
 _REPEATABLE: Final = frozenset({TaskStatus.PAUSED, TaskStatus.CANCELLED})
 
 

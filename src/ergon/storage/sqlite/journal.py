@@ -23,6 +23,9 @@ _RETURN: Final = Bulk(_SQL["return"], 2)
 _SETTLE: Final = Bulk(_SQL["settle"], 9)
 _WAKE: Final = Bulk(_SQL["wake_if_unread"], 3)
 
+FIRST: Final = (_SETTLE.text(1), _EVENTS.text(1))
+"""What every flow needs: see `priming.py`."""
+
 
 def apply(tx: Transaction, commits: list[Commit]) -> bool:
     """Write all of them. False when at least one was not written whole: roll back and apply each alone."""

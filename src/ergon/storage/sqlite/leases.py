@@ -15,6 +15,8 @@ from ergon.storage.sqlite.statements import Bulk, statements
 from ergon.storage.sqlite.transaction import Transaction, as_json
 
 _SQL: Final = statements("leases.sql")
+FIRST: Final = (_SQL["is_alive"],)
+"""What every flow needs: see `priming.py`."""
 _DOING: Final = Bulk(_SQL["doing"], 3)
 
 

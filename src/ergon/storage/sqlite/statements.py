@@ -63,7 +63,7 @@ class Bulk:
         most = ROWS_MAX * width
         start, left = 0, len(values)
         while left > most:
-            changed += connection.execute(self._text(ROWS_MAX), values[start : start + most]).rowcount
+            changed += connection.execute(self.text(ROWS_MAX), values[start : start + most]).rowcount
             start, left = start + most, left - most
         if start:
             values = values[start:]
@@ -71,9 +71,10 @@ class Bulk:
         size = 1 << (rows - 1).bit_length()
         if size != rows:
             values = values + [None] * ((size - rows) * width)
-        return changed + connection.execute(self._text(size), values).rowcount
+        return changed + connection.execute(self.text(size), values).rowcount
 
-    def _text(self, rows: int) -> str:
+    def text(self, rows: int) -> str:
+        """The statement for so many rows."""
         sql = self._sql.get(rows)
         if sql is None:
             row = "(" + ",".join("?" * self._width) + ")"

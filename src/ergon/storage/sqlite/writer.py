@@ -23,6 +23,7 @@ from ergon.core.commit import Hint
 from ergon.errors import LogClosed
 from ergon.storage.sqlite.group import Errors, GroupCommit
 from ergon.storage.sqlite.lookout import Lookout
+from ergon.storage.sqlite.priming import first_statements, prepare
 from ergon.storage.sqlite.upkeep import Upkeep
 from ergon.storage.sqlite.writes import Done, Unasked, What
 
@@ -58,6 +59,7 @@ class Writer:
         self._stopping = False
         self._ended = False
         self._name = name
+        self._unprepared = first_statements()
         self._opened: asyncio.Future[GroupCommit] = loop.create_future()
         self._closed: asyncio.Future[None] = loop.create_future()
         self.thread = threading.Thread(target=self._run, name=f"ergon-writer-{name}", daemon=True)
@@ -117,7 +119,7 @@ class Writer:
             return
         self._tell(set_result, self._opened, group)
         try:
-            while self._wait(upkeep):
+            while self._wait(group, upkeep):
                 self._write(group, upkeep)
         except BaseException as error:  # noqa: BLE001 - a defect of ours must not leave callers waiting
             self._tell(self._loop.call_exception_handler, {"message": self._died(), "exception": error})
@@ -131,7 +133,7 @@ class Writer:
             self._tell(self._refuse_rest)
             self._tell(self._answer, [lambda _: set_result(self._closed, None)], None, None)
 
-    def _wait(self, upkeep: Upkeep) -> bool:
+    def _wait(self, group: GroupCommit, upkeep: Upkeep) -> bool:
         """Wait for something to write; False when the log closes and all is written."""
         while not self._listeners:
             self._idle = True
@@ -141,6 +143,9 @@ class Writer:
                 break
             if self._stopping:
                 return False
+            if self._unprepared:
+                prepare(group.connection, self._unprepared.pop())
+                continue
             with contextlib.suppress(sqlite3.Error):  # the connection waits to be reopened by the next write
                 upkeep.when_idle()
             if self._lookout.rest():
