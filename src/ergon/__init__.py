@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from ergon.scheduler.handle import FlowHandle
     from ergon.scheduler.scheduler import ScheduleOptions, Scheduler
     from ergon.storage.log import ExecutionLog
+    from ergon.storage.postgres import PostgresExecutionLog
     from ergon.storage.sqlite import InMemoryExecutionLog, SqliteExecutionLog
     from ergon.worker.sources import IncomingSignal, SignalSource
     from ergon.worker.stopping import wait_told_to_stop
@@ -107,6 +108,7 @@ _PLACES = {
     "ergon.scheduler.handle": "FlowHandle",
     "ergon.scheduler.scheduler": "ScheduleOptions Scheduler",
     "ergon.storage.log": "ExecutionLog",
+    "ergon.storage.postgres": "PostgresExecutionLog",
     "ergon.storage.sqlite": "InMemoryExecutionLog SqliteExecutionLog",
     "ergon.worker.stopping": "wait_told_to_stop",
     "ergon.worker.sources": "IncomingSignal SignalSource",
@@ -159,6 +161,7 @@ __all__ = [
     "NotAllowedInFlow",
     "NotInFlow",
     "Outcome",
+    "PostgresExecutionLog",
     "RetryPolicy",
     "RetryableError",
     "ScheduleOptions",

@@ -19,8 +19,8 @@ MEMORY_URL: Final = "memory:"
 def open_log(url: str | None = None, *, require: str | None = None) -> ExecutionLog:
     """Find the log that a URL names; it is not connected yet: use it with `async with`.
 
-    url: a path (`orders.db`), `sqlite:orders.db`, `sqlite:///absolute/path`, or `memory:`. Default: the environment's
-    ERGON_LOG, else `ergon.db` in the current directory.
+    url: a path (`orders.db`), `sqlite:orders.db`, `sqlite:///absolute/path`, `memory:`, or
+    `postgresql://user@host/database`. Default: the environment's ERGON_LOG, else `ergon.db` in the current directory.
     require: connecting raises `LogRefused` when the log's live settings survive less than this durability class,
     D1 (worker crashes) to D4 (loss of the machine). Default: any.
 
@@ -37,4 +37,10 @@ def open_log(url: str | None = None, *, require: str | None = None) -> Execution
         return SqliteExecutionLog(":memory:", require=require)
     if scheme.lower() in ("sqlite", "file"):
         return SqliteExecutionLog(unquote(rest.removeprefix("//")), require=require)
-    raise LogRefused(f"no store is known for {scheme}: URLs. Give a file path, sqlite:///path or memory:")
+    if scheme.lower() in ("postgresql", "postgres"):
+        from ergon.storage.postgres import PostgresExecutionLog
+
+        return PostgresExecutionLog(url, require=require)
+    raise LogRefused(
+        f"no store is known for {scheme}: URLs. Give a file path, sqlite:///path, postgresql://host/database or memory:"
+    )

@@ -1,0 +1,99 @@
+"""From a URL to where the server is: what the driver gets, and what may be shown of it (never a password)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+from ergon.errors import LogRefused
+
+SCHEMES: Final = ("postgresql", "postgres")
+_SECRET: Final = frozenset({"password", "sslpassword"})
+_YES: Final = frozenset({"1", "true", "yes", "on"})
+_NO: Final = frozenset({"0", "false", "no", "off"})
+_SHAPE: Final = "write it as postgresql://user@host:5432/database?schema=ergon"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a log is. Its `repr` shows no secret."""
+
+    dsn: str = field(repr=False)
+    """For the driver: with the password, without our own options."""
+    user: str | None
+    password: str | None = field(repr=False)
+    url: str
+    """For other processes and for messages."""
+    schema: str
+    pgbouncer: bool
+    application: str
+    """What the server's own views call our sessions."""
+
+
+def read_url(url: str, *, schema: str | None = None, pgbouncer: bool | None = None) -> Address:
+    """Take a URL apart. `schema` and `pgbouncer` win over its options of these names. Raises `LogRefused`."""
+    try:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+        login, at, hosts = parts.netloc.rpartition("@")
+        _check_ports(hosts)
+    except ValueError:
+        raise LogRefused(f"the URL of the PostgreSQL log cannot be read; {_SHAPE}") from None
+    if parts.scheme.lower() not in SCHEMES:
+        raise LogRefused(f"{parts.scheme!r} URLs are not PostgreSQL's; {_SHAPE}")
+    if parts.fragment:
+        raise LogRefused("the URL of the PostgreSQL log holds a '#'; in a password, write it as %23")
+    named, bounced = options.pop("schema", None), options.pop("pgbouncer", None)
+    schema = schema if schema is not None else named if named is not None else "ergon"
+    _check_schema(schema)
+    if pgbouncer is None:
+        pgbouncer = _flag(bounced)
+    user, _, password = login.partition(":")
+    plain = parts._replace(scheme="postgresql", netloc=hosts, fragment="")
+    shown = {key: value for key, value in options.items() if key not in _SECRET}
+    if schema != "ergon":
+        shown["schema"] = schema
+    if pgbouncer:
+        shown["pgbouncer"] = "1"
+    return Address(
+        dsn=urlunsplit(plain._replace(query=urlencode(options))),
+        user=unquote(user) or None,
+        password=unquote(password) or None,
+        url=_unsplit(plain._replace(netloc=f"{user}{at}{hosts}" if user else hosts, query=urlencode(shown))),
+        schema=schema,
+        pgbouncer=pgbouncer,
+        application=options.get("application_name", "ergon"),
+    )
+
+
+def _unsplit(parts: object) -> str:
+    text = urlunsplit(parts)  # type: ignore[call-overload]
+    # Without a host `urlunsplit` drops the two slashes, and what is left names no server to most programs.
+    return str(text if text.startswith("postgresql://") else text.replace("postgresql:", "postgresql://", 1))
+
+
+def _check_ports(hosts: str) -> None:
+    for host in hosts.split(","):
+        port = host.rpartition("]")[2].rpartition(":")[2] if ":" in host.rpartition("]")[2] else ""
+        if port and not 0 < int(port) < 65536:
+            raise ValueError
+
+
+def _check_schema(schema: str) -> None:
+    if not schema or "\0" in schema or len(schema.encode("utf-8", "replace")) > 63:
+        raise LogRefused(f"schema={schema!r} is no name for a schema: PostgreSQL takes 1 to 63 bytes")
+    if schema.startswith("pg_") or schema == "information_schema":
+        raise LogRefused(f"schema={schema!r} is PostgreSQL's own; choose another name")
+    try:
+        schema.encode()
+    except UnicodeEncodeError:
+        raise LogRefused(f"schema={schema!r} holds a lone surrogate, which is not text") from None
+
+
+def _flag(text: str | None) -> bool:
+    if text is None or text.lower() in _NO:
+        return False
+    if text.lower() in _YES:
+        return True
+    raise LogRefused(f"pgbouncer={text!r} in the URL is neither 1 nor 0")

@@ -1,0 +1,52 @@
+-- name: find
+SELECT {flow} FROM flows AS f WHERE f.id = $1;
+
+-- name: history
+SELECT {event} FROM events AS e WHERE e.flow_id = $1 AND e.seq > $2 ORDER BY e.seq LIMIT $3::bigint;
+
+-- name: inbox
+SELECT {message} FROM inbox AS i WHERE i.flow_id = $1 AND i.consumed_seq IS NULL ORDER BY i.id;
+
+-- name: cursor
+-- All transactions before this one have ended: what they wrote can be read, in this same snapshot. Whether there ever
+-- was a message: 0 while there was none.
+SELECT CASE WHEN EXISTS (SELECT 1 FROM inbox) THEN pg_snapshot_xmin(pg_current_snapshot())::text::bigint ELSE 0 END;
+
+-- name: arrivals_from_start
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS cursor, {message}
+FROM (SELECT 1) AS one
+LEFT JOIN (flows AS f JOIN inbox AS i ON i.flow_id = f.id AND i.consumed_seq IS NULL) ON f.owner = $1
+ORDER BY i.flow_id, i.id;
+
+-- name: arrivals
+-- By the transactions that brought them, newest few, whoever they are for; then those of the worker's flows.
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS cursor, {message}
+FROM (SELECT 1) AS one
+LEFT JOIN ((SELECT * FROM inbox AS n WHERE n.xact >= $2 AND n.consumed_seq IS NULL OFFSET 0) AS i
+           JOIN flows AS f ON f.id = i.flow_id AND f.owner = $1) ON true
+ORDER BY i.flow_id, i.id;
+
+-- name: ended_or_parked
+SELECT {flow}
+FROM unnest($1::text[]) WITH ORDINALITY AS v (id, place) JOIN flows AS f ON f.id = v.id
+WHERE f.status IN ('completed', 'failed', 'cancelled', 'parked')
+ORDER BY v.place;
+
+-- name: absent
+SELECT v.id FROM unnest($1::text[]) WITH ORDINALITY AS v (id, place)
+WHERE NOT EXISTS (SELECT 1 FROM flows AS f WHERE f.id = v.id)
+ORDER BY v.place;
+
+-- name: lost
+SELECT v.id, f.status
+FROM unnest($2::text[], $3::bigint[]) AS v (id, epoch) LEFT JOIN flows AS f ON f.id = v.id
+WHERE f.owner IS DISTINCT FROM $1 OR f.epoch IS DISTINCT FROM v.epoch;
+
+-- name: workers
+SELECT {worker} FROM workers AS w ORDER BY w.num DESC;
+
+-- name: next_wake
+SELECT min(d.wake_at)
+FROM unnest($1::text[]) AS n (name)
+CROSS JOIN LATERAL (SELECT f.wake_at FROM flows AS f WHERE f.name = n.name AND f.wake_at IS NOT NULL
+                    ORDER BY f.wake_at LIMIT 1) AS d;

@@ -1,0 +1,76 @@
+"""Put messages into flows' inboxes, and do to the flows what the messages ask for.
+
+The flows' rows are locked before (`journal.lock`): so a flow that is just going to sleep either sees the message or
+is woken, and ids grow in the order in which messages of a flow become readable.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ergon.core.commit import CANCEL_KEY, Message, MessageKind, read_reason
+from ergon.storage.postgres.driver import Connection
+from ergon.storage.postgres.rows import columns
+from ergon.storage.postgres.statements import statements
+from ergon.storage.postgres.transaction import Transaction, readable
+
+_SQL: Final = statements("inbox.sql")
+NEVER_STARTED: Final = "cancelled before it started"
+"""Why, when whoever cancelled did not say."""
+
+
+async def deliver(tx: Transaction, messages: list[Message]) -> int:
+    """Insert messages and wake their flows, whose rows are locked; return how many were inserted.
+
+    The others were for flows that have ended or do not exist, or repeat a key. Flows that a cancellation ended are
+    in `tx.ended` afterwards.
+    """
+    cancelled: dict[str, str] = {}
+    heard: list[tuple[str, str | None]] = []
+    flows: list[str] = []
+    for flow_id, kind, _, payload, key in messages:
+        if kind == MessageKind.CANCEL:
+            cancelled.setdefault(flow_id, read_reason(payload))
+            heard.append((flow_id, key))
+        else:
+            flows.append(flow_id)
+    if keyed := [(flow_id, key) for flow_id, key in heard if key is not None]:
+        await tx.write(_SQL["forget_heard"], *columns(keyed, 2))
+    rows = [
+        (message.flow_id, message.kind, message.name, message.payload, message.key) for message in messages
+    ]
+    inserted = await tx.write(_SQL["insert"], *columns(rows, 5), tx.now)
+    if not inserted:
+        # A person who repeats a cancel that is unread means it also if the flow was held back meanwhile.
+        repeated = {flow_id: cancelled[flow_id] for flow_id, key in heard if key == CANCEL_KEY}
+        if repeated:
+            await _cancel(tx, repeated)
+        return 0
+    if flows and await tx.write(_SQL["wake"], flows, tx.now):
+        tx.ready = True
+    if cancelled:
+        await _cancel(tx, cancelled)
+    tx.inbox.update(flows, cancelled)
+    return inserted
+
+
+async def has_key(connection: Connection, message: Message) -> bool:
+    """Tell whether a message with this one's key came before."""
+    if message.key is None:
+        return False
+    found = await connection.fetchrow(
+        _SQL["find_key"], message.flow_id, message.kind, message.name, message.key
+    )
+    return found is not None
+
+
+async def _cancel(tx: Transaction, reasons: dict[str, str]) -> None:
+    flows = list(reasons)
+    ids = [row[0] for row in await tx.rows(_SQL["never_started"], flows)]
+    if ids:
+        told = [readable(reasons[flow_id]) or NEVER_STARTED for flow_id in ids]
+        await tx.write(_SQL["cancel_unstarted"], ids, told, tx.now)
+        tx.ended += ids
+        tx.settled.update(dict.fromkeys(ids))
+    if await tx.write(_SQL["wake_to_cancel"], flows, tx.now):
+        tx.ready = True

@@ -1,0 +1,188 @@
+"""What owners write: commits, many at a time, each fenced by its lease.
+
+The fence is the flow's own row (owner and epoch), locked until the transaction ends. No separate look at the worker's
+row is
+needed: declaring a worker dead and taking its flows away is one transaction, so a flow that names an owner has a
+living one; and taking a flow away waits for that lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ergon.core.commit import Commit
+from ergon.core.status import TERMINAL, TaskStatus
+from ergon.errors import IllegalMove, LeaseLost
+from ergon.storage.postgres import children, ended
+from ergon.storage.postgres.driver import Connection, changed
+from ergon.storage.postgres.locks import Standing, lock
+from ergon.storage.postgres.rows import columns, event
+from ergon.storage.postgres.statements import statements
+from ergon.storage.postgres.transaction import Transaction, readable
+
+_SQL: Final = statements("journal.sql")
+
+
+class Refused(Exception):
+    """Something of several commits, or of one, was not written whole: roll back, and find out which by trying each."""
+
+
+def has_only_events(commit: Commit) -> bool:
+    """Tell whether a commit is of the most common kind."""
+    _, _, events, consumed, cancels, new, settled, returned = commit
+    return bool(events) and settled is None and not (consumed or cancels or new or returned)
+
+
+async def append(connection: Connection, commits: Sequence[Commit]) -> bool:
+    """Write commits that have only events, in a transaction of their own; each is written whole or not at all.
+
+    False when one was not, because its lease owns the flow no more. Raises the server's error, having written
+    nothing, when an event is there already. Either may also mean that this very call, repeated, wrote them before.
+    """
+    rows: list[tuple[Any, ...]] = []
+    for commit in sorted(commits, key=_flow_id):
+        head = (commit.flow_id, *commit.lease)
+        rows += [head + event for event in commit.events]
+    return changed(await connection.execute(_SQL["append"], *columns(rows, 12))) == len(rows)
+
+
+async def locked(
+    tx: Transaction, commits: Sequence[Commit], others: Sequence[str] = ()
+) -> dict[str, Standing]:
+    """Lock the rows of all flows that these commits concern, and of `others`; return how they stand."""
+    flows = [*others]
+    ending = []
+    for commit in commits:
+        flows.append(commit.flow_id)
+        if commit.settled is not None and commit.settled.status in TERMINAL:
+            ending.append(commit.flow_id)
+        for cancel in commit.cancels:
+            if cancel.flow_id is None:
+                ending.append(commit.flow_id)  # its children are about to be cancelled
+            else:
+                flows.append(cancel.flow_id)
+    return await lock(tx, flows, ending)
+
+
+async def fence(
+    tx: Transaction, commits: Sequence[Commit], standing: dict[str, Standing]
+) -> dict[int, BaseException | None]:
+    """Return the answers to commits, by place, whose lease owns the flow no more: None for one that landed before."""
+    late = [
+        place
+        for place, commit in enumerate(commits)
+        if standing.get(commit.flow_id, ("",))[1:] != commit.lease
+    ]
+    if not late:
+        return {}
+    before = await landed(tx.connection, [commits[place] for place in late])
+    return {
+        place: None if was else _not_owned(commits[place], standing.get(commits[place].flow_id))
+        for place, was in zip(late, before, strict=True)
+    }
+
+
+async def apply(tx: Transaction, commits: Sequence[Commit]) -> None:
+    """Write commits whose leases hold and whose flows are locked. Raises `Refused`, or the server's error."""
+    rows = [(commit.flow_id, *event) for commit in commits for event in commit.events]
+    if rows:
+        await tx.write(_SQL["add"], *columns(rows, 10))
+    await _return(tx, commits)
+    await _consume(tx, commits)
+    parents = [commit for commit in commits if commit.children]
+    all_new = not parents or await children.start(tx, parents)
+    await children.cancel(tx, commits)
+    await _settle(tx, [commit for commit in commits if commit.settled is not None])
+    if not all_new:
+        await children.answer(tx, parents)
+    await ended.tell_relatives(tx)
+
+
+async def landed(connection: Connection, commits: Sequence[Commit]) -> list[bool]:
+    """Tell of each commit by its events whether it was written before; False when it has none."""
+    wanted = [(commit.flow_id, event.seq) for commit in commits for event in commit.events]
+    if not wanted:
+        return [False] * len(commits)
+    found = {
+        (row[0], row[1]): event(row[1:])
+        for row in await connection.fetch(_SQL["find_events"], *columns(wanted, 2))
+    }
+    return [
+        bool(commit.events)
+        and all(found.get((commit.flow_id, event.seq)) == event for event in commit.events)
+        for commit in commits
+    ]
+
+
+async def refusal(tx: Transaction, commit: Commit) -> BaseException | None:
+    """Say why a commit whose lease holds was not written; None when it was, before."""
+    (was,) = await landed(tx.connection, [commit])
+    if was:
+        return None
+    flow_id = commit.flow_id
+    seqs = [(flow_id, event.seq) for event in commit.events]
+    taken = await tx.rows(_SQL["find_events"], *columns(seqs, 2)) if seqs else []
+    if taken:
+        return IllegalMove(f"flow {flow_id!r} already has another event {taken[0][1]}; nothing was written")
+    messages = [message_id for message_id, _ in commit.consumed]
+    back = f", or no signal was taken with an event of {list(commit.returned)}" if commit.returned else ""
+    return IllegalMove(f"flow {flow_id!r}: a message of {messages} was consumed before or never came{back}")
+
+
+async def _return(tx: Transaction, commits: Sequence[Commit]) -> None:
+    rows = [(commit.flow_id, seq) for commit in commits for seq in commit.returned]
+    if rows and await tx.write(_SQL["return"], *columns(rows, 2)) != len(rows):
+        raise Refused
+
+
+async def _consume(tx: Transaction, commits: Sequence[Commit]) -> None:
+    rows = [(commit.flow_id, id, seq) for commit in commits for id, seq in commit.consumed]
+    if rows and await tx.write(_SQL["consume"], *columns(rows, 3)) != len(rows):
+        raise Refused
+
+
+async def _settle(tx: Transaction, commits: Sequence[Commit]) -> None:
+    if not commits:
+        return
+    rows: list[tuple[Any, ...]] = []
+    suspended: list[tuple[str, int]] = []
+    now = tx.now
+    for flow_id, lease, _, _, _, _, settled, _ in commits:
+        assert settled is not None, "the caller has chosen those that settle"
+        status, output, wake_at, reason, inbox_seen = settled
+        ended_at = ready_at = None
+        if status in TERMINAL:
+            ended_at, wake_at = now, None
+            tx.ended.append(flow_id)
+        elif status is TaskStatus.SUSPENDED:
+            suspended.append((flow_id, inbox_seen))
+        elif status is TaskStatus.PENDING:
+            if wake_at is None or wake_at <= now:
+                ready_at, wake_at = now, None
+                tx.ready = True
+        else:
+            wake_at = None
+        if wake_at is not None:
+            tx.wakes(wake_at)
+        rows.append((flow_id, *lease, status.value, output, wake_at, readable(reason), ended_at, ready_at))
+        tx.settled[flow_id] = settled
+    if await tx.write(_SQL["settle"], *columns(rows, 9)) != len(rows):
+        raise Refused
+    if suspended and await tx.write(_SQL["wake_if_unread"], *columns(suspended, 2), now):
+        tx.ready = True
+
+
+def _flow_id(commit: Commit) -> str:
+    return commit.flow_id
+
+
+def _not_owned(commit: Commit, standing: Standing | None) -> LeaseLost:
+    flow_id, lease = commit.flow_id, commit.lease
+    if standing is None:
+        return LeaseLost(f"flow {flow_id!r} is not in the log any more")
+    status, owner, epoch = standing
+    holder = f"is owned by {owner!r}" if owner else f"is {status}"
+    return LeaseLost(
+        f"flow {flow_id!r} {holder} at epoch {epoch}; {lease.worker!r} held it at epoch {lease.epoch}"
+    )

@@ -1,0 +1,295 @@
+"""One connection that mends itself, and transactions whose outcome is never guessed.
+
+What a cut connection, or a crash of the server, leaves behind after each await of `transact`:
+
+- before COMMIT is sent: nothing. The server rolls back what it has; the transaction is begun anew on another
+  connection.
+- after COMMIT is sent, before its answer: the transaction has landed, or not, or the server is still busy with it.
+  Its last statement before COMMIT writes its number into this lane's row of table `landed`, and so holds that row
+  locked until it has ended. Whoever asks writes the same row, thus waits for it, and then reads its number or an
+  earlier one.
+- while nobody can be asked: the outcome stays unknown, and the answer says so.
+
+A process that dies asks nobody: its lanes' rows stay for a day.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+from uuid import uuid4
+
+from ergon.core.commit import Hint
+from ergon.errors import LogClosed, StoreError
+from ergon.storage.postgres.clock import ServerClock
+from ergon.storage.postgres.connection import Settings, Standby, begin, open_session
+from ergon.storage.postgres.driver import Connection
+from ergon.storage.postgres.errors import is_again, is_cut, translate
+from ergon.storage.postgres.patience import Patience
+from ergon.storage.postgres.transaction import Transaction
+
+T = TypeVar("T")
+logger: Final = logging.getLogger("ergon.storage")
+
+_AGAIN_MAX: Final = 10
+"""How often a transaction is repeated that met another one."""
+_CLOSING_SECONDS: Final = 2.0
+"""How long a log that is being closed goes on trying to reach its server."""
+_MARK: Final = (
+    "INSERT INTO landed (writer, batch, at) VALUES ($1, $2, $3) "
+    "ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, at = excluded.at"
+)
+_ASK: Final = (
+    "INSERT INTO landed AS l (writer, batch, at) VALUES ($1, 0, $2) "
+    "ON CONFLICT (writer) DO UPDATE SET at = excluded.at RETURNING l.batch"
+)
+
+
+class Lane:
+    """A connection for one thing at a time."""
+
+    def __init__(self, settings: Settings, clock: ServerClock, *, on_cut: Callable[[], None]) -> None:
+        self._settings, self._clock, self._on_cut = settings, clock, on_cut
+        self._connection: Connection | None = None
+        self._writer_id = uuid4().hex
+        self._batch = 0
+        self._marked = False
+        self._closed = False
+        self._patience = Patience(settings.patience_seconds)
+
+    async def open(self) -> None:
+        """Connect now, without patience. Raises what keeps it from connecting."""
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await open_session(self._settings, self._clock)
+
+    async def transact(
+        self, work: Callable[[Transaction], Awaitable[T]], *, repeatable: bool = False
+    ) -> tuple[T, Hint | None]:
+        """Run a transaction; return what `work` returned, and what listeners should hear.
+
+        `work` may be called several times, each time in a new transaction. It raises what it likes, and nothing of it
+        is written then; errors of the driver come as they are. Raises `LogBusy` when the server stays away, and
+        `StoreError` when nobody knows whether it was written; with `repeatable`, that is `LogBusy` too.
+        """
+        self._patience = Patience(self._settings.patience_seconds)
+        met = 0
+        while True:
+            self._batch += 1
+            answer: tuple[T, Hint | None] | None = None
+            connection = None
+            try:
+                connection = await self._session()
+                async with asyncio.timeout(self._settings.patience_seconds):
+                    tx = await self._begin(connection)
+                    value = await work(tx)
+                    hint = tx.hint()
+                    if tx.wrote:
+                        await tx.write(_MARK, self._writer_id, self._batch, tx.now)
+                        self._marked = True
+                        answer = value, hint
+                    if (said := await connection.execute("COMMIT")) != "COMMIT":
+                        answer = None
+                        raise StoreError(f"log {self._settings.where}: the server said {said} to COMMIT")
+                return value, hint
+            except asyncio.CancelledError:
+                self._drop()
+                raise
+            except Exception as error:
+                if is_cut(error) or isinstance(error, Standby):
+                    self._drop()
+                    if answer is not None and await self._has_landed(
+                        self._batch, error, repeatable=repeatable
+                    ):
+                        return answer
+                    await self._wait(error)
+                elif is_again(error) and met < _AGAIN_MAX:
+                    await self._roll_back(connection)
+                    met += 1
+                    await asyncio.sleep(random.uniform(0, 0.01 * met))
+                else:
+                    await self._roll_back(connection)
+                    raise
+
+    async def run(self, function: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run statements that may be repeated: one that reads, or one that writes and can tell that it has been there.
+
+        They share a snapshot only where they are one statement.
+        """
+        self._patience = Patience(self._settings.patience_seconds)
+        met = 0
+        while True:
+            connection = None
+            try:
+                connection = await self._session()
+                async with asyncio.timeout(self._settings.patience_seconds):
+                    if not self._settings.address.pgbouncer:
+                        return await function(connection)
+                    await self._begin(connection)
+                    value = await function(connection)
+                    await connection.execute("COMMIT")
+                    return value
+            except asyncio.CancelledError:
+                self._drop()
+                raise
+            except Exception as error:
+                if is_cut(error) or isinstance(error, Standby):
+                    self._drop()
+                    await self._wait(error)
+                elif is_again(error) and met < _AGAIN_MAX:
+                    await self._roll_back(connection)
+                    met += 1
+                    await asyncio.sleep(random.uniform(0, 0.01 * met))
+                else:
+                    await self._roll_back(connection)
+                    raise
+
+    def hurry(self) -> None:
+        """The log is being closed: give a server that is away little time."""
+        self._closed = True
+        self._patience.hurry(_CLOSING_SECONDS)
+
+    async def close(self) -> None:
+        """Say goodbye."""
+        self._closed = True
+        connection, self._connection = self._connection, None
+        if connection is None or connection.is_closed():
+            return
+        try:
+            async with asyncio.timeout(_CLOSING_SECONDS):
+                if self._marked and not self._settings.address.pgbouncer:
+                    await connection.execute("DELETE FROM landed WHERE writer = $1", self._writer_id)
+                await connection.close()
+        except Exception:  # noqa: BLE001 - it is of no use any more, however it ended
+            connection.terminate()
+
+    def terminate(self) -> None:
+        """Close without a word: the event loop is going."""
+        self._closed = True
+        self._drop(tell=False)
+
+    async def _begin(self, connection: Connection) -> Transaction:
+        now, lease_now = self._clock.read(await begin(connection, self._settings.address))
+        return Transaction(connection, now, lease_now)
+
+    async def _session(self) -> Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = None
+            self._connection = await open_session(self._settings, self._clock)
+        return self._connection
+
+    async def _has_landed(self, number: int, cause: BaseException, *, repeatable: bool) -> bool:
+        while True:
+            try:
+                connection = await self._session()
+                async with asyncio.timeout(self._settings.patience_seconds):
+                    tx = await self._begin(connection)
+                    row = await tx.one(_ASK, self._writer_id, tx.now)
+                    await connection.execute("COMMIT")
+                return row is not None and int(row[0]) == number
+            except Exception as error:
+                if not is_cut(error) and not is_again(error) and not isinstance(error, Standby):
+                    raise
+                self._drop()
+                try:
+                    await self._wait(cause)
+                except StoreError as busy:
+                    raise busy if repeatable else self._unknown(cause) from error
+
+    def _unknown(self, cause: BaseException) -> StoreError:
+        return StoreError(f"{translate(cause, self._settings.where)}; whether this was written is unknown")
+
+    async def _wait(self, error: BaseException) -> None:
+        """Wait before dialling again. Raises `LogBusy` once patience is over."""
+        if self._closed:
+            self._patience.hurry(_CLOSING_SECONDS)
+        try:
+            await self._patience.wait(error)
+        except Exception as last:
+            raise translate(last, self._settings.where) from last
+
+    async def _roll_back(self, connection: Connection | None) -> None:
+        if connection is None or connection is not self._connection or connection.is_closed():
+            return
+        try:
+            async with asyncio.timeout(self._settings.patience_seconds):
+                await connection.execute("ROLLBACK")
+        except Exception:  # noqa: BLE001 - then the server rolls back by itself
+            self._drop()
+
+    def _drop(self, *, tell: bool = True) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception):  # it is of no use any more, in whatever state
+                connection.terminate()
+            if tell:
+                self._on_cut()
+
+
+class Lanes:
+    """A few lanes for whoever comes, opened as they are needed."""
+
+    def __init__(self, make: Callable[[], Lane], lanes_max: int) -> None:
+        self._make, self._max = make, lanes_max
+        self._all: list[Lane] = []
+        self._free: list[Lane] = []
+        self._waiting: list[asyncio.Future[None]] = []
+        self._closed = False
+
+    async def use(self, function: Callable[[Lane], Awaitable[T]]) -> T:
+        """Run something on a lane that nobody else uses meanwhile."""
+        while not self._free and len(self._all) >= self._max:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._wake_one()
+                raise
+            finally:
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+        if self._closed:
+            raise LogClosed("the log was closed meanwhile")
+        if not self._free:
+            self._free.append(self._make())
+            self._all.append(self._free[-1])
+        lane = self._free.pop()
+        try:
+            return await function(lane)
+        finally:
+            self._free.append(lane)
+            self._wake_one()
+
+    def hurry(self) -> None:
+        """See `Lane.hurry`."""
+        for lane in self._all:
+            lane.hurry()
+
+    async def close(self) -> None:
+        """Close every lane; those that are in use are cut."""
+        self._closed = True
+        for lane in self._all:
+            if lane in self._free:
+                await lane.close()
+            else:
+                lane.terminate()
+        while self._waiting:
+            self._wake_one()
+
+    def terminate(self) -> None:
+        """Close without a word."""
+        self._closed = True
+        for lane in self._all:
+            lane.terminate()
+
+    def _wake_one(self) -> None:
+        while self._waiting:
+            turn = self._waiting.pop(0)
+            if not turn.done():
+                turn.set_result(None)
+                return
