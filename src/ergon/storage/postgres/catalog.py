@@ -39,11 +39,8 @@ async def arrivals(connection: Connection, worker_id: str, after: int) -> tuple[
     if after > 0:
         found = await connection.fetch(_SQL["arrivals"], worker_id, after)
     else:
-        row = await connection.fetchrow(_SQL["cursor"])
-        if row is None or not row[0]:
-            return 0, []
         found = await connection.fetch(_SQL["arrivals_from_start"], worker_id)
-    return found[0][0], [rows.message(row[1:]) for row in found if row[1] is not None]
+    return found[0][0] or after, [rows.message(row[1:]) for row in found if row[1] is not None]
 
 
 async def ended_or_parked(

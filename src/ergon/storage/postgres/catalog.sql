@@ -7,21 +7,21 @@ SELECT {event} FROM events AS e WHERE e.flow_id = $1 AND e.seq > $2 ORDER BY e.s
 -- name: inbox
 SELECT {message} FROM inbox AS i WHERE i.flow_id = $1 AND i.consumed_seq IS NULL ORDER BY i.id;
 
--- name: cursor
--- All transactions before this one have ended: what they wrote can be read, in this same snapshot. Whether there ever
--- was a message: 0 while there was none.
-SELECT CASE WHEN EXISTS (SELECT 1 FROM inbox) THEN pg_snapshot_xmin(pg_current_snapshot())::text::bigint ELSE 0 END;
-
 -- name: arrivals_from_start
-SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS cursor, {message}
-FROM (SELECT 1) AS one
+-- The cursor of both: a transaction before which all have ended that brought a message. All that this snapshot sees of them
+-- lies before it, and all that comes lies not. Its newest unread message tells as much, and stays the same on a quiet log.
+SELECT CASE WHEN one.newest IS NOT NULL
+            THEN least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, one.newest + 1) END AS cursor, {message}
+FROM (SELECT max(n.xact) AS newest FROM inbox AS n WHERE n.consumed_seq IS NULL) AS one
 LEFT JOIN (flows AS f JOIN inbox AS i ON i.flow_id = f.id AND i.consumed_seq IS NULL) ON f.owner = $1
 ORDER BY i.flow_id, i.id;
 
 -- name: arrivals
 -- By the transactions that brought them, newest few, whoever they are for; then those of the worker's flows.
-SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS cursor, {message}
-FROM (SELECT 1) AS one
+SELECT CASE WHEN one.newest IS NULL THEN $2::bigint
+            ELSE greatest($2, least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, one.newest + 1)) END AS cursor,
+       {message}
+FROM (SELECT max(n.xact) AS newest FROM inbox AS n WHERE n.consumed_seq IS NULL) AS one
 LEFT JOIN ((SELECT * FROM inbox AS n WHERE n.xact >= $2 AND n.consumed_seq IS NULL OFFSET 0) AS i
            JOIN flows AS f ON f.id = i.flow_id AND f.owner = $1) ON true
 ORDER BY i.flow_id, i.id;

@@ -14,7 +14,8 @@ ORDER BY v.place;
 INSERT INTO inbox (flow_id, kind, name, payload, at)
 SELECT p.id, 'child', c.parent_op,
        '{"flow_id":' || to_json(c.id) || ',"name":' || to_json(c.name) || ',"input":' || c.input || ',"status":"' || c.status
-       || '","output":' || coalesce(c.output, 'null,"reason":' || to_json(c.reason)) || '}', $2
+       || '","output":' || coalesce(c.output, 'null,"reason":' || CASE WHEN starts_with(c.reason, chr(1)) THEN substr(c.reason, 2)
+                                                                ELSE to_json(c.reason)::text END) || '}', $2
 FROM flows AS c JOIN flows AS p ON p.id = c.parent_id
 WHERE c.id = $1 AND p.status NOT IN ('completed', 'failed', 'cancelled')
   AND NOT EXISTS (SELECT 1 FROM inbox AS i

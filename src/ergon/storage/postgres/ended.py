@@ -8,6 +8,7 @@ from typing import Final
 from ergon.core.commit import CancelName, Message, MessageKind, parent_cancelled
 from ergon.core.status import TaskStatus
 from ergon.storage.postgres import inbox, locks
+from ergon.storage.postgres.rows import told
 from ergon.storage.postgres.statements import statements
 from ergon.storage.postgres.transaction import Transaction
 
@@ -37,6 +38,6 @@ async def tell_relatives(tx: Transaction) -> None:
 
 
 def _cancel(child: str, status: str, reason: str) -> Message:
-    why = parent_cancelled(reason) if status == TaskStatus.CANCELLED else f"its parent {status}"
+    why = parent_cancelled(told(reason)) if status == TaskStatus.CANCELLED else f"its parent {status}"
     said = json.dumps(why, ensure_ascii=False)
     return Message(child, MessageKind.CANCEL, CancelName.PARENT_ENDED, said, PARENT_CLOSED)

@@ -16,7 +16,8 @@ ORDER BY c.id;
 INSERT INTO inbox (flow_id, kind, name, payload, at)
 SELECT p.id, 'child', c.parent_op,
        '{"flow_id":' || to_json(c.id) || ',"name":' || to_json(c.name) || ',"input":' || c.input || ',"status":"' || c.status
-       || '","output":' || coalesce(c.output, 'null,"reason":' || to_json(c.reason)) || '}', $2
+       || '","output":' || coalesce(c.output, 'null,"reason":' || CASE WHEN starts_with(c.reason, chr(1)) THEN substr(c.reason, 2)
+                                                                ELSE to_json(c.reason)::text END) || '}', $2
 FROM unnest($1::text[]) WITH ORDINALITY AS v (id, place) JOIN flows AS c ON c.id = v.id JOIN flows AS p ON p.id = c.parent_id
 WHERE c.parent_op IS NOT NULL AND p.status NOT IN ('completed', 'failed', 'cancelled')
 ORDER BY v.place;

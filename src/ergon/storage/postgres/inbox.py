@@ -10,9 +10,9 @@ from typing import Final
 
 from ergon.core.commit import CANCEL_KEY, Message, MessageKind, read_reason
 from ergon.storage.postgres.driver import Connection
-from ergon.storage.postgres.rows import columns
+from ergon.storage.postgres.rows import columns, kept
 from ergon.storage.postgres.statements import statements
-from ergon.storage.postgres.transaction import Transaction, readable
+from ergon.storage.postgres.transaction import Transaction
 
 _SQL: Final = statements("inbox.sql")
 NEVER_STARTED: Final = "cancelled before it started"
@@ -68,7 +68,7 @@ async def _cancel(tx: Transaction, reasons: dict[str, str]) -> None:
     flows = list(reasons)
     ids = [row[0] for row in await tx.rows(_SQL["never_started"], flows)]
     if ids:
-        told = [readable(reasons[flow_id]) or NEVER_STARTED for flow_id in ids]
+        told = [kept(reasons[flow_id]) or NEVER_STARTED for flow_id in ids]
         await tx.write(_SQL["cancel_unstarted"], ids, told, tx.now)
         tx.ended += ids
         tx.settled.update(dict.fromkeys(ids))

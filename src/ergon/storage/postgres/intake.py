@@ -11,7 +11,7 @@ from ergon.core.status import TERMINAL, TaskStatus, may_move
 from ergon.errors import FlowNotFound, IllegalMove, LeaseLost
 from ergon.storage.postgres import ended, inbox, leases, locks, rows
 from ergon.storage.postgres.statements import statements
-from ergon.storage.postgres.transaction import Transaction, readable
+from ergon.storage.postgres.transaction import Transaction
 
 _SQL: Final = statements("intake.sql")
 _BACK_OFFS: Final = [EventKind.FLOW_RETRIED, EventKind.STEP_RETRIED]
@@ -82,7 +82,7 @@ async def move(
         )
     if flow.status is TaskStatus.FAILED:
         await tx.write(_SQL["note_retry"], flow_id, EventKind.FLOW_RETRIED, tx.now)
-    await tx.write(_SQL["move"], flow_id, target.value, readable(reason), output, tx.now)
+    await tx.write(_SQL["move"], flow_id, target.value, rows.kept(reason), output, tx.now)
     if target is not TaskStatus.PENDING:
         tx.settled[flow_id] = None
     if target is TaskStatus.CANCELLED:

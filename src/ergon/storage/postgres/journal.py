@@ -17,9 +17,9 @@ from ergon.errors import IllegalMove, LeaseLost
 from ergon.storage.postgres import children, ended
 from ergon.storage.postgres.driver import Connection, changed
 from ergon.storage.postgres.locks import Standing, lock
-from ergon.storage.postgres.rows import columns, event
+from ergon.storage.postgres.rows import columns, event, kept
 from ergon.storage.postgres.statements import statements
-from ergon.storage.postgres.transaction import Transaction, readable
+from ergon.storage.postgres.transaction import Transaction
 
 _SQL: Final = statements("journal.sql")
 
@@ -165,7 +165,7 @@ async def _settle(tx: Transaction, commits: Sequence[Commit]) -> None:
             wake_at = None
         if wake_at is not None:
             tx.wakes(wake_at)
-        rows.append((flow_id, *lease, status.value, output, wake_at, readable(reason), ended_at, ready_at))
+        rows.append((flow_id, *lease, status.value, output, wake_at, kept(reason), ended_at, ready_at))
         tx.settled[flow_id] = settled
     if await tx.write(_SQL["settle"], *columns(rows, 9)) != len(rows):
         raise Refused

@@ -16,7 +16,7 @@ from ergon.storage.postgres import rows
 from ergon.storage.postgres.driver import Connection
 from ergon.storage.postgres.rows import as_json, columns
 from ergon.storage.postgres.statements import statements
-from ergon.storage.postgres.transaction import Transaction, distinct, readable
+from ergon.storage.postgres.transaction import Transaction, distinct
 
 _SQL: Final = statements("leases.sql")
 RENEW: Final = _SQL["renew"]
@@ -53,7 +53,7 @@ async def renew(tx: Transaction, worker_id: str, lease_seconds: float, doing: di
         raise _lost(worker_id)
     if doing:
         flows = sorted(doing)
-        await tx.write(_SQL["doing"], flows, [readable(doing[flow]) for flow in flows], worker_id)
+        await tx.write(_SQL["doing"], flows, [rows.kept(doing[flow]) for flow in flows], worker_id)
     return expires_at
 
 

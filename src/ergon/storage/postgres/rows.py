@@ -16,6 +16,9 @@ from ergon.errors import LogDamaged
 NO_TAGS: Final = "[]"
 """A flow's tags are kept as JSON text: the text of most flows."""
 
+_ESCAPED: Final = "\x01"
+"""Before a text that PostgreSQL cannot keep as it is: JSON follows, which can say U+0000 and halves of characters."""
+
 _STATUS: Final = {status.value: status for status in TaskStatus}
 _names: Final = msgspec.json.Decoder(tuple[str, ...])
 _some_names: Final = msgspec.json.Decoder(tuple[str, ...] | None)
@@ -25,6 +28,7 @@ def flow(row: Sequence[Any]) -> FlowRecord:
     """A row of `{flow}`; more columns may follow. Raises `LogDamaged` with the flow's id."""
     values = list(row[:21])
     values[2] = _STATUS[values[2]]
+    values[8] = told(values[8])
     if values[20] == NO_TAGS:
         values[20] = ()
     else:
@@ -71,6 +75,28 @@ def worker(row: Sequence[Any]) -> WorkerRecord:
         lease_expires_at=row[11],
         state=row[12],
     )
+
+
+def kept(text: str) -> str:
+    """A text for people, such as a reason, as a column can keep it."""
+    if text.isascii() and "\0" not in text and not text.startswith(_ESCAPED):
+        return text
+    if "\0" in text or text.startswith(_ESCAPED) or not _is_unicode(text):
+        return _ESCAPED + json.dumps(text)
+    return text
+
+
+def told(text: str) -> str:
+    """What `kept` kept."""
+    return str(json.loads(text[1:])) if text.startswith(_ESCAPED) else text
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def as_json(values: Iterable[Any]) -> str:

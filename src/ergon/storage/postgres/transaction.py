@@ -68,13 +68,6 @@ class Transaction:
         return Hint(ready=self.ready, wake_at=self.wake_at, inbox=frozenset(self.inbox), settled=self.settled)
 
 
-def readable(text: str) -> str:
-    """A text for people as PostgreSQL can keep it: without the character U+0000, and without halves of characters."""
-    if text.isascii() and "\0" not in text:
-        return text
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-
-
 def distinct(values: Iterable[str]) -> list[str]:
     """Each once, sorted: the order in which rows are locked."""
     return sorted(set(values))

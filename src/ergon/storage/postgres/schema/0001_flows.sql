@@ -26,7 +26,7 @@ CREATE TABLE flows (
     priority          bigint NOT NULL,            -- higher is claimed first
     input             text NOT NULL,              -- JSON
     output            text,                       -- JSON: the result, or the failure
-    reason            text NOT NULL DEFAULT '',   -- what it waits for, or why it is parked
+    reason            text NOT NULL DEFAULT '',   -- what it waits for, or why it is parked; after U+0001 as JSON
     created_at        double precision NOT NULL,
     started_at        double precision,           -- when it was first claimed
     ended_at          double precision,
