@@ -6,12 +6,25 @@ import argparse
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.crash.processes import Zygote, scratch
 from tests.torture.nemesis import MODULES, Nemesis, Plan
 from tests.torture.report import command, write_report
+from tests.torture.stores import STORES, Store
 from tests.torture.verdict import judge, void
+
+
+@contextmanager
+def closing_store(name: str, folder: Path) -> Iterator[Store]:
+    """The store of a run."""
+    store = STORES[name](folder)
+    try:
+        yield store
+    finally:
+        store.stop()
 
 
 def main() -> int:
@@ -20,17 +33,23 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3_600.0)
     parser.add_argument("--lease", type=float, default=1.0)
+    parser.add_argument("--store", choices=sorted(STORES), default="sqlite")
     parser.add_argument("--bug", default="", help="plant one of tests/crash/planted.py in the workers")
     parser.add_argument("--out", type=Path, help="where the report goes; default: a new folder")
     given = parser.parse_args()
     plan = Plan(
-        seed=given.seed, kills=given.kills, seconds=given.seconds, lease_seconds=given.lease, bug=given.bug
+        seed=given.seed,
+        kills=given.kills,
+        seconds=given.seconds,
+        lease_seconds=given.lease,
+        bug=given.bug,
+        store=given.store,
     )
     out = given.out or Path(tempfile.mkdtemp(prefix="ergon-torture-"))
     out.mkdir(parents=True, exist_ok=True)
     folder = scratch(out)
-    with Zygote(MODULES) as zygote:
-        evidence = Nemesis(plan, folder, zygote).run()
+    with Zygote(MODULES) as zygote, closing_store(plan.store, folder) as store:
+        evidence = Nemesis(plan, folder, zygote, store).run()
     assert not any(name.partition(".")[0] == "ergon" for name in sys.modules), "the nemesis imported ergon"
 
     violations = judge(evidence)

@@ -1,6 +1,6 @@
 """Kill, freeze and respawn workers and clients by a seeded plan, then heal, drain, and hand over the evidence.
 
-Nothing of Ergon is imported here: what this process sees it sees with plain `sqlite3` and in the ledger.
+Nothing of Ergon is imported here: what this process sees it sees with plain drivers and in the ledger.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import random
 import signal
-import sqlite3
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,11 +17,14 @@ from typing import Any, Final
 from tests.crash.checker import Life
 from tests.crash.ledger import Ledger, Record, read_ledger
 from tests.crash.processes import Child, Zygote
-from tests.crash.snapshot import Snapshot, read_snapshot, read_some
+from tests.crash.snapshot import Snapshot
+from tests.torture.stores import Store
 
 SECONDS_BETWEEN_GLIMPSES: Final = 1.0
 MODULES: Final = ("tests.torture.workload", "tests.crash.warm", "tests.crash.planted")
 HEAL_SECONDS_MAX: Final = 90.0
+STORE_FAULTS: Final = 0.05
+"""How many of the faults are the store's own, where it can have any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,7 @@ class Plan:
     clients: int = 3
     lease_seconds: float = 1.0
     bug: str = ""
+    store: str = "sqlite"
 
 
 @dataclass
@@ -55,6 +58,8 @@ class Evidence:
     problems: list[str] = field(default_factory=list)
     """What went wrong with the processes themselves."""
     seconds: float = 0.0
+    store: str = ""
+    """What the log was kept in."""
 
     @property
     def life(self) -> Life:
@@ -65,8 +70,8 @@ class Evidence:
 class Nemesis:
     """One run."""
 
-    def __init__(self, plan: Plan, folder: Path, zygote: Zygote) -> None:
-        self.plan, self.folder, self.zygote = plan, folder, zygote
+    def __init__(self, plan: Plan, folder: Path, zygote: Zygote, store: Store) -> None:
+        self.plan, self.folder, self.zygote, self.store = plan, folder, zygote, store
         self.rng = random.Random(plan.seed)
         self.ledger = Ledger(folder / "ledger")
         self.workers: dict[int, Child] = {}
@@ -89,7 +94,7 @@ class Nemesis:
             self._spawn_client(number)
         glimpse_at = started + 1.0
         while self.counts["kills"] < self.plan.kills and time.monotonic() - started < self.plan.seconds:
-            self._idle(self.rng.uniform(0.02, 0.2))
+            self._idle(self.rng.uniform(*self.store.pause))
             self._watch()
             self._fault()
             if time.monotonic() > glimpse_at:
@@ -99,11 +104,12 @@ class Nemesis:
         self._drain()
         stderr = "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("stderr-*")))
         self._watch()
-        final = read_snapshot(self.folder / "log.db")
+        final = self.store.snapshot()
         records = read_ledger(self.folder / "ledger")
         evidence = Evidence(
             self.plan, self.folder, records, final, self.glimpses, self.counts, stderr, self.problems
         )
+        evidence.store = self.store.facts
         evidence.seconds = time.monotonic() - started
         return evidence
 
@@ -114,6 +120,7 @@ class Nemesis:
             "tests.torture.workload:worker",
             err=self.folder / f"stderr-worker-{number}",
             folder=self.folder,
+            url=self.store.url,
             name=f"w{number}",
             lease_seconds=self.plan.lease_seconds,
             bug=self.plan.bug,
@@ -125,6 +132,7 @@ class Nemesis:
             "tests.torture.workload:client",
             err=self.folder / f"stderr-client-{number}",
             folder=self.folder,
+            url=self.store.url,
             number=number,
             seed=self.plan.seed,
         )
@@ -151,6 +159,11 @@ class Nemesis:
     # -- faults --------------------------------------------------------------------------------------------
 
     def _fault(self) -> None:
+        if self.store.faults and self.rng.random() < STORE_FAULTS:
+            name = self.rng.choice(sorted(self.store.faults))
+            self.store.faults[name]()
+            self.counts[name] += 1
+            return
         draw = self.rng.random()
         number = self._victim()
         if draw < 0.66:
@@ -205,7 +218,7 @@ class Nemesis:
         self.ledger.write("NEM", what=kind, phase="begin", fault=self._faults, target=child.pid)
         if not child.send(signal.SIGSTOP) or not child.wait_stopped(5):
             return
-        if not can_write(self.folder / "log.db"):
+        if not self.store.can_write():
             # Stopped inside a transaction, when nobody can write: a test of its own looks at that. Here it would
             # only stop everything.
             child.send(signal.SIGCONT)
@@ -237,10 +250,7 @@ class Nemesis:
                 self._open.setdefault(record.pid, set()).discard(record["token"])
 
     def _glimpse(self) -> None:
-        try:
-            some = read_some(self.folder / "log.db", self.rng)
-        except sqlite3.Error:
-            return  # everybody is dead and the log waits for its recovery, which is not ours to do
+        some = self.store.some(self.rng)
         self.glimpses += [(id, len(events), digest(events)) for id, events in some.items() if events]
 
     # -- the end -------------------------------------------------------------------------------------------
@@ -283,19 +293,3 @@ class Nemesis:
 def digest(events: list[Any]) -> str:
     """A short digest of a history."""
     return hashlib.sha256(repr(events).encode()).hexdigest()[:16]
-
-
-def can_write(log: Path) -> bool:
-    """Whether the log's write lock is to be had."""
-    if not log.exists():
-        return True
-    connection = sqlite3.connect(log, timeout=0.1, isolation_level=None)
-    try:
-        connection.execute("PRAGMA wal_autocheckpoint=0")
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
-    except sqlite3.OperationalError:
-        return False
-    finally:
-        connection.close()
-    return True

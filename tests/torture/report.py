@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import platform
-import sqlite3
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,9 @@ def write_report(
         "void because": reasons,
         "machine": {
             "python": platform.python_version(),
-            "sqlite": sqlite3.sqlite_version,
             "system": platform.platform(),
         },
-        "log": {"journal_mode": "wal", "synchronous": "FULL", "durability": "D3 by its settings"},
+        "store": evidence.store,
     }
     (folder / "torture.json").write_text(json.dumps(facts, indent=2) + "\n")
     (folder / "torture.html").write_text(_page(facts))
@@ -47,7 +45,7 @@ def command(evidence: Evidence) -> str:
     bug = f" --bug {plan.bug}" if plan.bug else ""
     return (
         f"python -m tests.torture --seed {plan.seed} --kills {plan.kills} --seconds {plan.seconds:g} "
-        f"--lease {plan.lease_seconds:g}{bug}"
+        f"--lease {plan.lease_seconds:g} --store {plan.store}{bug}"
     )
 
 
@@ -64,12 +62,12 @@ body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem aut
 th {{ text-align: left; font-weight: normal; padding-right: 2rem; }} td {{ font-variant-numeric: tabular-nums; }}
 </style>
 <h1>Ergon under torture: {html.escape(facts["verdict"])}</h1>
-<p>Workers and clients on one SQLite file were killed with SIGKILL and frozen with SIGSTOP while they worked.
+<p>Workers and clients on one log were killed with SIGKILL and frozen with SIGSTOP while they worked.
 A ledger outside of them noted every step execution and every acknowledged call. Afterwards the two were compared.</p>
 <p><b>{facts["lost"]}</b> lost, <b>{facts["duplicated"]}</b> duplicated or changed.</p>
 <table>{rows}</table>
 {f"<h2>What was found</h2><ol>{bad}</ol>" if bad else ""}
-<p>Python {facts["machine"]["python"]}, SQLite {facts["machine"]["sqlite"]}, {html.escape(facts["machine"]["system"])}.
+<p>Python {facts["machine"]["python"]}, {html.escape(facts["store"])}, {html.escape(facts["machine"]["system"])}.
 Repeat: <code>{html.escape(facts["repeat"])}</code></p>
 </html>
 """

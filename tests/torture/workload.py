@@ -13,16 +13,19 @@ import logging
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from ergon import (
+    ExecutionLog,
     FlowCall,
     FlowHandle,
+    LogBusy,
     RetryPolicy,
     Scheduler,
-    SqliteExecutionLog,
     StepInterrupted,
     StoreError,
     Worker,
@@ -31,6 +34,7 @@ from ergon import (
     idempotency_key,
     invoke,
     now,
+    open_log,
     patched,
     schedule_timer,
     step,
@@ -43,6 +47,7 @@ TRIES: Final = RetryPolicy(attempts_max=20, backoff="fixed", first_delay_seconds
 ITEMS_AT_ONCE: Final = 12
 START_EVERY_SECONDS: Final = 0.04
 RESULT_SECONDS_MAX: Final = 90.0
+OPEN_SECONDS_MAX: Final = 20.0
 
 
 class Transient(Exception):
@@ -298,17 +303,17 @@ _PLAIN: Final[dict[str, Callable[[random.Random], FlowCall[Any]]]] = {
 # -- processes ---------------------------------------------------------------------------------------------
 
 
-def worker(*, folder: str, name: str, lease_seconds: float, bug: str = "") -> None:
+def worker(*, folder: str, url: str, name: str, lease_seconds: float, bug: str = "") -> None:
     """Entry of a worker process: runs until SIGTERM."""
     _log_and_ledger(folder)
     if bug:
         from tests.crash.planted import plant
 
         plant(bug)
-    asyncio.run(_work(Path(folder), name, lease_seconds))
+    asyncio.run(_work(url, name, lease_seconds))
 
 
-async def _work(folder: Path, name: str, lease_seconds: float) -> None:
+async def _work(url: str, name: str, lease_seconds: float) -> None:
     options = WorkerOptions(
         lease_seconds=lease_seconds,
         reap_seconds=0.2,
@@ -320,21 +325,39 @@ async def _work(folder: Path, name: str, lease_seconds: float) -> None:
     )
     terminated = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
-    async with SqliteExecutionLog(folder / "log.db") as log, Worker(log, name, flows=FLOWS, options=options):
+    async with opened(url) as log, Worker(log, name, flows=FLOWS, options=options):
         await terminated.wait()
 
 
-def client(*, folder: str, number: int, seed: int) -> None:
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[ExecutionLog]:
+    """The log; tried again while its server is away, as whoever starts such processes would."""
+    log, until = open_log(url), time.monotonic() + OPEN_SECONDS_MAX
+    while True:
+        try:
+            await log.connect()
+            break
+        except LogBusy:
+            if time.monotonic() > until:
+                raise
+            await asyncio.sleep(0.1)
+    try:
+        yield log
+    finally:
+        await log.close()
+
+
+def client(*, folder: str, url: str, number: int, seed: int) -> None:
     """Entry of a client process: runs until the nemesis says stop, then waits for what it started."""
     ledger = _log_and_ledger(folder)
-    asyncio.run(_ask(Path(folder), ledger, number, seed))
+    asyncio.run(_ask(Path(folder), url, ledger, number, seed))
 
 
-async def _ask(folder: Path, ledger: Ledger, number: int, seed: int) -> None:
+async def _ask(folder: Path, url: str, ledger: Ledger, number: int, seed: int) -> None:
     progress = Ledger(folder / f"client-{number}")
     done = {record["n"] for record in read_ledger(progress.path) if record.kind == "ITEM"}
     begun = max((record["n"] for record in read_ledger(progress.path)), default=-1)
-    async with SqliteExecutionLog(folder / "log.db") as log:
+    async with opened(url) as log:
         stage = Stage(log, ledger)
         places = asyncio.Semaphore(ITEMS_AT_ONCE)
 
