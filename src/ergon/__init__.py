@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from ergon.scheduler.scheduler import ScheduleOptions, Scheduler
     from ergon.storage.log import ExecutionLog
     from ergon.storage.postgres import PostgresExecutionLog
+    from ergon.storage.redis import RedisExecutionLog
     from ergon.storage.sqlite import InMemoryExecutionLog, SqliteExecutionLog
     from ergon.worker.sources import IncomingSignal, SignalSource
     from ergon.worker.stopping import wait_told_to_stop
@@ -109,6 +110,7 @@ _PLACES = {
     "ergon.scheduler.scheduler": "ScheduleOptions Scheduler",
     "ergon.storage.log": "ExecutionLog",
     "ergon.storage.postgres": "PostgresExecutionLog",
+    "ergon.storage.redis": "RedisExecutionLog",
     "ergon.storage.sqlite": "InMemoryExecutionLog SqliteExecutionLog",
     "ergon.worker.stopping": "wait_told_to_stop",
     "ergon.worker.sources": "IncomingSignal SignalSource",
@@ -162,6 +164,7 @@ __all__ = [
     "NotInFlow",
     "Outcome",
     "PostgresExecutionLog",
+    "RedisExecutionLog",
     "RetryPolicy",
     "RetryableError",
     "ScheduleOptions",

@@ -19,8 +19,9 @@ MEMORY_URL: Final = "memory:"
 def open_log(url: str | None = None, *, require: str | None = None) -> ExecutionLog:
     """Find the log that a URL names; it is not connected yet: use it with `async with`.
 
-    url: a path (`orders.db`), `sqlite:orders.db`, `sqlite:///absolute/path`, `memory:`, or
-    `postgresql://user@host/database`. Default: the environment's ERGON_LOG, else `ergon.db` in the current directory.
+    url: a path (`orders.db`), `sqlite:orders.db`, `sqlite:///absolute/path`, `memory:`,
+    `postgresql://user@host/database`, or `redis://host:6379/0` (also `rediss:`, `valkey:`, `valkeys:` and `unix:`).
+    Default: the environment's ERGON_LOG, else `ergon.db` in the current directory.
     require: connecting raises `LogRefused` when the log's live settings survive less than this durability class,
     D1 (worker crashes) to D4 (loss of the machine). Default: any.
 
@@ -41,6 +42,11 @@ def open_log(url: str | None = None, *, require: str | None = None) -> Execution
         from ergon.storage.postgres import PostgresExecutionLog
 
         return PostgresExecutionLog(url, require=require)
+    if scheme.lower() in ("redis", "rediss", "valkey", "valkeys", "unix"):
+        from ergon.storage.redis import RedisExecutionLog
+
+        return RedisExecutionLog(url, require=require)
     raise LogRefused(
-        f"no store is known for {scheme}: URLs. Give a file path, sqlite:///path, postgresql://host/database or memory:"
+        f"no store is known for {scheme}: URLs. Give a file path, sqlite:///path, postgresql://host/database, "
+        "redis://host or memory:"
     )

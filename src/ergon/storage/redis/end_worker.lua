@@ -1,0 +1,26 @@
+-- needs: flows
+-- End an incarnation, and make what it owns pending. ARGV: 6 worker, 7 its new state, 8 '1' when its process is
+-- known to be gone: else a dead one's lease must have run out, which is decided here, by the server's clock, where no
+-- renewal can come in between.
+local KEY = BASE .. 'worker:' .. ARGV[6]
+local state = ARGV[7]
+if not is_alive(ARGV[6]) then
+  return { 'dead' }
+end
+if state == 'dead' and ARGV[8] ~= '1' then
+  if (tonumber(redis.call('HGET', KEY, 'lease_expires_at')) or 0) > NOW then
+    return { 'alive' }
+  end
+end
+redis.call('HSET', KEY, 'state', state)
+local released = 0
+for _, id in ipairs(redis.call('SMEMBERS', BASE .. 'owned:' .. ARGV[6])) do
+  local flow = get(id)
+  if flow and flow.owner == ARGV[6] then
+    -- Given back willingly, a flow's count of stalled claims starts anew; left behind by a dead worker, it goes on.
+    make_ready(flow, { owner = false, claimed_seq = state == 'dead' and flow.claimed_seq or false })
+    released = released + 1
+  end
+end
+redis.call('DEL', BASE .. 'owned:' .. ARGV[6], BASE .. 'mail:' .. ARGV[6])
+return wrote('ok', released)

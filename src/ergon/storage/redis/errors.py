@@ -1,0 +1,84 @@
+"""What redis-py and the server say, in Ergon's words: translated in this one place. No message has a password."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import redis.exceptions as said
+
+from ergon.errors import LogBusy, LogDamaged, LogFull, LogRefused, StoreError
+
+_NOT_DONE: Final = (
+    "BUSY",
+    "LOADING",
+    "MASTERDOWN",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "READONLY",
+    "NOREPLICAS",
+    "UNBLOCKED",
+)
+"""The server did nothing, and may do it later."""
+_ROOM: Final = ("OOM", "MISCONF")
+
+
+def is_lost(error: object) -> bool:
+    """Tell whether nobody knows what became of the command: the connection broke, or no answer came in time."""
+    if isinstance(error, said.AuthenticationError | said.AuthorizationError):
+        return False
+    return isinstance(error, said.ConnectionError | said.TimeoutError | OSError | said.SlotNotCoveredError)
+
+
+def is_not_done(error: object) -> bool:
+    """Tell whether the server refused for the moment, having done nothing."""
+    if isinstance(
+        error,
+        said.NoScriptError | said.BusyLoadingError | said.ReadOnlyError | said.TryAgainError | said.ClusterDownError
+        | said.MovedError | said.AskError,
+    ):  # fmt: skip
+        return True
+    if not isinstance(error, said.ResponseError):
+        return False
+    text = str(error)
+    return text.split(" ", 1)[0] in _NOT_DONE or "non local key in a cluster node" in text
+
+
+def translate(error: BaseException, where: str) -> BaseException:
+    """Return what to raise instead of `error`, about the log at `where`."""
+    if not isinstance(error, said.RedisError | said.RedisClusterException | OSError):
+        return error
+    words = _words(error)
+    if isinstance(error, said.AuthenticationError | said.AuthenticationWrongNumberOfArgsError):
+        return LogRefused(
+            f"log {where}: the server takes neither this user nor this password; correct the URL: {words}"
+        )
+    if isinstance(error, said.NoPermissionError | said.AuthorizationError):
+        return LogRefused(
+            f"log {where}: the server's access list refuses this user a command, key or channel that the log needs; "
+            f"grant what the guide on Redis lists: {words}"
+        )
+    if is_lost(error):
+        return LogBusy(f"log {where}: the server cannot be reached; check that it runs, and the URL: {words}")
+    if isinstance(error, said.ReadOnlyError):
+        return LogRefused(
+            f"log {where}: this server is a replica and takes no writes; name the master: {words}"
+        )
+    if isinstance(error, said.OutOfMemoryError) or words.startswith(_ROOM):
+        return LogFull(
+            f"log {where}: the server has no room, nothing acknowledged was lost; give it memory or disk: {words}"
+        )
+    if "WRONGTYPE" in words:
+        return LogDamaged(
+            f"log {where}: a key is not what this log writes; restore a backup, or mend it: {words}"
+        )
+    busy = is_not_done(error)
+    return (LogBusy if busy else StoreError)(
+        f"log {where}: {'the server takes no writes at the moment; try again: ' if busy else ''}{words}"
+    )
+
+
+def _words(error: BaseException) -> str:
+    """The error's first line; of a script's error the server's sentence, not the script's place."""
+    lines = str(error).splitlines()
+    text = lines[0] if lines else type(error).__name__
+    return text.partition(" script: ")[0][:300]

@@ -1,0 +1,239 @@
+"""The group commit: what is ready at one moment goes out as one pipeline; meanwhile the next one collects.
+
+What a broken connection leaves behind: each call of the pipeline was done or not, in order. All are sent again on the
+next connection, and each finds out by itself whether it was done: a commit by its events, any other call by its number.
+The server may have lost what it had not yet written to disk; then they are done now. Nobody hears before that.
+
+A process that dies leaves calls done or not done, whole each; nobody was told of those.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final
+from uuid import uuid4
+
+from ergon.core.commit import Commit, Hint, Settled
+from ergon.errors import EncodingError, ErgonError, LogBusy, LogClosed, LogDamaged, StoreError
+from ergon.storage import failpoints
+from ergon.storage.redis import journal
+from ergon.storage.redis.connection import Command, Server, leave_if_cancelled, pause
+from ergon.storage.redis.errors import is_lost, is_not_done, translate
+from ergon.storage.redis.partitions import Caller, Partitions
+from ergon.storage.redis.settings import Settings
+from ergon.storage.redis.writes import Done, What, Write
+
+BATCH_MAX: Final = 1_000
+_log: Final = logging.getLogger("ergon.storage")
+Outcome = tuple[Done, "BaseException | None"]
+
+
+class News:
+    """What the answers of one pipeline tell listeners."""
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.wake_at: float | None = None
+        self.inbox: set[str] = set()
+        self.settled: dict[str, Settled | None] = {}
+
+    def add(self, answer: list[Any]) -> None:
+        """Read an answer's head."""
+        _, ready, wake, inbox, settled = answer[:5]
+        self.ready = self.ready or bool(ready)
+        if wake:
+            at = float(wake)
+            self.wake_at = at if self.wake_at is None else min(at, self.wake_at)
+        self.inbox.update(name.decode() for name in inbox)
+        for name in settled:
+            self.settled.setdefault(name.decode(), None)
+
+    def hint(self) -> Hint | None:
+        """What listeners should hear, or None."""
+        if not (self.ready or self.inbox or self.settled) and self.wake_at is None:
+            return None
+        return Hint(ready=self.ready, wake_at=self.wake_at, inbox=frozenset(self.inbox), settled=self.settled)
+
+
+class GroupCommit:
+    """One for each opening of a log; lives on its event loop."""
+
+    def __init__(
+        self,
+        server: Server,
+        partitions: Partitions,
+        settings: Settings,
+        on_hint: Callable[[Hint], None],
+    ) -> None:
+        self.writer = uuid4().hex
+        self._server, self._partitions, self._settings, self._on_hint = server, partitions, settings, on_hint
+        self.loop = asyncio.get_running_loop()
+        self._waiting: list[tuple[What, Done]] = []
+        self._wake = asyncio.Event()
+        self._number = 0
+        self._closing = False
+        self._failpoint = failpoints.current()
+        self._task = self.loop.create_task(self._work(), name="ergon-commits")
+
+    def submit(self, what: What, done: Done) -> None:
+        """Put a write into the next pipeline."""
+        if self._closing:
+            raise LogClosed(f"log {self._settings.where} is closed")
+        self._waiting.append((what, done))
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Finish what was submitted."""
+        self._closing = True
+        self._wake.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({self._task})
+
+    async def _work(self) -> None:
+        while True:
+            leave_if_cancelled()
+            if not self._waiting:
+                if self._closing:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
+            try:
+                outcomes, news = await self._write(batch)
+            except Exception as error:  # noqa: BLE001 - a mistake of ours must not leave anybody waiting
+                _log.exception("a group commit failed")
+                failure: BaseException = StoreError(f"log {self._settings.where}: {error!r}")
+                outcomes, news = list[Outcome]((done, failure) for _, done in batch), News()
+            self.loop.call_soon(self._answer, outcomes, news)
+
+    def _answer(self, outcomes: list[Outcome], news: News) -> None:
+        for done, error in outcomes:
+            try:
+                done(error)
+            except Exception as raised:  # noqa: BLE001 - whoever waits may raise anything; the others wait too
+                self.loop.call_exception_handler(
+                    {"message": "a callback of the execution log raised", "exception": raised}
+                )
+        hint = news.hint()
+        if hint is not None:
+            self._on_hint(hint)
+            self._partitions.tell_others(self._server, hint)
+
+    async def _write(self, batch: Sequence[tuple[What, Done]]) -> tuple[list[Outcome], News]:
+        """Send a batch until each part has an answer, or nobody can be expected to wait any longer."""
+        errors: list[BaseException | None] = [None] * len(batch)
+        commands: dict[int, Command] = {}
+        oldest = b"%d" % (self._number + 1)
+        for place, (what, _) in enumerate(batch):
+            try:
+                commands[place] = self._command(what, oldest)
+            except (ValueError, TypeError, OverflowError) as error:  # UnicodeError among them
+                errors[place] = error if isinstance(error, ErgonError) else _unwritable(error)
+        if self._failpoint is not None:
+            self._failpoint.before([_name(what) for what, _ in batch])
+        news = News()
+        give_up_at = time.monotonic() + self._settings.busy_timeout_seconds
+        attempt = 0
+        while commands:
+            waiting = await self._round(batch, commands, errors, news)
+            if waiting is None:
+                break
+            if time.monotonic() > give_up_at or isinstance(waiting, ErgonError):
+                self._give_up(batch, commands, errors, waiting)
+                break
+            await pause(attempt)
+            attempt += 1
+        if self._failpoint is not None:
+            self._failpoint.after()
+        return [(done, error) for (_, done), error in zip(batch, errors, strict=True)], news
+
+    async def _round(
+        self,
+        batch: Sequence[tuple[What, Done]],
+        commands: dict[int, Command],
+        errors: list[BaseException | None],
+        news: News,
+    ) -> BaseException | None:
+        """Send what has no answer yet; leave in `commands` what must be sent again, and return why."""
+        places = list(commands)
+        try:
+            answers = await self._partitions.run(self._server, [commands[place] for place in places])
+        except Exception as error:  # noqa: BLE001 - judged here
+            if not is_lost(error) and not is_not_done(error):
+                return translate(error, self._settings.where)
+            return error
+        again: BaseException | None = None
+        for place, answer in zip(places, answers, strict=True):
+            if isinstance(answer, Exception) and (is_lost(answer) or is_not_done(answer)):
+                again = answer
+                continue
+            if again is not None and not isinstance(answer, int | Exception) and answer[0] == b"gap":
+                continue  # what comes before it is sent again: so is this
+            del commands[place]
+            errors[place] = self._settle(batch[place][0], answer, news)
+        if again is not None and type(again).__name__ == "NoScriptError":
+            with suppress(Exception):
+                await self._server.load_scripts()
+        return again
+
+    def _settle(self, what: What, answer: Any, news: News) -> BaseException | None:
+        if isinstance(answer, Exception):
+            return translate(answer, self._settings.where)
+        if isinstance(answer, int):
+            return None  # a commit of nothing but events
+        if answer[0] == b"generation":
+            return self._partitions.replaced(answer[1])
+        try:
+            if isinstance(what, Commit):
+                refusal = journal.refusal(what, answer)
+                if refusal is not None:
+                    return refusal
+            else:
+                what.settle(answer)
+        except ErgonError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - an answer that is none: a damaged key
+            return LogDamaged(f"log {self._settings.where}: an answer cannot be read: {error!r}")
+        if len(answer) >= 5:
+            if isinstance(what, Commit) and what.settled is not None:
+                news.settled[what.flow_id] = what.settled
+            news.add(answer)
+        return None
+
+    def _command(self, what: What, oldest: bytes) -> Command:
+        self._number += 1
+        writer, number = self.writer.encode(), b"%d" % self._number
+        if isinstance(what, Commit):
+            by = Caller(writer, b"" if what.events else number, oldest)
+            return self._partitions.call("commit", what.flow_id, journal.values(what), by)
+        return self._partitions.call(what.script, what.flow_id, what.values, Caller(writer, number, oldest))
+
+    def _give_up(
+        self,
+        batch: Sequence[tuple[What, Done]],
+        commands: dict[int, Command],
+        errors: list[BaseException | None],
+        why: BaseException,
+    ) -> None:
+        said = translate(why, self._settings.where)
+        for place in commands:
+            what = batch[place][0]
+            if isinstance(what, Write) and is_lost(why) and isinstance(said, StoreError):
+                errors[place] = what.unknown(said)
+            else:
+                errors[place] = said if isinstance(said, ErgonError) else LogBusy(repr(said))
+
+
+def _name(what: What) -> str:
+    return what.name if isinstance(what, Write) else "commit"
+
+
+def _unwritable(error: Exception) -> EncodingError:
+    return EncodingError(
+        f"a value cannot be written to the log: {type(error).__name__}: it holds what is no text"
+    )

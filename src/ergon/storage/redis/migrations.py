@@ -1,0 +1,92 @@
+"""Make a place on a server a log, or say why it is not ours to touch.
+
+Each part of a log says in its `meta` what it is: the generation (an id made with the log: another one is another log),
+how many parts there are, and the schema's version, which grows when keys change their meaning. Code of one version
+works on the schema of the next (`compatible_from` says whether it may), so that workers can be replaced one by one.
+
+A crash between the parts of a new log leaves the later ones out: the next to open it makes them, with the generation of
+the first. Once all are there the first says so (`complete`), and a part that is missing then has been lost.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
+
+from ergon.core.release import VERSION
+from ergon.errors import LogDamaged, LogRefused, LogTooNew
+from ergon.storage.redis.connection import Server
+from ergon.storage.redis.partitions import PARTITIONS_OF_A_CLUSTER, base_of
+from ergon.storage.redis.rows import pairs
+from ergon.storage.redis.scripts import scripts
+from ergon.storage.redis.settings import Settings
+
+SCHEMA: Final = 1
+
+
+class Opened(NamedTuple):
+    """What a log says of itself."""
+
+    generation: str
+    partitions: int
+    server_time: float
+
+
+async def open_log(server: Server, settings: Settings) -> Opened:
+    """Read what is there; make the log when nothing is. Several processes may do so at once."""
+    count = PARTITIONS_OF_A_CLUSTER if server.is_cluster else 1
+    first, seconds = await _meta(server, settings, 0, make=(uuid4().hex, count))
+    generation, count = first["generation"], int(first["partitions"])
+    if server.is_cluster or count == 1:
+        for partition in range(1, count):
+            making = None if first.get("complete") else (generation, count)
+            other, _ = await _meta(server, settings, partition, make=making)
+            if other.get("generation") != generation:
+                raise LogDamaged(
+                    f"log {settings.where} has lost part {partition} of {count}, or that is of another log; restore a "
+                    "backup"
+                )
+        if count > 1 and not first.get("complete"):
+            await server.run([("HSET", base_of(settings.prefix, 0) + "meta", "complete", "1")], strict=True)
+    return Opened(generation, count, seconds)
+
+
+async def _meta(
+    server: Server, settings: Settings, partition: int, make: tuple[str, int] | None
+) -> tuple[dict[str, str], float]:
+    key = base_of(settings.prefix, partition) + "meta"
+    generation, count = make or ("", 0)
+    what = ("make" if make else "look", generation, count, SCHEMA, f"ergon {VERSION}", partition)
+    answer: list[Any] = (await server.run([("EVALSHA", scripts()["open"].sha, 1, key, *what)], strict=True))[
+        0
+    ]
+    kind = answer[0].decode()
+    if kind not in ("none", "hash"):
+        raise LogRefused(
+            f"log {settings.where}: the key {key} is another program's; name another prefix, such as ?prefix=orders"
+        )
+    meta = {name.decode(): value.decode("utf-8", "replace") for name, value in pairs(answer[1]).items()}
+    if meta:
+        _check(meta, settings)
+    seconds, micros = answer[2]
+    return meta, int(seconds) + int(micros) / 1_000_000
+
+
+def _check(meta: dict[str, str], settings: Settings) -> None:
+    if meta.get("application") != "ergon":
+        raise LogRefused(
+            f"log {settings.where}: the keys of this prefix are another program's; name another one, such as "
+            "?prefix=orders"
+        )
+    try:
+        version, oldest, count = (
+            int(meta["schema"]), int(meta.get("compatible_from", meta["schema"])), int(meta["partitions"]),
+        )  # fmt: skip
+    except (KeyError, ValueError) as error:
+        raise LogDamaged(f"log {settings.where} does not say what it is; restore a backup") from error
+    if version > SCHEMA and (version > SCHEMA + 1 or oldest > SCHEMA):
+        raise LogTooNew(
+            f"log {settings.where} has schema version {version}, this Ergon knows up to {SCHEMA}; upgrade this process"
+        )
+    if not meta.get("generation") or not 1 <= count <= 1024:
+        raise LogDamaged(f"log {settings.where} has lost its generation id; restore a backup")

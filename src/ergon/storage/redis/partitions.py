@@ -1,0 +1,117 @@
+"""The parts of a log, each in one slot of a cluster, and how their keys and scripts are called.
+
+A part is a whole small log: the flows whose ids fall to it, their histories and inboxes, and every index over them. So
+each script is one transaction over all it touches. A log on one server has one part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from ergon.core.commit import Hint
+from ergon.errors import LogDamaged
+from ergon.storage.redis.connection import Command, Server
+from ergon.storage.redis.scripts import scripts
+from ergon.storage.redis.settings import Settings
+
+PARTITIONS_OF_A_CLUSTER: Final = 16
+
+
+class Caller(NamedTuple):
+    """Who makes a call, so that it is done once: see `prelude.lua`."""
+
+    writer: bytes
+    number: bytes
+    """Empty when repeating the call does no harm."""
+    oldest: bytes
+    """The first of the writer's calls that has no answer yet."""
+
+
+NOBODY: Final = Caller(b"", b"", b"")
+
+
+class Partitions:
+    """Made when the log is opened, from what is written in it."""
+
+    def __init__(self, settings: Settings, count: int, generation: str) -> None:
+        self._settings, self.count, self.generation = settings, count, generation
+        self._shas = {name: script.sha for name, script in scripts().items()}
+        self._head = (generation.encode(), b"%d" % count)
+        self._bases = [base_of(settings.prefix, number) for number in range(count)]
+        self.channel = channel_of(settings.prefix)
+        self.writer = ""
+        self._telling: set[asyncio.Task[None]] = set()
+
+    def of(self, flow_id: str) -> int:
+        """Which part a flow is in. `partition_of` in Lua is the same."""
+        if self.count == 1:
+            return 0
+        return int(hashlib.sha1(flow_id.encode(), usedforsecurity=False).hexdigest()[:7], 16) % self.count
+
+    def base(self, flow_id: str) -> str:
+        """How the keys of a flow's part begin."""
+        return self._bases[self.of(flow_id)]
+
+    @property
+    def bases(self) -> Sequence[str]:
+        """How the keys of each part begin."""
+        return self._bases
+
+    def call(self, script: str, flow_id: str, values: Sequence[bytes], by: Caller) -> Command:
+        """A script call on a flow's part that writes."""
+        return self.call_on(self.of(flow_id), script, values, by)
+
+    def call_on(self, partition: int, script: str, values: Sequence[bytes], by: Caller = NOBODY) -> Command:
+        """A script call on one part."""
+        meta = self._bases[partition] + "meta"
+        return ("EVALSHA", self._shas[script], 1, meta, *self._head, *by, *values)
+
+    async def run(self, server: Server, commands: Sequence[Command]) -> list[Any]:
+        """Send writes, and wait for replicas where that was asked for."""
+        replicas = self._settings.replicas
+        if not replicas:
+            return await server.run(commands)
+        *answers, confirmed = await server.run([*commands, ("WAIT", replicas, 5_000)])
+        if isinstance(confirmed, int) and confirmed < replicas:
+            raise TimeoutError(f"only {confirmed} of {replicas} replicas confirmed the write in 5 s")
+        return answers
+
+    def replaced(self, found: bytes) -> LogDamaged:
+        """Say that this is not the log that was opened."""
+        what = "it is empty now (FLUSHALL, FLUSHDB, or a restart that lost its data)"
+        if found:
+            what = "another log is in its place, such as a restored copy"
+        return LogDamaged(
+            f"log {self._settings.where} is not the one that was opened: {what}; restart this process once that is "
+            "as it should be"
+        )
+
+    def tell_others(self, server: Server, hint: Hint) -> None:
+        """Publish that something changed. A word that gets lost costs others a poll, so nobody waits for it."""
+        told = msgspec.json.encode(
+            (self.writer, hint.ready or hint.wake_at is not None, sorted(hint.inbox)[:100])
+        )
+
+        async def publish() -> None:
+            with suppress(Exception):
+                await server.publish(self.channel, told)
+
+        task = asyncio.get_running_loop().create_task(publish(), name="ergon-tell")
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+
+def base_of(prefix: str, partition: int) -> str:
+    """How the keys of a part begin: the hash tag keeps all of them in one slot."""
+    return f"{{{prefix}:{partition}}}:"
+
+
+def channel_of(prefix: str) -> str:
+    """Where changes are told."""
+    return f"{prefix}:changes"
