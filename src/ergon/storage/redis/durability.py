@@ -32,11 +32,9 @@ def check_server(server: Server, settings: Settings) -> None:
             f"log {settings.where}: this server is a replica and takes no writes; name the master"
         )
     if server.is_cluster:
-        raise LogRefused(f"log {settings.where}: the server is a node of a cluster; name one that stands alone")
-    if server.is_cluster and settings.db:
-        raise LogRefused(f"log {settings.where}: a cluster has only database 0; write the URL with /0")
-    if server.is_cluster and settings.replicas:
-        raise LogRefused(f"log {settings.where}: waiting for replicas works on one master, not on a cluster")
+        raise LogRefused(
+            f"log {settings.where}: the server is a node of a cluster; name one that stands alone"
+        )
     if settings.ephemeral:
         return
     loses = _loses(info)
