@@ -91,8 +91,24 @@ def pays_under_an_id() -> Flow[[], str]:
     return pay
 
 
+def pays_by_hand() -> Flow[[], str]:
+    @step
+    async def asks_somebody() -> str:
+        return await wait_signal("paid by hand", str)
+
+    @flow(name="pay")
+    async def pay() -> str:
+        return await asks_somebody()
+
+    return pay
+
+
+SEEN_AT_ITS_END = (pays_under_an_id, pays_by_hand)
+"""Only when the first child ends, or asks, it is seen that there is something else in its place."""
+
+
 @pytest.mark.parametrize("child", ["open", "ended"])
-@pytest.mark.parametrize("changed", [pays_by_invoice, pays_more, pays_under_an_id])
+@pytest.mark.parametrize("changed", [pays_by_invoice, pays_more, pays_under_an_id, pays_by_hand])
 async def test_code_that_asks_for_another_child_parks_until_it_is_mended(
     log: ExecutionLog, changed: Any, child: str
 ) -> None:
@@ -106,15 +122,15 @@ async def test_code_that_asks_for_another_child_parks_until_it_is_mended(
             await let_go(log, "f/0:1")
     await handle.signal("wake", "up")
     async with worker(log, changed(), card, invoice):
-        if child == "open" and changed is pays_under_an_id:
-            await let_go(log, "f/0:1")  # only then it is seen that there are two
+        if child == "open" and changed in SEEN_AT_ITS_END:
+            await let_go(log, "f/0:1")
         with pytest.raises(FlowParked, match=r"history has: child `card`(.|\n)*'f/0:1'(.|\n)*code asks"):
             await handle.result(10)
     assert "child_completed" not in await kinds(log)
 
     await handle.resume()
     async with worker(log, pays_by_card(), card):
-        if child == "open" and changed is not pays_under_an_id:
+        if child == "open" and changed not in SEEN_AT_ITS_END:
             await let_go(log, "f/0:1")
         assert await handle.result(10) == "card 1 paid"
 
@@ -228,6 +244,35 @@ async def test_a_later_attempt_that_asks_for_another_child_gets_that_one(
 
         assert await handle.result(10) == "card 2 paid"
     assert attempts == (["card-1", "card-2"] if by_id else ["f/0:1", "f/0:1~1"])
+
+
+async def test_a_later_attempt_that_calls_a_step_in_the_place_of_a_child_goes_on_when_the_child_ends(
+    log: ExecutionLog,
+) -> None:
+    """The child answers an operation of its parent that is a step now."""
+    attempts = 0
+
+    @step
+    async def by_hand() -> str:
+        return await wait_signal("paid by hand", str)
+
+    @flow(retry=FAST)
+    async def parent() -> str:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            invoke(card.bind(1))
+            await mark()
+            raise ConnectionError("down")
+        return await by_hand()
+
+    async with worker(log, parent, card, evict_after_seconds=60):
+        handle = await start(log, parent.bind())
+        await until(lambda: attempts == 2)
+        await let_go(log, "f/0:1")
+        await handle.signal("paid by hand", "in coins")
+
+        assert await handle.result(10) == "in coins"
 
 
 async def test_a_later_attempt_finds_the_child_that_is_still_open(log: ExecutionLog) -> None:

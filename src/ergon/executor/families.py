@@ -12,7 +12,7 @@ from ergon.core.history import EventKind
 from ergon.core.status import TaskStatus
 from ergon.errors import FlowCancelled, FlowIdConflict, NonDeterminismError
 from ergon.flows.children import ChildRequest, child_id
-from ergon.replay.operations import Operation
+from ergon.replay.operations import Operation, OperationKind
 
 
 def new_child(parent: FlowRecord, request: ChildRequest, operation: str) -> NewFlow:
@@ -79,25 +79,32 @@ def event_of(end: ChildEnd) -> tuple[str, str]:
     return EventKind.CHILD_FAILED, end.output
 
 
-def is_what_was_asked_for(request: ChildRequest, found: IdTaken | ChildEnd) -> bool:
-    """Whether the flow that an operation started before is the child it asks for now.
+def is_what_was_asked_for(op: Operation, found: IdTaken | ChildEnd) -> bool:
+    """Whether the flow that an operation started before is the child it asks for now; it may be a step now.
 
     The log compares texts, and one input may be written in several ways: with a set in another order, or before a
     parameter with a default was added or its default changed.
     """
-    if found.flow_id != request.flow_id or found.name != request.call.flow.name:
+    if not asks_for_child(op, found.flow_id):
         return False
-    return found.input is not None and request.call.fits(found.input)
+    call = op.request.call
+    return found.name == call.flow.name and found.input is not None and call.fits(found.input)
+
+
+def asks_for_child(op: Operation, flow_id: str) -> bool:
+    """Whether an operation asks for a child of this id."""
+    return op.kind == OperationKind.CHILD and op.request.flow_id == flow_id
 
 
 def other_child(op: Operation, found: IdTaken | ChildEnd) -> NonDeterminismError:
     """Replayed up to the same operation, the flow's code asks for another child than it has started there."""
     started = f"child `{found.name}` as operation {op.id}, started as flow {found.flow_id!r}"
     differs = ""
-    if found.flow_id != op.request.flow_id:
-        differs = f" as flow {op.request.flow_id!r}"
-    elif found.name == op.request.call.flow.name:
-        differs = " with another input"
+    if op.kind == OperationKind.CHILD:
+        if found.flow_id != op.request.flow_id:
+            differs = f" as flow {op.request.flow_id!r}"
+        elif found.name == op.request.call.flow.name:
+            differs = " with another input"
     return NonDeterminismError(expected=started, actual=f"{op}{differs}")
 
 

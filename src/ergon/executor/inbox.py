@@ -26,6 +26,7 @@ from ergon.core.status import TaskStatus
 from ergon.executor.body_waits import StepWait
 from ergon.executor.families import (
     ChildEnd,
+    asks_for_child,
     event_of,
     id_taken,
     is_what_was_asked_for,
@@ -267,12 +268,12 @@ class Inbox:
         if machine.has_answer(op):
             return True
         end = ChildEnd.read(message.payload)
-        if is_what_was_asked_for(op.request, end):
+        if is_what_was_asked_for(op, end):
             self._outbox.answer_later(op, *event_of(end))
         elif machine.attempt == 1:
             machine.stop(other_child(op, end))
             return False  # code that asks for it again finds it unread
-        # Else it is the child of an earlier attempt, which this one does not ask for.
+        # Else it is the child of an earlier attempt, which this one does not ask for: it may ask for a step there.
         return True
 
     def _answer_body(self, operation: str, end: ChildEnd) -> None:
@@ -291,9 +292,9 @@ class Inbox:
                 wait.answer(refusal(found))
             return
         op = self._machine.pending.get(operation)
-        if op is None or self._machine.has_answer(op) or op.request.flow_id != found.flow_id:
+        if op is None or self._machine.has_answer(op) or not asks_for_child(op, found.flow_id):
             return
-        if is_what_was_asked_for(op.request, found):
+        if is_what_was_asked_for(op, found):
             return
         if found.input is not None and self._machine.attempt == 1:
             self._machine.stop(other_child(op, found))
