@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -67,13 +68,15 @@ class Watcher:
         log = self._log()
         assert log is not None, "whoever waits holds the log"
         unsubscribe = log.subscribe(self._on_hint)
+        poll_at = self.loop.time() + POLL_SECONDS
         try:
             while self._waiting:
-                try:
-                    async with asyncio.timeout(POLL_SECONDS):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(poll_at):
                         await self._look.wait()
-                except TimeoutError:
+                if self.loop.time() >= poll_at:  # also while hints and new waits come all the time
                     self._due.update(self._waiting)
+                    poll_at = self.loop.time() + POLL_SECONDS
                 self._look.clear()
                 due, self._due = sorted(self._due & self._waiting.keys()), set()
                 for start in range(0, len(due), _CHUNK):
