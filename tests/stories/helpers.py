@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import os
+import signal
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -95,3 +99,30 @@ async def process_with_worker(path: Path, *arguments: str) -> AsyncIterator[asyn
         process.stdin.close()
         transport = process._transport  # type: ignore[attr-defined]
         transport.close()
+
+
+async def freeze(pid: int, path: Path) -> None:
+    """Stop a process by SIGSTOP, but not inside a transaction: there it keeps everybody from writing."""
+    for _ in range(100):
+        os.kill(pid, signal.SIGSTOP)
+        await until(lambda: _is_stopped(pid))
+        if _can_write(path):
+            return
+        os.kill(pid, signal.SIGCONT)
+        await asyncio.sleep(0.003)
+    raise AssertionError(f"process {pid} was always stopped inside a transaction")
+
+
+def _is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def _can_write(path: Path) -> bool:
+    with contextlib.closing(sqlite3.connect(path, timeout=0.2, isolation_level=None)) as connection:
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            return False
+        return True

@@ -31,7 +31,17 @@ from ergon import (
 )
 from ergon.core.commit import ClaimedFlow, ClaimRequest, Hint, Received
 from tests.stories.conftest import SettableClock
-from tests.stories.helpers import QUICK, kinds, lines, process_with_worker, start, until, until_status, worker
+from tests.stories.helpers import (
+    QUICK,
+    freeze,
+    kinds,
+    lines,
+    process_with_worker,
+    start,
+    until,
+    until_status,
+    worker,
+)
 from tests.stories.programs import FLOWS, deadly, delivery
 
 ran: list[str] = []
@@ -58,6 +68,11 @@ async def two_steps(name: str) -> str:
     await note(f"{name} first")
     await wait_signal("go")
     return await note(f"{name} second")
+
+
+@flow
+async def waits_for_go() -> str:
+    return await wait_signal("go", str)
 
 
 # -- drain ---------------------------------------------------------------------------------------------------
@@ -341,23 +356,52 @@ async def test_a_worker_fetches_messages_one_fetch_at_a_time(
     assert most == 1
 
 
-async def test_messages_that_came_before_their_flow_are_kept_once_and_not_for_ever(
+async def test_messages_that_came_before_their_flow_are_kept_once_and_until_the_claim_is_over(
     log: ExecutionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def the_same_again(_worker_id: str, _after: int) -> tuple[int, list[Received]]:
         return 1, [Received(1, "elsewhere", "signal", "go", "null", 0.0)]
 
     monkeypatch.setattr(log, "arrivals", the_same_again)
-    async with worker(log, job) as working:
+    async with worker(log, job, poll_seconds=60.0) as working:
         residents = working._residents
         assert residents is not None
-        await residents.fetch()
-        await residents.fetch()
-        assert [len(messages) for _, messages in residents._early.values()] == [1]
+        with residents.expecting():
+            await residents.fetch()
+            await residents.fetch()
+            assert [len(messages) for messages in residents._early.values()] == [1]
 
-        monkeypatch.setattr("ergon.worker.residents.EARLY_SECONDS", -1.0)
-        await residents.sweep()
         assert not residents._early
+
+
+async def test_a_message_that_came_before_its_flow_is_kept_however_many_others_came(
+    log: ExecutionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would fetch it again: a flow that computes, or that is not to leave memory, would never hear of it."""
+    claim, arrivals = log.claim, log.arrivals
+    others = [Received(number, f"other-{number}", "signal", "go", "null", 0.0) for number in range(10_000)]
+
+    async def arrivals_after_others(worker_id: str, after: int) -> tuple[int, list[Received]]:
+        cursor, messages = await arrivals(worker_id, after)
+        return cursor, [*others, *messages]
+
+    async with worker(log, waits_for_go, poll_seconds=60.0, evict_after_seconds=60.0) as working:
+        residents = working._residents
+        assert residents is not None
+
+        async def claim_slowly(request: ClaimRequest) -> list[ClaimedFlow]:
+            claimed = await claim(request)
+            if claimed:
+                await handle.signal("go", "yes")
+                await residents.fetch()
+            return claimed
+
+        monkeypatch.setattr(log, "arrivals", arrivals_after_others)
+        monkeypatch.setattr(log, "claim", claim_slowly)
+        handle = Scheduler(log).handle("f")
+        await start(log, waits_for_go.bind())
+
+        assert await handle.result(5) == "yes"
 
 
 async def test_a_message_that_came_while_its_flow_was_claimed_anew_is_not_left_with_the_void_run(
@@ -417,13 +461,14 @@ async def test_a_message_handed_out_late_is_not_taken_twice(log: ExecutionLog, c
     async with worker(log, twice) as working:
         assert working._residents is not None
         await until_status(handle, "suspended")
-        working._residents._keep_early("f", [message])
-        clock.pass_time(120)
 
         async def fired() -> bool:
             return "timer_fired" in await kinds(log)
 
-        await until(fired)
+        with working._residents.expecting():
+            working._residents._keep_early("f", [message])
+            clock.pass_time(120)
+            await until(fired)
         await until_status(handle, "suspended")
         await handle.signal("go", "two")
         assert await handle.result(10) == ["one", "two"]
@@ -488,7 +533,7 @@ async def test_a_frozen_worker_writes_nothing_when_it_wakes_and_carries_on_as_a_
     async with process_with_worker(path, "0.8") as process:
         handle = await start(log, delivery.bind(str(marks)))
         await until(lambda: len(lines(marks)) == 2)
-        os.kill(process.pid, signal.SIGSTOP)
+        await freeze(process.pid, path)
         async with worker(log, *FLOWS):
             assert await handle.result(10) == "delivered"
         history = await log.history("f")

@@ -22,11 +22,6 @@ logger = logging.getLogger("ergon.worker")
 STEP_WAIT_EVICT_SECONDS: Final = 60.0
 """A flow whose step body waits durably is evicted only after this: the body runs again from its start then."""
 
-UNCLAIMED_MESSAGES_MAX: Final = 10_000
-
-EARLY_SECONDS: Final = 30.0
-"""A message that came before its flow is kept this long; a claim takes far less, and reads the messages itself."""
-
 DRAIN_LOOK_SECONDS: Final = 0.1
 
 _CHUNK: Final = 500
@@ -57,7 +52,8 @@ class Residents:
         self._claims = 0
         self.doing = Doing(self.runs.values)
         """What they do or wait for, for the log."""
-        self._early: dict[str, tuple[float, list[Received]]] = {}
+        self._early: dict[str, list[Received]] = {}
+        """By flow id, what came while something was being claimed: perhaps this flow, whose run is not here yet."""
         self._emptied: asyncio.Event = asyncio.Event()
         self._on_room: Callable[[], None] = lambda: None
 
@@ -80,11 +76,13 @@ class Residents:
             yield
         finally:
             self._claims -= 1
+            if not self._claims:
+                self._early.clear()  # all that was claimed is here, and hears of what comes from now on
 
     def adopt(self, claimed: ClaimedFlow) -> None:
         """Take a claimed flow in and start it, with what came for it while it was being claimed."""
         flow_id = claimed.flow.id
-        _, early = self._early.pop(flow_id, (0.0, []))
+        early = self._early.pop(flow_id, ())
         if fresh := [message for message in early if message.id > claimed.inbox_seen]:
             known = {message.id for message in claimed.inbox}
             fresh = [message for message in fresh if message.id not in known]
@@ -142,23 +140,17 @@ class Residents:
                 run = self.runs.get(flow_id)
                 if run is not None:
                     run.receive(batch)
-                # The flow is ours in the log, but the claim has not come back yet; or it was let go just now. And one
-                # that is here may be claimed at this moment because this run of it is void: then they are for the next.
-                if (run is None or self._claims) and len(self._early) < UNCLAIMED_MESSAGES_MAX:
+                # The flow may be ours in the log while the claim has not come back. Also one that is here may be
+                # claimed at this moment, because this run of it is void: then they are for the next.
+                if self._claims:
                     self._keep_early(flow_id, batch)
             if not self._fetch_again:
                 return
 
     def _keep_early(self, flow_id: str, batch: list[Received]) -> None:
-        _, held = self._early.get(flow_id, (0.0, []))
+        held = self._early.setdefault(flow_id, [])
         newest = held[-1].id if held else 0
         held += [message for message in batch if message.id > newest]
-        self._early[flow_id] = (self._host.loop.time(), held)
-
-    def _forget_early(self) -> None:
-        oldest = self._host.loop.time() - EARLY_SECONDS
-        for flow_id in [flow_id for flow_id, (kept_at, _) in self._early.items() if kept_at < oldest]:
-            del self._early[flow_id]
 
     async def drop_lost(self) -> None:
         """Forget flows that were paused, killed or taken over: their running steps are cancelled.
@@ -189,7 +181,6 @@ class Residents:
     async def sweep(self) -> None:
         """Evict flows that have only waited for a while and will go on doing so."""
         self.evict(self._evict_after)
-        self._forget_early()
 
     def evict(self, idle_seconds: float, count: int | None = None) -> int:
         """Let go up to `count` flows that have waited this long; the longest-waiting first."""
