@@ -124,6 +124,12 @@ class Inbox:
         if not self._signal_waits:
             self._outbox.before_flush = None
 
+    @property
+    def seen_but_for_cancels(self) -> int:
+        """`seen`, unless the flow has been asked to cancel and does not know: that is as if it had just come."""
+        unheard = [message.id - 1 for message in self.messages if message.kind == MessageKind.CANCEL]
+        return min([self.seen, *unheard])
+
     def put_back(self, message: Received) -> None:
         """A signal was not received by the body that it was taken for: it is unread again, in its old place."""
         insort(self.messages, message)

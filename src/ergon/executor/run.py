@@ -364,7 +364,7 @@ class FlowRun:
             self.work.leave_open(for_good=False)
             at = self.host.log.now() + verdict.delay_seconds
             self.outbox.record(EventKind.FLOW_RETRIED, payload=verdict.failure, at=at, attempt=attempt)
-            verdict = backing_off(self.flow, at, self.inbox.seen)
+            verdict = backing_off(self.flow, at, self.inbox.seen_but_for_cancels)
         elif verdict.status is TaskStatus.FAILED:
             self.work.leave_open(for_good=True)
         self.inbox.drop_cancels()
