@@ -98,7 +98,10 @@ class PostgresStore:
         self._server = Postgres(fsync="on", synchronous_commit="on")
         self.url = self._server.url()
         self.facts = "PostgreSQL, fsync=on, synchronous_commit=on"
-        self.faults: dict[str, Callable[[], object]] = {"server crashes": self._crash, "all connections cut": self._cut}
+        self.faults: dict[str, Callable[[], object]] = {
+            "server crashes": self._crash,
+            "all connections cut": self._cut,
+        }
         self.pause = (0.1, 0.6)
 
     def snapshot(self) -> Snapshot:
