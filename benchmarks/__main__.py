@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -22,15 +23,29 @@ from benchmarks import (
     w6_waiting,
     w7_start,
     w8_crash,
+    w9_processes,
 )
 from benchmarks.machine import facts
-from benchmarks.measure import ROOT, Measured, freeze, measure
-from benchmarks.model import RIVALS, Workload
+from benchmarks.measure import ROOT, Means, Measured, freeze, measure
+from benchmarks.model import POSTGRES, REDIS, RIVALS, SQLITE, Workload
+from benchmarks.on_servers import WORKLOADS as ON_SERVERS
 from benchmarks.report import MET, MISSED, as_json, show
+from benchmarks.servers import serving
 from benchmarks.venvs import prepare
 
-MODULES = (w1_sequential, w2_concurrent, w3_fan_out, w4_replay, w5_queue, w6_waiting, w7_start, w8_crash)
-WORKLOADS = {module.WORKLOAD.name: module.WORKLOAD for module in MODULES}
+MODULES = (
+    w1_sequential,
+    w2_concurrent,
+    w3_fan_out,
+    w4_replay,
+    w5_queue,
+    w6_waiting,
+    w7_start,
+    w8_crash,
+    w9_processes,
+)
+WORKLOADS = {one.name: one for one in (*(module.WORKLOAD for module in MODULES), *ON_SERVERS)}
+STORES = (SQLITE, POSTGRES, REDIS)
 HOME = ROOT / ".bench"
 ROUNDS_QUICK = 2
 
@@ -39,7 +54,7 @@ def main() -> int:
     """Measure what was asked for and print the tables."""
     arguments = parse(sys.argv[1:])
     console = Console(width=None if sys.stdout.isatty() else 160)
-    workloads = [WORKLOADS[name] for name in arguments.names] or list(WORKLOADS.values())
+    workloads = [one for one in WORKLOADS.values() if chosen(one, arguments.names, arguments.stores)]
     HOME.mkdir(exist_ok=True)
     disk = Path(tempfile.mkdtemp(prefix="run-", dir=HOME))
     started = time.monotonic()
@@ -50,14 +65,15 @@ def main() -> int:
             console.print(f"{name:<12} {fact}", highlight=False)
         pythons = rivals(console, workloads, wanted=arguments.rivals, quick=arguments.quick)
         results: list[Measured] = []
-        for workload in workloads:
-            measured = run(console, workload, arguments, pythons, disk)
-            show(console, measured)
-            results.append(measured)
-            if arguments.json is not None:
-                parts = [as_json(one) for one in results]
-                document = {"machine": known, "quick": arguments.quick, "workloads": parts}
-                arguments.json.write_text(json.dumps(document, indent=2))
+        with serving() as servers:
+            for workload in workloads:
+                measured = run(console, workload, arguments, Means(disk, servers, pythons))
+                show(console, measured)
+                results.append(measured)
+                if arguments.json is not None:
+                    parts = [as_json(one) for one in results]
+                    document = {"machine": known, "quick": arguments.quick, "workloads": parts}
+                    arguments.json.write_text(json.dumps(document, indent=2))
     finally:
         shutil.rmtree(disk, ignore_errors=True)
     summary(console, results, time.monotonic() - started)
@@ -70,6 +86,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         prog="python -m benchmarks", description="Measure Ergon, floors and rivals."
     )
     parser.add_argument("names", nargs="*", type=str.upper, metavar="WORKLOAD", help=", ".join(WORKLOADS))
+    parser.add_argument(
+        "--stores",
+        type=lambda text: tuple(text.lower().split(",")),
+        default=STORES,
+        metavar="STORES",
+        help=f"only workloads on these, such as `postgres` or `sqlite,redis` (default: {','.join(STORES)})",
+    )
     parser.add_argument("--rounds", type=int, help="rounds of each side (default: each workload's own)")
     parser.add_argument("--quick", action="store_true", help="small sizes, two rounds: about a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to a file")
@@ -77,7 +100,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parsed = parser.parse_args(arguments)
     if unknown := [name for name in parsed.names if name not in WORKLOADS]:
         parser.error(f"there is no workload {unknown[0]}; there are {', '.join(WORKLOADS)}")
+    if unknown := [store for store in parsed.stores if store not in STORES]:
+        parser.error(f"there is no store {unknown[0]}; there are {', '.join(STORES)}")
     return parsed
+
+
+def chosen(workload: Workload, names: list[str], stores: tuple[str, ...]) -> bool:
+    """Whether it was asked for: `W2` means W2 on every store."""
+    return workload.store in stores and (
+        not names or workload.name in names or workload.name.partition("-")[0] in names
+    )
 
 
 def rivals(console: Console, workloads: list[Workload], *, wanted: bool, quick: bool) -> dict[str, Path]:
@@ -98,13 +130,12 @@ def run(
     console: Console,
     workload: Workload,
     arguments: argparse.Namespace,
-    pythons: dict[str, Path],
-    disk: Path,
+    means: Means,
 ) -> Measured:
     """Measure one workload, with progress."""
     quick: bool = arguments.quick
     rounds = max(arguments.rounds or (ROUNDS_QUICK if quick else workload.rounds), 1)
-    taking_part = pythons if workload.rivals_quick or not quick else {}
+    taking_part = means.pythons if workload.rivals_quick or not quick else {}
     sides = len(workload.sides) + len(taking_part.keys() & workload.rivals.keys())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -113,7 +144,8 @@ def run(
         def tell(side: str) -> None:
             progress.update(task, description=f"{workload.name} {side:<8}", advance=1)
 
-        return measure(workload, rounds=rounds, quick=quick, pythons=taking_part, disk=disk, progress=tell)
+        with_these = replace(means, pythons=taking_part)
+        return measure(workload, rounds=rounds, quick=quick, means=with_these, progress=tell)
 
 
 def summary(console: Console, results: list[Measured], seconds: float) -> None:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from ergon import Scheduler, SqliteExecutionLog, Worker, WorkerOptions, flow, step, wait_signal
+from ergon import ExecutionLog, Scheduler, Worker, WorkerOptions, flow, open_log, step, wait_signal
 
 STEP_SECONDS = 0.02
 """How long a step of `traced` takes after it told that it began."""
@@ -63,10 +63,10 @@ async def wait_for_go() -> None:
 
 @asynccontextmanager
 async def running(
-    path: Path, flows: Iterable[Any], options: WorkerOptions | None = None
-) -> AsyncIterator[tuple[SqliteExecutionLog, Scheduler]]:
+    place: str, flows: Iterable[Any], options: WorkerOptions | None = None
+) -> AsyncIterator[tuple[ExecutionLog, Scheduler]]:
     """Open a log and a worker with the defaults that users have."""
-    async with SqliteExecutionLog(path) as log, Worker(log, flows=flows, options=options):
+    async with open_log(place) as log, Worker(log, flows=flows, options=options):
         yield log, Scheduler(log)
 
 

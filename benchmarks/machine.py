@@ -9,7 +9,7 @@ import statistics
 import time
 from pathlib import Path
 
-from benchmarks.measure import percentile
+from benchmarks.figures import percentile
 
 
 def facts(disk: Path) -> dict[str, str]:

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.model import RIVALS, Figures, Params, Workload
+from benchmarks.figures import medians_of
+from benchmarks.model import RIVALS, SQLITE, Figures, Params, Workload
+from benchmarks.servers import Servers
+from tests.servers.binaries import NoServer
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = "code"
 SIDE_SECONDS_MAX = 240
 """One side of one round that takes longer is stopped and reported as failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a run has to measure with."""
+
+    disk: Path
+    """An empty folder on the disk that is measured, and a copy of the code in it: see `freeze`."""
+    servers: Servers
+    pythons: dict[str, Path] = field(default_factory=dict)
+    """The interpreters of the rivals that take part."""
 
 
 class SideFailed(Exception):
@@ -43,18 +55,6 @@ class Measured:
         return {side: medians_of(rounds) for side, rounds in self.rounds.items() if rounds}
 
 
-def medians_of(rounds: Sequence[Figures]) -> Figures:
-    """The median of each figure over the rounds."""
-    names = {name: None for figures in rounds for name in figures}
-    return {name: statistics.median(figures[name] for figures in rounds if name in figures) for name in names}
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The value that `percent` of the values do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(math.ceil(len(ordered) * percent / 100) - 1, 0)]
-
-
 def params_of(workload: Workload, side: str, *, quick: bool) -> Params:
     """The sizes for one side; a slow rival may have smaller ones."""
     params = dict(workload.quick if quick else workload.full)
@@ -69,12 +69,11 @@ def measure(
     *,
     rounds: int,
     quick: bool,
-    pythons: dict[str, Path],
-    disk: Path,
+    means: Means,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Measured:
-    """Run every side `rounds` times, taking turns. `pythons` are the rivals' interpreters."""
-    sides = [*workload.sides, *(rival for rival in workload.rivals if rival in pythons)]
+    """Run every side `rounds` times, taking turns."""
+    sides = [*workload.sides, *(rival for rival in workload.rivals if rival in means.pythons)]
     measured = Measured(workload, {side: params_of(workload, side, quick=quick) for side in sides})
     rival_rounds = 1 if quick else workload.rounds_of_rivals
     for number in range(rounds):
@@ -83,7 +82,7 @@ def measure(
             if side in measured.failures or (side in RIVALS and number >= rival_rounds):
                 continue
             try:
-                figures = run_side(workload, side, measured.params[side], pythons.get(side), disk)
+                figures = run_side(workload, side, measured.params[side], means)
             except SideFailed as failure:
                 measured.failures[side] = str(failure)
             else:
@@ -91,11 +90,15 @@ def measure(
     return measured
 
 
-def run_side(workload: Workload, side: str, params: Params, python: Path | None, disk: Path) -> Figures:
+def run_side(workload: Workload, side: str, params: Params, means: Means) -> Figures:
     """Run one side once, in its own process and folder, on the code of `freeze`. Raises `SideFailed`."""
-    folder = Path(tempfile.mkdtemp(prefix=f"{workload.name}-{side}-", dir=disk))
-    text = json.dumps({**params, "folder": str(folder)})
-    if python is None:
+    folder = Path(tempfile.mkdtemp(prefix=f"{workload.name}-{side}-", dir=means.disk))
+    try:
+        store = {"url": means.servers.fresh(workload.store)} if workload.store != SQLITE else {}
+    except NoServer as failure:
+        raise SideFailed(str(failure)) from None
+    text = json.dumps({**params, **store, "folder": str(folder)})
+    if side not in RIVALS:
         function = workload.sides[side]
         command = [
             sys.executable,
@@ -105,10 +108,10 @@ def run_side(workload: Workload, side: str, params: Params, python: Path | None,
             text,
         ]
     else:
-        script = disk / CODE / "benchmarks" / "rivals" / f"{side}_side.py"
-        command = [str(python), str(script), workload.name, text]
+        script = means.disk / CODE / "benchmarks" / "rivals" / f"{side}_side.py"
+        command = [str(means.pythons[side]), str(script), workload.name.partition("-")[0], text]
     try:
-        return _figures(command, disk)
+        return _figures(command, means.disk)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

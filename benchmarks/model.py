@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Params = dict[str, Any]
-"""Sizes, and where to work: `folder` is an empty folder on the disk that is measured."""
+"""Sizes, and where to work: `folder` is an empty folder on the disk that is measured; `url` an empty store on a
+server."""
 Figures = dict[str, float]
 """What one side of a workload gives, by name. Times are in milliseconds, memory in KiB, rates per second."""
 Medians = Mapping[str, Figures]
@@ -15,6 +16,7 @@ Medians = Mapping[str, Figures]
 
 ERGON, FLOOR, DBOS, PYERGON = "ergon", "floor", "dbos", "pyergon"
 RIVALS = (DBOS, PYERGON)
+SQLITE, POSTGRES, REDIS = "sqlite", "postgres", "redis"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class Workload:
     rounds: int = 5
     rounds_of_rivals: int = 3
     notes: tuple[str, ...] = ()
+    store: str = SQLITE
+    """What all sides keep their rows in. For a server, each run of a side gets an empty one, as `url`."""
 
 
 def at_most(figure: str, limit: float, text: str) -> Bar:

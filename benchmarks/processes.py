@@ -12,13 +12,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 READY, GO = "ready", "go"
 
 
 @contextmanager
-def worker_process(log: Path, *flows: str, lease_seconds: float = 10.0) -> Iterator[subprocess.Popen[str]]:
+def worker_process(log: str, *flows: str, lease_seconds: float = 10.0) -> Iterator[subprocess.Popen[str]]:
     """A worker process that is ready to go. Ends with the block."""
     with started(log, *flows, lease_seconds=lease_seconds) as process:
         hear(process, READY)
@@ -26,9 +25,9 @@ def worker_process(log: Path, *flows: str, lease_seconds: float = 10.0) -> Itera
 
 
 @contextmanager
-def started(log: Path, *flows: str, lease_seconds: float = 10.0) -> Iterator[subprocess.Popen[str]]:
+def started(log: str, *flows: str, lease_seconds: float = 10.0) -> Iterator[subprocess.Popen[str]]:
     """A worker process that is on its way up."""
-    command = [sys.executable, "-m", "benchmarks.processes", str(log), str(lease_seconds), *flows]
+    command = [sys.executable, "-m", "benchmarks.processes", log, str(lease_seconds), *flows]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield process
@@ -60,13 +59,13 @@ def hear(process: subprocess.Popen[str], start: str) -> str:
     raise RuntimeError(f"the process ended before it said {start!r}")
 
 
-async def main(path: Path, lease_seconds: float, names: list[str]) -> None:
+async def main(place: str, lease_seconds: float, names: list[str]) -> None:
     """Be a worker process."""
     from benchmarks import flows
-    from ergon import SqliteExecutionLog, Worker, WorkerOptions
+    from ergon import Worker, WorkerOptions, open_log
 
     loop = asyncio.get_running_loop()
-    async with SqliteExecutionLog(path) as log:
+    async with open_log(place) as log:
         print(READY, flush=True)
         await loop.run_in_executor(None, sys.stdin.readline)
         options = WorkerOptions(lease_seconds=lease_seconds)
@@ -76,4 +75,4 @@ async def main(path: Path, lease_seconds: float, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))
+    asyncio.run(main(sys.argv[1], float(sys.argv[2]), sys.argv[3:]))

@@ -8,8 +8,9 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.measure import percentile
+from benchmarks.figures import percentile
 from benchmarks.model import DBOS, ERGON, FLOOR, PYERGON, Bar, Figures, Params, Row, Workload
+from benchmarks.places import place
 
 
 def ergon(params: Params) -> Figures:
@@ -17,7 +18,7 @@ def ergon(params: Params) -> Figures:
     from benchmarks import flows
 
     async def main() -> None:
-        async with flows.running(Path(params["folder"]) / "ergon.db", [flows.in_sequence]) as (_, scheduler):
+        async with flows.running(place(params, "ergon"), [flows.in_sequence]) as (_, scheduler):
             handle = await scheduler.schedule(flows.in_sequence.bind(params["warm"]), id="warm")
             await handle.result()
             flows.began.clear()

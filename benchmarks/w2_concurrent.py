@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from benchmarks.model import DBOS, ERGON, FLOOR, PYERGON, Bar, Figures, Params, Row, Workload
+from benchmarks.places import place
 
 
 def ergon(params: Params) -> Figures:
@@ -14,7 +15,7 @@ def ergon(params: Params) -> Figures:
     from benchmarks import flows
 
     async def main() -> float:
-        async with flows.running(Path(params["folder"]) / "ergon.db", [flows.in_sequence]) as (_, scheduler):
+        async with flows.running(place(params, "ergon"), [flows.in_sequence]) as (_, scheduler):
             await (await scheduler.schedule(flows.in_sequence.bind(params["steps"]), id="warm")).result()
             flows.began.clear()
             start = time.perf_counter()

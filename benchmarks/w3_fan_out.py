@@ -5,9 +5,15 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.model import DBOS, ERGON, FLOOR, PYERGON, Bar, Figures, Params, Row, Workload
+from benchmarks.places import place
+
+if TYPE_CHECKING:
+    from benchmarks.floor import EventRow
 
 
 def ergon(params: Params) -> Figures:
@@ -15,7 +21,7 @@ def ergon(params: Params) -> Figures:
     from benchmarks import flows
 
     async def main() -> list[float]:
-        async with flows.running(Path(params["folder"]) / "ergon.db", [flows.in_parallel]) as (_, scheduler):
+        async with flows.running(place(params, "ergon"), [flows.in_parallel]) as (_, scheduler):
             took = []
             for n in range(params["times"] + 1):
                 handle = await scheduler.schedule(flows.in_parallel.bind(params["steps"]), id=str(n))
@@ -27,25 +33,33 @@ def ergon(params: Params) -> Figures:
 
 def floor(params: Params) -> Figures:
     """The same gather without durability, and a bare commit."""
-    from benchmarks.floor import BareWriter, row
+    from benchmarks.floor import BareWriter
+
+    async def main() -> Figures:
+        writer = BareWriter(Path(params["folder"]) / "bare.db", group=False)
+        try:
+            return await bare(params, writer.write)
+        finally:
+            writer.close()
+
+    return asyncio.run(main())
+
+
+async def bare(params: Params, write: Callable[[EventRow], Awaitable[object]]) -> Figures:
+    """Gather, then commit a row, some times over."""
+    from benchmarks.floor import row
 
     async def add_one(number: int) -> int:
         return number + 1
 
-    async def main() -> tuple[list[float], list[float]]:
-        gathers, commits = [], []
-        writer = BareWriter(Path(params["folder"]) / "bare.db", group=False)
-        for n in range(max(params["times"], 20)):
-            start = time.perf_counter()
-            await asyncio.gather(*(add_one(number) for number in range(params["steps"])))
-            gathers.append(time.perf_counter() - start)
-            start = time.perf_counter()
-            await writer.write(row("flow", n))
-            commits.append(time.perf_counter() - start)
-        writer.close()
-        return gathers, commits
-
-    gathers, commits = asyncio.run(main())
+    gathers, commits = [], []
+    for n in range(max(params["times"], 20)):
+        start = time.perf_counter()
+        await asyncio.gather(*(add_one(number) for number in range(params["steps"])))
+        gathers.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        await write(row("flow", n))
+        commits.append(time.perf_counter() - start)
     return {"gather_ms": statistics.median(gathers) * 1000, "commit_ms": statistics.median(commits) * 1000}
 
 

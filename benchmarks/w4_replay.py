@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from benchmarks.model import DBOS, ERGON, FLOOR, PYERGON, Bar, Figures, Params, Row, Workload
+from benchmarks.places import place
 
 
 def ergon(params: Params) -> Figures:
@@ -16,7 +17,7 @@ def ergon(params: Params) -> Figures:
     on: register, claim, read and decode the history, replay.
     """
     from benchmarks import flows
-    from ergon import SqliteExecutionLog, WorkerOptions, flow, wait_signal
+    from ergon import WorkerOptions, flow, open_log, wait_signal
 
     lines: list[float] = []
 
@@ -30,14 +31,14 @@ def ergon(params: Params) -> Figures:
         await wait_signal("go", int)
         return number
 
-    async def record(path: Path, steps: int) -> None:
+    async def record(path: str, steps: int) -> None:
         async with flows.running(path, [long]) as (_, scheduler):
             await scheduler.schedule(long.bind(steps), id="long")
             while len(lines) < 2:
                 await asyncio.sleep(0.01)
 
-    async def replay(path: Path, steps: int) -> tuple[float, float]:
-        async with SqliteExecutionLog(path) as log:
+    async def replay(path: str, steps: int) -> tuple[float, float]:
+        async with open_log(path) as log:
             from ergon import Scheduler, Worker
 
             handle = Scheduler(log).handle("long", int)
@@ -50,7 +51,7 @@ def ergon(params: Params) -> Figures:
 
     figures: Figures = {}
     for label, steps in (("small", params["small"]), ("large", params["large"])):
-        path = Path(params["folder"]) / f"{label}.db"
+        path = place(params, label)
         lines.clear()
         asyncio.run(record(path, steps))
         whole, inside = asyncio.run(replay(path, steps))

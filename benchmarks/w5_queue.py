@@ -8,11 +8,11 @@ import statistics
 import subprocess
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.measure import percentile
+from benchmarks.figures import percentile
 from benchmarks.model import DBOS, ERGON, PYERGON, Bar, Figures, Params, Row, Workload
+from benchmarks.places import place
 
 if TYPE_CHECKING:
     from ergon import Scheduler
@@ -20,20 +20,19 @@ if TYPE_CHECKING:
 
 def ergon(params: Params) -> Figures:
     """Drain a full queue; feed idle workers; then one flow at a time, across processes and within one."""
-    folder = Path(params["folder"])
-    figures = asyncio.run(_drain(folder / "drain.db", params))
-    figures |= asyncio.run(_feed(folder / "feed.db", params))
-    return figures | asyncio.run(_latency_in_process(folder / "latency.db", params))
+    figures = asyncio.run(_drain(place(params, "drain"), params))
+    figures |= asyncio.run(_feed(place(params, "feed"), params))
+    return figures | asyncio.run(_latency_in_process(place(params, "latency"), params))
 
 
-async def _drain(path: Path, params: Params) -> Figures:
+async def _drain(path: str, params: Params) -> Figures:
     """The queue is full and two processes stand ready: from `go` until the last flow ended, by the log's clock."""
     from benchmarks import flows
     from benchmarks.processes import worker_process
-    from ergon import FlowFilter, Scheduler, SqliteExecutionLog, TaskStatus
+    from ergon import FlowFilter, Scheduler, TaskStatus, open_log
 
     count = params["flows"]
-    async with SqliteExecutionLog(path) as log:
+    async with open_log(path) as log:
         scheduler = Scheduler(log)
         start = time.perf_counter()
         await asyncio.gather(*(scheduler.schedule(flows.one_step.bind(n), id=str(n)) for n in range(count)))
@@ -52,14 +51,14 @@ async def _drain(path: Path, params: Params) -> Figures:
     return {"drain_flows_per_s": count / took, "unfinished": 0.0, "schedule_flows_per_s": count / scheduled}
 
 
-async def _feed(path: Path, params: Params) -> Figures:
+async def _feed(path: str, params: Params) -> Figures:
     """Two processes are idle; this one schedules everything and awaits every result. Then one at a time."""
     from benchmarks import flows
     from benchmarks.processes import worker_process
-    from ergon import Scheduler, SqliteExecutionLog
+    from ergon import Scheduler, open_log
 
     count = params["flows"]
-    async with SqliteExecutionLog(path) as log:
+    async with open_log(path) as log:
         scheduler = Scheduler(log)
         with ExitStack() as stack:
             workers = [stack.enter_context(worker_process(path, "one_step", "tell_moment")) for _ in range(2)]
@@ -77,7 +76,7 @@ async def _feed(path: Path, params: Params) -> Figures:
     return {"feed_flows_per_s": count / took, **{f"across_{name}": value for name, value in latency.items()}}
 
 
-async def _latency_in_process(path: Path, params: Params) -> Figures:
+async def _latency_in_process(path: str, params: Params) -> Figures:
     from benchmarks import flows
 
     async with flows.running(path, [flows.tell_moment]) as (_, scheduler):

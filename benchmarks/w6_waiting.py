@@ -11,21 +11,21 @@ import statistics
 import time
 from pathlib import Path
 
-from benchmarks.measure import percentile
+from benchmarks.figures import percentile
 from benchmarks.model import ERGON, FLOOR, Bar, Figures, Params, Row, Workload, at_most
+from benchmarks.places import place
 
 PAGE_KIB = 4
 
 
 def ergon(params: Params) -> Figures:
     """Waiting flows in memory and out of it, the worker at rest, and timers that fall due together."""
-    folder = Path(params["folder"])
-    figures = asyncio.run(_resident(folder / "resident.db", params["flows"]))
-    figures |= asyncio.run(_evicted(folder / "evicted.db", params["flows"], params["rest_seconds"]))
-    return figures | asyncio.run(_timers(folder / "timers.db", params["timers"], params["within_seconds"]))
+    figures = asyncio.run(_resident(place(params, "resident"), params["flows"]))
+    figures |= asyncio.run(_evicted(place(params, "evicted"), params["flows"], params["rest_seconds"]))
+    return figures | asyncio.run(_timers(place(params, "timers"), params["timers"], params["within_seconds"]))
 
 
-async def _resident(path: Path, flows: int) -> Figures:
+async def _resident(path: str, flows: int) -> Figures:
     """Flows that wait for a signal, all in memory."""
     from benchmarks.flows import running, wait_for_go
     from ergon import TaskStatus, WorkerOptions
@@ -48,7 +48,7 @@ async def _resident(path: Path, flows: int) -> Figures:
     return {"resident_kib_per_flow": grown / flows}
 
 
-async def _evicted(path: Path, flows: int, rest_seconds: float) -> Figures:
+async def _evicted(path: str, flows: int, rest_seconds: float) -> Figures:
     """The same flows, let go to the log; then a worker that has nothing to do but be there."""
     from benchmarks.flows import running, wait_for_go
     from ergon import TaskStatus
@@ -73,7 +73,7 @@ async def _evicted(path: Path, flows: int, rest_seconds: float) -> Figures:
     return {"evicted_kib_per_flow": max(grown, 0.0) / flows, "idle_cpu_percent": busy * 100}
 
 
-async def _timers(path: Path, timers: int, within: float) -> Figures:
+async def _timers(path: str, timers: int, within: float) -> Figures:
     """Flows that sleep until moments spread over some seconds; each tells when it went on, by the log's clock."""
     from benchmarks.flows import running
     from ergon import flow, now, step

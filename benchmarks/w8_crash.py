@@ -32,13 +32,13 @@ async def _killed_and_started_again(folder: Path) -> float:
     from benchmarks.processes import GO, READY, hear, say, started, worker_process
 
     path, trace = await _scheduled(folder, "again")
-    with worker_process(path, "traced", lease_seconds=LEASE_SECONDS) as first:
+    with worker_process(str(path), "traced", lease_seconds=LEASE_SECONDS) as first:
         say(first, GO)
         await _some_steps(trace)
         kill(first)
     died_at = last_moment(trace)
     start = time.perf_counter()
-    with started(path, "traced", lease_seconds=LEASE_SECONDS) as second:
+    with started(str(path), "traced", lease_seconds=LEASE_SECONDS) as second:
         say(second, GO)  # it reads this once it is up
         hear(second, READY)
         return await _next_step(trace, died_at, start)
@@ -58,8 +58,8 @@ async def _beside_another(folder: Path, name: str, stop: Callable[[subprocess.Po
 
     path, trace = await _scheduled(folder, name)
     with (
-        worker_process(path, "traced", lease_seconds=LEASE_SECONDS) as first,
-        worker_process(path, "traced", lease_seconds=LEASE_SECONDS) as second,
+        worker_process(str(path), "traced", lease_seconds=LEASE_SECONDS) as first,
+        worker_process(str(path), "traced", lease_seconds=LEASE_SECONDS) as second,
     ):
         say(first, GO)
         await _some_steps(trace)

@@ -9,7 +9,6 @@ import asyncio
 import json
 import logging
 import os
-import sqlite3
 import statistics
 import subprocess
 import sys
@@ -64,11 +63,16 @@ async def one_step(number: int) -> int:
     return int(await add_one(number))
 
 
-def launch(folder: str) -> None:
+def store_of(params: Params) -> str:
+    """A server's database, or a file."""
+    return str(params.get("url") or f"sqlite:///{params['folder']}/dbos.sqlite")
+
+
+def launch(params: Params) -> None:
     DBOS(
         config={
             "name": "bench",
-            "system_database_url": f"sqlite:///{folder}/dbos.sqlite",
+            "system_database_url": store_of(params),
             "log_level": "CRITICAL",
             "console_log_level": "CRITICAL",
             "application_version": "1",
@@ -83,6 +87,8 @@ def settings() -> dict[str, float]:
     import sqlalchemy
 
     instance = sys.modules["dbos._dbos"]._get_dbos_instance()
+    if not str(instance._sys_db.engine.url).startswith("sqlite"):
+        return {}
     with instance._sys_db.engine.connect() as connection:
         synchronous = connection.execute(sqlalchemy.text("PRAGMA synchronous")).scalar()
         journal = connection.execute(sqlalchemy.text("PRAGMA journal_mode")).scalar()
@@ -90,7 +96,7 @@ def settings() -> dict[str, float]:
 
 
 async def w1(params: Params) -> dict[str, float]:
-    launch(params["folder"])
+    launch(params)
     await (await DBOS.start_workflow_async(in_sequence, params["warm"])).get_result()
     began.clear()
     await (await DBOS.start_workflow_async(in_sequence, params["steps"])).get_result()
@@ -103,7 +109,7 @@ async def w1(params: Params) -> dict[str, float]:
 
 
 async def w2(params: Params) -> dict[str, float]:
-    launch(params["folder"])
+    launch(params)
     await (await DBOS.start_workflow_async(in_sequence, params["steps"])).get_result()
     began.clear()
     start = time.perf_counter()
@@ -118,7 +124,7 @@ async def w2(params: Params) -> dict[str, float]:
 
 
 async def w3(params: Params) -> dict[str, float]:
-    launch(params["folder"])
+    launch(params)
     await (await DBOS.start_workflow_async(in_parallel, 10)).get_result()
     took = [
         await (await DBOS.start_workflow_async(in_parallel, params["steps"])).get_result()
@@ -130,7 +136,7 @@ async def w3(params: Params) -> dict[str, float]:
 async def w4(params: Params) -> dict[str, float]:
     """Record in one process, replay by its recovery in another: inside the workflow, and from its launch on."""
     if "record" in params:
-        launch(params["folder"])
+        launch(params)
         await DBOS.start_workflow_async(long, params["record"])
         while len(lines) < 2:
             await asyncio.sleep(0.01)
@@ -138,7 +144,7 @@ async def w4(params: Params) -> dict[str, float]:
         os._exit(0)
     if "replay" in params:
         start = time.perf_counter()
-        launch(params["folder"])
+        launch(params)
         while len(lines) < 2:
             await asyncio.sleep(0.002)
         took = {"inside": lines[1] - lines[0], "whole": lines[1] - start, **settings()}
@@ -168,13 +174,15 @@ def again(params: Params) -> dict[str, float]:
 
 async def w5(params: Params) -> dict[str, float]:
     """Two processes drain a queue; then one idle worker in process."""
-    folder, count = params["folder"], params["flows"]
+    import sqlalchemy
+
+    count = params["flows"]
     if "worker" in params:
-        launch(folder)
+        launch(params)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
         os._exit(0)
     logging.disable(logging.CRITICAL)
-    DBOS(config={"name": "bench", "system_database_url": f"sqlite:///{folder}/dbos.sqlite",
+    DBOS(config={"name": "bench", "system_database_url": store_of(params),
                  "log_level": "CRITICAL", "application_version": "1"})  # fmt: skip
     DBOS.listen_queues(["nobody"])  # this process only fills the queue
     DBOS.launch()
@@ -186,10 +194,14 @@ async def w5(params: Params) -> dict[str, float]:
     scheduled = time.perf_counter() - start
     command = [sys.executable, __file__, "W5", json.dumps({**params, "worker": 1})]
     workers = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(2)]
-    database = sqlite3.connect(f"{folder}/dbos.sqlite", timeout=30)
-    done = "SELECT count(*), min(started_at_epoch_ms), max(completed_at) FROM workflow_status WHERE status = 'SUCCESS'"
+    instance = sys.modules["dbos._dbos"]._get_dbos_instance()
+    table = "workflow_status" if "url" not in params else "dbos.workflow_status"
+    done = sqlalchemy.text(
+        f"SELECT count(*), min(started_at_epoch_ms), max(completed_at) FROM {table} WHERE status = 'SUCCESS'"
+    )
     while True:
-        ended, first, last = database.execute(done).fetchone()
+        with instance._sys_db.engine.connect() as database:
+            ended, first, last = database.execute(done).one()
         if ended >= count:
             break
         await asyncio.sleep(0.05)
@@ -204,7 +216,7 @@ async def w5(params: Params) -> dict[str, float]:
 
 async def w7(params: Params) -> dict[str, float]:
     start = time.perf_counter()
-    launch(params["folder"])
+    launch(params)
     await (await DBOS.start_workflow_async(one_step, 1)).get_result()
     first = time.perf_counter() - start
     peak = next(

@@ -8,11 +8,13 @@ from benchmarks import (
     w3_fan_out,
     w4_replay,
 )
-from benchmarks.__main__ import WORKLOADS, parse
+from benchmarks.__main__ import WORKLOADS, chosen, parse
+from benchmarks.figures import medians_of, percentile
 from benchmarks.machine import facts
-from benchmarks.measure import Measured, freeze, medians_of, params_of, percentile, run_side
+from benchmarks.measure import Means, Measured, freeze, params_of, run_side
 from benchmarks.model import ERGON, FLOOR, RIVALS
 from benchmarks.report import MET, MISSED, UNKNOWN, as_json, table, verdict
+from benchmarks.servers import serving
 
 SMALL = [
     (w1_sequential.WORKLOAD, {"steps": 5, "warm": 2}),
@@ -40,7 +42,9 @@ def test_both_sides_give_the_figures_that_the_rows_show(workload, sizes, tmp_pat
 def test_a_side_runs_in_a_process_of_its_own(tmp_path: Path):
     freeze(tmp_path)
     before = set(tmp_path.iterdir())
-    figures = run_side(w3_fan_out.WORKLOAD, FLOOR, {"steps": 2, "times": 1}, None, tmp_path)
+    with serving() as servers:
+        sizes = {"steps": 2, "times": 1}
+        figures = run_side(w3_fan_out.WORKLOAD, FLOOR, sizes, Means(tmp_path, servers))
 
     assert figures["gather_ms"] > 0
     assert {path.name for path in set(tmp_path.iterdir()) - before} <= {"bytecode"}
@@ -79,3 +83,22 @@ def test_workloads_are_chosen_by_name_in_any_case(capsys):
     with pytest.raises(SystemExit):
         parse(["W99"])
     assert "there is no workload W99" in capsys.readouterr().err
+
+
+def test_a_number_means_the_workload_on_every_store_that_was_asked_for():
+    asked = {
+        text: [one.name for one in WORKLOADS.values() if chosen(one, *parse_names(text))]
+        for text in ("w2", "w2-redis", "w2 --stores sqlite,postgres", "--stores redis w1 w2")
+    }
+
+    assert asked == {
+        "w2": ["W2", "W2-POSTGRES", "W2-REDIS"],
+        "w2-redis": ["W2-REDIS"],
+        "w2 --stores sqlite,postgres": ["W2", "W2-POSTGRES"],
+        "--stores redis w1 w2": ["W1-REDIS", "W2-REDIS"],
+    }
+
+
+def parse_names(text: str) -> tuple[list[str], tuple[str, ...]]:
+    parsed = parse(text.split())
+    return parsed.names, parsed.stores
