@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ergon import ExecutionLog, flow, step, wait_signal
+from ergon import ExecutionLog, RetryPolicy, flow, step, wait_signal
 from ergon.core.commit import Commit
 from ergon.core.history import Event
 from ergon.executor.inbox import Inbox
@@ -143,6 +143,56 @@ async def test_a_signal_that_a_dying_worker_could_not_put_back_is_put_back_by_th
         assert await handle.result(10) == "in the flow: 1st"
 
     assert (await kinds(log)).count("signal_returned") == 1
+    assert await log.inbox("f") == []
+
+
+attempts: list[str] = []
+
+
+@flow(retry=RetryPolicy(attempts_max=2, first_delay_seconds=0.01))
+async def ask_otherwise() -> str:
+    """In its second attempt it asks by itself."""
+    attempts.append("")
+    if len(attempts) > runs_of_the_first_attempt:
+        return "in the flow: " + await wait_signal("go", str)
+    if gives_up:
+        async with asyncio.timeout(0.2):
+            await asyncio.gather(ask(), look())
+    asking = asyncio.create_task(ask())
+    await asyncio.gather(look(), asyncio.sleep(0.2))
+    raise ConnectionError(f"down, with {asking.get_name()} under way")
+
+
+runs_of_the_first_attempt = 1
+gives_up = False
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+@pytest.mark.parametrize("dies", [False, True])
+async def test_a_signal_that_lands_together_with_the_failure_of_its_flow_goes_to_the_next_attempt(
+    log: ExecutionLog, monkeypatch: pytest.MonkeyPatch, noticed: list[str], dies: bool, leaves: bool
+) -> None:
+    """The next attempt need not call the step again that never received it."""
+    attempts.clear()
+    monkeypatch.setattr(f"{__name__}.gives_up", not leaves)
+    monkeypatch.setattr(f"{__name__}.runs_of_the_first_attempt", 2 if dies else 1)
+    gate = Gate(log, monkeypatch, has("step_completed"))
+    failing = Gate(log, monkeypatch, has("flow_retried" if dies else "none"))
+
+    async with worker(log, ask_otherwise):
+        handle = await start(log, ask_otherwise.bind())
+        await land_signal_with_the_time_limit(gate, handle, noticed)
+        if dies:
+            await soon(failing.reached.wait())
+            await handle.pause()
+            await until_status(handle, "paused")
+            failing.open()
+            await handle.resume()
+
+        assert await handle.result(10) == "in the flow: 1st"
+
+    recorded = await kinds(log)
+    assert recorded.index("step_waited") < recorded.index("signal_returned") < recorded.index("flow_retried")
     assert await log.inbox("f") == []
 
 

@@ -5,11 +5,12 @@ a message and the event that accounts for it land in one commit: consumed once, 
 
 What step bodies wait for is taken when a commit is about to be made, as its last events: nothing in that commit can
 follow them and end a body that has not received its signal yet. A signal that its body never receives, because the flow
-or the body itself stopped waiting meanwhile, is put back (`put_back`). What a crash leaves behind:
+or the body itself stopped waiting meanwhile, or this attempt of the flow failed, is put back (`put_back`). What a crash
+leaves behind:
 
 - before the body's event is durable: the message, unread.
-- after it: the answer of an open step, which gets it when it runs again; if events of the same commit ended the step,
-  `never_received` tells so in the next run, and the signal is put back then.
+- after it: the answer of an open step, which gets it when it runs again; if events of the same commit ended the step or
+  the flow, `never_received` tells so in the next run, and the signal is put back then.
 - after the event that it went back: the message, unread.
 """
 

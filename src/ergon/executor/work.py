@@ -135,9 +135,7 @@ class Work:
         """The flow stopped waiting: cancel the body, and ask the child, or those of the body, to cancel."""
         body = self.bodies.pop(op.id, None)
         if body is None:
-            for event in never_received(self.earlier.pop(op.id, ()), op.left_at):
-                self._note_put_back(op, split_wait(event.op)[1], event.seq)
-                self.starts_anew = True
+            self.starts_anew = self._put_back_unreceived(op, op.left_at) or self.starts_anew
         else:
             body.drop()
             if body.waits is not None:
@@ -154,7 +152,9 @@ class Work:
     def leave_open(self, *, for_good: bool) -> None:
         """The attempt of the flow has failed: note which children are open. `for_good`: their parent has ended."""
         machine = self._machine
-        for op in (*machine.pending.values(), *machine.take_abandoned()):
+        abandoned = machine.take_abandoned()
+        self._leave_signals(abandoned)
+        for op in (*machine.pending.values(), *abandoned):
             if self._is_over(op):
                 continue
             if op.kind == OperationKind.CHILD:
@@ -166,6 +166,18 @@ class Work:
                     body is not None and body.waits is not None and body.waits.children
                 ):
                     self._children.note(op, EventKind.ABANDONED)
+
+    def _leave_signals(self, abandoned: list[Operation]) -> None:
+        """What step bodies have not received yet goes back: another attempt of the flow may not call the step."""
+        machine = self._machine
+        for body in self.bodies.values():
+            if body.waits is not None:
+                body.waits.end()
+        for op in abandoned:
+            self._put_back_unreceived(op, op.left_at)
+        if machine.ended_at is not None:
+            for op in machine.pending.values():
+                self._put_back_unreceived(op, machine.ended_at)
 
     def revived(self, history: Sequence[Event]) -> None:
         """The flow has been replayed, here for the first time: remember what others may have done for it."""
@@ -277,6 +289,13 @@ class Work:
         self._note_put_back(op, key, seq)
         self._inbox.put_back(message)
         return True
+
+    def _put_back_unreceived(self, op: Operation, left_at: int) -> bool:
+        """Let signals go back that an earlier run took for a step, too late for it. True when there are some."""
+        unreceived = never_received(self.earlier.pop(op.id, ()), left_at)
+        for event in unreceived:
+            self._note_put_back(op, split_wait(event.op)[1], event.seq)
+        return bool(unreceived)
 
     def _note_put_back(self, op: Operation, key: str, seq: int) -> None:
         self.note(EventKind.SIGNAL_RETURNED, op, 0, wait=key, flush=False)

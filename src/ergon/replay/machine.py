@@ -62,6 +62,8 @@ class FlowMachine:
         self.ran_before = False
         """An earlier run came as far as the history goes: what it logged up to there is not logged again."""
         self.muted = False
+        self.ended_at: int | None = None
+        """The event with which the flow ended, when that was in a replay."""
         self.root: FlowTask[Any] | None = None
         self.patches: dict[str, bool] = {}
         self.new_patches: list[tuple[str, str]] = []
@@ -116,6 +118,8 @@ class FlowMachine:
             self.stop(error)
         finally:
             self.replaying = False
+            if self.finished:
+                self.ended_at = self._replayed
             self._replayed = self._recorded
             loop.leave(host)
 
