@@ -1,7 +1,7 @@
 """Give ready flows to a worker: first those whose time has come become ready, then the best are taken and read.
 
-All of it is one transaction, under a lock of the worker's row. So nobody can declare the worker dead meanwhile, and
-nobody can add to the flows that it takes until it has read them.
+All of it is one transaction, under a lock of the worker's row. So nobody can declare the worker dead until it has
+ended, and nobody can add to the flows that it takes until it has read them.
 
 What a crash leaves behind: before the commit, nothing. After it, flows with an owner that has not heard of them: it
 dies, or gives them back (`disown`).
@@ -32,10 +32,13 @@ NO_VERSION: Final = ""
 
 async def take(tx: Transaction, request: ClaimRequest) -> list[ClaimedFlow]:
     """Make ready flows the worker's own, and read them."""
-    await leases.check_alive(tx, request.worker)
+    await leases.check_alive(tx, request.worker, hold=False)
     chosen = await _choose(tx, request)
     if not chosen:
         return []
+    # After the flows' rows, for a claim that finds nothing shall write nothing, not even a lock. Whoever declares the
+    # worker dead waits for no row that is locked here: these flows have no owner yet.
+    await leases.check_alive(tx, request.worker, hold=True)
     owned = {
         row[0]: row
         for row in await tx.write_rows(

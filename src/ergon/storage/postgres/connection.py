@@ -76,7 +76,8 @@ async def open_session(settings: Settings, clock: ServerClock) -> Connection:
     """Open a session and look where it leads. Raises the driver's errors, and `LogRefused`."""
     address = settings.address
     driver()
-    options = {"user": address.user, "password": address.password, "timeout": CONNECT_SECONDS}
+    timeout = max(min(CONNECT_SECONDS, settings.patience_seconds), 0.1)
+    options = {"user": address.user, "password": address.password, "timeout": timeout}
     if address.pgbouncer:
         connection = await dial(address.dsn, statement_cache_size=0, **options)
     else:

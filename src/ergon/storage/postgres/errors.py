@@ -93,6 +93,10 @@ def not_opened(error: BaseException, where: str) -> BaseException:
     if code in _OPENING:
         kind, sentence = _OPENING[code]
         return kind(f"log {where}: {sentence}: {words}")
+    if code == "08P01" and "startup parameter" in words:
+        return LogRefused(
+            f"log {where}: a pooler stands before the server; add pgbouncer=1 to the URL: {words}"
+        )
     if isinstance(error, TimeoutError):
         return LogBusy(f"log {where}: no answer from the server; check the host, the port and firewalls")
     if is_cut(error):

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 from uuid import uuid4
@@ -109,7 +108,7 @@ class Lane:
                 elif is_again(error) and met < _AGAIN_MAX:
                     await self._roll_back(connection)
                     met += 1
-                    await asyncio.sleep(random.uniform(0, 0.01 * met))
+                    await self._wait(error)
                 else:
                     await self._roll_back(connection)
                     raise
@@ -142,7 +141,7 @@ class Lane:
                 elif is_again(error) and met < _AGAIN_MAX:
                     await self._roll_back(connection)
                     met += 1
-                    await asyncio.sleep(random.uniform(0, 0.01 * met))
+                    await self._wait(error)
                 else:
                     await self._roll_back(connection)
                     raise

@@ -1,6 +1,6 @@
 """Who is alive, and what becomes of the flows of those who are not.
 
-The worker's row is always locked before its flows' rows: by whoever declares it dead, by whoever claims for it.
+Whoever declares a worker dead locks its row first and then those of its flows.
 """
 
 from __future__ import annotations
@@ -62,9 +62,10 @@ async def alive(tx: Transaction, workers: Sequence[str]) -> set[str]:
     return {row[0] for row in await tx.rows(_SQL["alive"], distinct(workers))}
 
 
-async def check_alive(tx: Transaction, worker_id: str) -> None:
-    """Raise `LeaseLost` unless this incarnation is alive; it stays so until the transaction ends."""
-    if not await alive(tx, [worker_id]):
+async def check_alive(tx: Transaction, worker_id: str, *, hold: bool) -> None:
+    """Raise `LeaseLost` unless this incarnation is alive; `hold`: it stays so until the transaction ends."""
+    found = await alive(tx, [worker_id]) if hold else await tx.rows(_SQL["is_alive"], worker_id)
+    if not found:
         raise _lost(worker_id)
 
 

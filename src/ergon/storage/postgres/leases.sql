@@ -32,6 +32,9 @@ WHERE f.id = v.id AND f.owner = $3;
 -- Those of these incarnations that are alive, and stay so until the transaction ends: whoever declares one dead waits.
 SELECT id FROM workers WHERE id = ANY ($1::text[]) AND state IN ('alive', 'draining') ORDER BY id FOR SHARE;
 
+-- name: is_alive
+SELECT 1 FROM workers WHERE id = $1 AND state IN ('alive', 'draining');
+
 -- name: suspects
 -- Everyone said to be alive, with what tells whether it is so.
 SELECT id, pid, process_start, boot_id, lease_expires_at <= $1 FROM workers WHERE state IN ('alive', 'draining');

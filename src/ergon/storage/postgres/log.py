@@ -54,7 +54,7 @@ class PostgresExecutionLog(ExecutionLog):
     migrate: create missing tables. False for a role that may not: then tables that are missing or old are refused.
     busy_timeout_seconds: how long a write waits for a server that is away before it raises `LogBusy`.
     pgbouncer: the URL leads to a pooler that gives each transaction another session. Nothing is prepared then, and
-    nobody listens: changes by other processes are found by looking, once a second by default.
+    nobody listens: changes by other processes are found by looking, twice a second.
 
     Needs PostgreSQL 13 or later and the package `ergon[postgres]`. An open log belongs to the event loop that
     connected it.

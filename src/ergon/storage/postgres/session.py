@@ -24,6 +24,7 @@ from ergon.storage.postgres.group import GroupCommit
 from ergon.storage.postgres.keeper import Keeper
 from ergon.storage.postgres.lane import Lane, Lanes
 from ergon.storage.postgres.listener import Listener
+from ergon.storage.postgres.lookout import Lookout
 from ergon.storage.postgres.transaction import Transaction
 from ergon.storage.postgres.writer import Writer
 from ergon.storage.postgres.writes import Done, What
@@ -46,7 +47,7 @@ class Session:
         self._group_lane = self._lane()
         self._lease_lane, self._side = Lanes(self._lane, 1), Lanes(self._lane, _SIDE_LANES_MAX)
         self._writer: Writer | None = None
-        self._listener: Listener | None = None
+        self._listener: Listener | Lookout | None = None
         self._keeper: Keeper | None = None
         self._failpoint = failpoints.current()
         self._doing: set[asyncio.Task[Any]] = set()
@@ -106,11 +107,14 @@ class Session:
         group = GroupCommit(lane, where=settings.where, failpoint=self._failpoint)
         self._writer = Writer(group, on_hint=self._heard, refusal=self._refusal)
         self._keeper = Keeper(settings, clock, self._failpoint)
-        if not settings.address.pgbouncer:
-            self._listener = Listener(
+        self._state = "open"
+        self._listener = (
+            Lookout(self.read, self._on_hint)
+            if settings.address.pgbouncer
+            else Listener(
                 settings, clock, channel=f"ergon_{self.generation}", me=uuid4().hex, on_hint=self._on_hint
             )
-        self._state = "open"
+        )
 
     async def _end(self) -> None:
         lanes = (self._group_lane, self._lease_lane, self._side)
@@ -120,10 +124,10 @@ class Session:
             self._keeper.close()
         if self._writer is not None:
             await self._writer.stop()
-        while self._doing:
-            await asyncio.wait(self._doing)
         if self._listener is not None:
             await self._listener.close()
+        while self._doing:
+            await asyncio.wait(self._doing)
         for lane in lanes:
             await lane.close()
         self._writer = self._listener = self._keeper = None
