@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from ergon import ExecutionLog, SqliteExecutionLog, flow, step
+from ergon import ExecutionLog, Scheduler, SqliteExecutionLog, flow, step, wait_signal
 from ergon.core.commit import Commit
 from ergon.errors import LogBusy, LogClosed
+from ergon.executor.inbox import Inbox
 from ergon.storage.sqlite.group import GroupCommit
-from tests.stories.helpers import start, worker
+from tests.stories.helpers import start, until, worker
 
 
 @step
@@ -25,18 +29,26 @@ async def process() -> int:
     return await one()
 
 
-class FailingDisk:
-    """Loses the answer of one claim that brought a flow: its COMMIT and the next opening of the file fail."""
+def brings_flows(what: Any) -> bool:
+    return getattr(what, "name", "") == "claim" and bool(what.result.nums)
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+
+def consumes(what: Any) -> bool:
+    return isinstance(what, Commit) and bool(what.consumed)
+
+
+class FailingDisk:
+    """Loses the answer of one write, by default a claim: its COMMIT and the next opening of the file fail."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, strikes: Callable[[Any], bool] = brings_flows
+    ) -> None:
         self.armed = self.struck = False
         attempt = GroupCommit._attempt
 
         def attempt_and_fail(group: GroupCommit, batch: Any) -> Any:
             answer = attempt(group, batch)
-            if self.armed and any(
-                getattr(what, "name", "") == "claim" and what.result.nums for what in batch
-            ):
+            if self.armed and any(map(strikes, batch)):
                 self.armed, self.struck = False, True
                 self.fail_next_opening(group)
                 raise io_error()
@@ -75,6 +87,42 @@ async def test_a_flow_whose_claim_landed_though_it_reported_an_error_runs_soon(
             handle = await start(log, process.bind())
 
         assert await handle.result(10) == 1
+
+    assert disk.struck
+
+
+@flow
+async def waits_for_word() -> str:
+    return await wait_signal("word", str)
+
+
+@flow
+async def stops_waiting() -> str:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await waits_for_word()
+    return await wait_signal("go", str)
+
+
+async def test_a_commit_that_also_drops_a_message_is_repeated_when_its_answer_was_lost(
+    log: SqliteExecutionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Word of the end of a child that nobody waits for any more: it was taken to have been dropped by somebody else."""
+    disk = FailingDisk(monkeypatch, consumes)
+    dropped: list[Any] = []
+    take_child = Inbox._take_child
+    monkeypatch.setattr(Inbox, "_take_child", lambda *given: dropped.append(given) or take_child(*given))
+
+    async with worker(log, stops_waiting, waits_for_word, evict_after_seconds=60.0):
+        handle = await start(log, stops_waiting.bind())
+        child = Scheduler(log).handle("f/0:1")
+        await until(lambda: log.find(child.id))
+        await child.wait_settled(10)
+        disk.armed = True
+        await until(lambda: dropped)
+        await handle.signal("go", "went")
+
+        assert await handle.result(10) == "went"
 
     assert disk.struck
 

@@ -163,7 +163,9 @@ class Outbox:
         if self.before_flush is not None and settled is None:
             self.before_flush()
         facts = self.facts
-        if not (facts or settled or self.children or self._cancels or self._consumed):
+        # A message that nobody waits for any more takes no event along. Its consumption waits for the next commit: by
+        # itself it could not be told from one that landed before, if its answer was lost. In a crash it is done again.
+        if not (facts or settled or self.children or self._cancels):
             return
         self.facts = []
         events = (facts[0][0],) if len(facts) == 1 else tuple([fact[0] for fact in facts])
