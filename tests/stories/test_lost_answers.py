@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ergon import ExecutionLog, Scheduler, SqliteExecutionLog, flow, step, wait_signal
-from ergon.core.commit import Commit
+from ergon.core.commit import Commit, Received
 from ergon.errors import LogBusy, LogClosed
 from ergon.executor.inbox import Inbox
 from ergon.storage.sqlite.group import GroupCommit
@@ -109,9 +109,14 @@ async def test_a_commit_that_also_drops_a_message_is_repeated_when_its_answer_wa
 ) -> None:
     """Word of the end of a child that nobody waits for any more: it was taken to have been dropped by somebody else."""
     disk = FailingDisk(monkeypatch, consumes)
-    dropped: list[Any] = []
+    dropped: list[Received] = []
     take_child = Inbox._take_child
-    monkeypatch.setattr(Inbox, "_take_child", lambda *given: dropped.append(given) or take_child(*given))
+
+    def take_and_note(inbox: Inbox, message: Received) -> bool:
+        dropped.append(message)
+        return take_child(inbox, message)
+
+    monkeypatch.setattr(Inbox, "_take_child", take_and_note)
 
     async with worker(log, stops_waiting, waits_for_word, evict_after_seconds=60.0):
         handle = await start(log, stops_waiting.bind())
