@@ -47,7 +47,7 @@ async def answer(tx: Transaction, commits: Sequence[Commit]) -> None:
         commit, child = asked[place - 1]
         if not (ours and same):
             taken.append(_tell(commit, child, IdTaken(child.id, name, kept_input if ours else None)))
-        if ours and ended:
+        if ours and ended and child.id not in tx.ended:  # else it will be told of that end anyway
             await _tell_again(tx, child)
     if taken:
         await inbox.deliver(tx, taken)

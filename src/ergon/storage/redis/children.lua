@@ -34,6 +34,16 @@ local function is_told(parent, op)
   return false
 end
 
+-- Whether a flow ended in this very act: its parent will be told of that end anyway.
+local function ends_now(id)
+  for _, flow in ipairs(over) do
+    if flow.id == id then
+      return true
+    end
+  end
+  return false
+end
+
 -- Tell a parent whose child is another flow, or ended before it asked.
 local function answer(new, epoch)
   local found = get(new.id)
@@ -47,7 +57,7 @@ local function answer(new, epoch)
     local taken = '[' .. quote(new.id) .. ',' .. quote(found.name) .. ',' .. (ours and quote(input) or 'null') .. ']'
     deliver(new.parent_id, 'taken', op, taken, new.id .. '#' .. epoch)
   end
-  if ours and TERMINAL[found.status] and not is_told(new.parent_id, op) then
+  if ours and TERMINAL[found.status] and not ends_now(new.id) and not is_told(new.parent_id, op) then
     deliver(new.parent_id, 'child', op, end_of(found), nil)
   end
 end

@@ -43,7 +43,7 @@ def answer(tx: Transaction, commits: list[Commit]) -> None:
             ours = found is None or found.input is not None
             if found is not None:
                 taken.append(_tell(commit, child, found))
-            if ours and ended:
+            if ours and ended and child.id not in tx.ended:  # else it will be told of that end anyway
                 _tell_again(tx, child)
     if taken:
         inbox.deliver(tx, taken)

@@ -267,3 +267,14 @@ async def test_a_child_started_and_cancelled_in_one_commit_has_ended_and_is_told
 
     assert await status_of(log, "c") is TaskStatus.CANCELLED
     assert [(message.kind, message.name) for message in await log.inbox("p")] == [("child", "0:3")]
+
+
+async def test_a_child_asked_for_again_and_cancelled_in_one_commit_is_told_once(log: ExecutionLog) -> None:
+    await register(log)
+    lease = await parent_of(log, child(), child("d", "0:4"))
+
+    await commit(
+        log, Commit("p", lease, (event(1),), children=(child(), child("d", "0:4")), cancels=(stop(),))
+    )
+
+    assert [(message.kind, message.name) for message in await log.inbox("p")] == [("child", "0:3")]

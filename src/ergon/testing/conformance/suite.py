@@ -41,8 +41,9 @@ ALONE: Final = (
     "hints",
     "life",
     "repeats",
+    "differential",
 )
-SHARED: Final = ("several_handles", "reopening", "interruption")
+SHARED: Final = ("several_handles", "reopening", "interruption", "differential_handles")
 PACKAGE: Final = __name__.rpartition(".")[0]
 
 Behaviour = Callable[..., Any]
