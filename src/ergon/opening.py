@@ -16,7 +16,7 @@ MEMORY_URL: Final = "memory:"
 """The URL of every log that only its own process can see."""
 
 
-def open_log(url: str | None = None, *, require: str | None = None) -> ExecutionLog:
+def open_log(url: str | None = None, *, require: str | None = None, create: bool = True) -> ExecutionLog:
     """Find the log that a URL names; it is not connected yet: use it with `async with`.
 
     url: a path (`orders.db`), `sqlite:orders.db`, `sqlite:///absolute/path`, `memory:`,
@@ -24,6 +24,8 @@ def open_log(url: str | None = None, *, require: str | None = None) -> Execution
     Default: the environment's ERGON_LOG, else `ergon.db` in the current directory.
     require: connecting raises `LogRefused` when the log's live settings survive less than this durability class,
     D1 (worker crashes) to D4 (loss of the machine). Default: any.
+    create: make a new log where there is none. False: connecting raises `LogRefused` then, so that a mistyped URL never
+    becomes an empty log; on PostgreSQL it changes no tables either, for a role that may not.
 
     Raises `LogRefused` for a URL no store knows, and for a class that does not exist.
     """
@@ -33,19 +35,21 @@ def open_log(url: str | None = None, *, require: str | None = None) -> Execution
 
     scheme, colon, rest = url.partition(":")
     if not colon or len(scheme) == 1 or os.sep in scheme:  # a path; one letter is a Windows drive
-        return SqliteExecutionLog(url, require=require)
+        return SqliteExecutionLog(url, require=require, create=create)
     if scheme.lower() == "memory":
         return SqliteExecutionLog(":memory:", require=require)
     if scheme.lower() in ("sqlite", "file"):
-        return SqliteExecutionLog(unquote(rest.removeprefix("//")), require=require)
+        return SqliteExecutionLog(unquote(rest.removeprefix("//")), require=require, create=create)
     if scheme.lower() in ("postgresql", "postgres"):
         from ergon.storage.postgres import PostgresExecutionLog
 
-        return PostgresExecutionLog(url, require=require)
+        # Whoever runs flows decides what their log must survive; one who only finds it there takes it as it is.
+        least = require if create or require is not None else "D1"
+        return PostgresExecutionLog(url, require=least, migrate=create)
     if scheme.lower() in ("redis", "rediss", "valkey", "valkeys", "unix"):
         from ergon.storage.redis import RedisExecutionLog
 
-        return RedisExecutionLog(url, require=require)
+        return RedisExecutionLog(url, require=require, create=create)
     raise LogRefused(
         f"no store is known for {scheme}: URLs. Give a file path, sqlite:///path, postgresql://host/database, "
         "redis://host or memory:"

@@ -45,7 +45,7 @@ log_option = click.option(
     envvar="ERGON_LOG",
     metavar="URL",
     callback=_or_before_the_verb,
-    help="Execution log: a file path or sqlite:PATH. Default: ERGON_LOG, else ergon.db.",
+    help="Execution log: a file path, postgresql://HOST/DATABASE or redis://HOST. Default: ERGON_LOG, else ergon.db.",
 )
 require_option = click.option(
     "--require",
@@ -73,7 +73,7 @@ async def opened(
 
     Raises `BadInput` where there is none, so that a mistyped path never becomes an empty log.
     """
-    log = open_log(url or None, require=require)
+    log = open_log(url or None, require=require, create=create)
     if not create:
         if log.url == MEMORY_URL:
             raise BadInput("a memory: log lives and ends with its own process; give the path of a file")

@@ -103,9 +103,15 @@ def check_current(version: int, settings: Settings) -> None:
     newest = migrations()[-1][0]
     if version >= newest:
         return
-    found = f"schema version {version}, this Ergon needs {newest}" if version else "no tables of Ergon's"
+    schema = settings.address.schema
+    if not version:
+        raise LogRefused(
+            f"there is no log at {settings.where}: schema {schema!r} has no tables of Ergon's. Name another, or let a "
+            "program that runs flows make them, as a role that may (not with migrate=False)"
+        )
     raise LogRefused(
-        f"log {settings.where}: schema {settings.address.schema!r} has {found}, and migrate=False leaves it so; "
+        f"log {settings.where}: schema {schema!r} has schema version {version}, this Ergon needs {newest}, and "
+        "migrate=False leaves it so; "
         "connect once without migrate=False, as a role that may create tables"
     )
 

@@ -37,6 +37,7 @@ class RedisExecutionLog(ExecutionLog):
     replicas: how many replicas must have each write before it counts as done.
     busy_timeout_seconds: how long a write or a read waits for a server that cannot be reached, before `LogBusy`.
     require: refuse to open below that durability class; D3 is what `appendfsync always` gives.
+    create: make a new log where there is none; False: connecting raises `LogRefused` then.
 
     An open log belongs to the event loop that connected it. Raises `LogRefused` for a URL that is none.
     """
@@ -50,6 +51,7 @@ class RedisExecutionLog(ExecutionLog):
         replicas: int = 0,
         busy_timeout_seconds: float = 30.0,
         require: str | None = None,
+        create: bool = True,
     ) -> None:
         self._settings = parse(
             url,
@@ -57,6 +59,7 @@ class RedisExecutionLog(ExecutionLog):
             ephemeral=ephemeral,
             replicas=replicas,
             busy_timeout_seconds=busy_timeout_seconds,
+            create=create,
         )
         self._require = check_class(require)
         self._hints = Hints()

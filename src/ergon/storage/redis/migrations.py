@@ -35,7 +35,13 @@ class Opened(NamedTuple):
 async def open_log(server: Server, settings: Settings) -> Opened:
     """Read what is there; make the log when nothing is. Several processes may do so at once."""
     count = PARTITIONS_OF_A_CLUSTER if server.is_cluster else 1
-    first, seconds = await _meta(server, settings, 0, make=(uuid4().hex, count))
+    making = (uuid4().hex, count) if settings.create else None
+    first, seconds = await _meta(server, settings, 0, make=making)
+    if not first.get("generation"):
+        raise LogRefused(
+            f"there is no log at {settings.where}: no keys of Ergon's begin with {settings.prefix!r} there. Name "
+            "another prefix or server, or let a program that runs flows make one"
+        )
     generation, count = first["generation"], int(first["partitions"])
     if server.is_cluster or count == 1:
         for partition in range(1, count):

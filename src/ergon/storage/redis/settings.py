@@ -45,6 +45,8 @@ class Settings:
     busy_timeout_seconds: float = 30.0
     replicas: int = 0
     """How many replicas must have each write before it counts as done."""
+    create: bool = True
+    """Make a new log where there is none."""
 
     @property
     def url(self) -> str:
@@ -81,6 +83,7 @@ def parse(
     ephemeral: bool | None = None,
     busy_timeout_seconds: float = 30.0,
     replicas: int = 0,
+    create: bool = True,
 ) -> Settings:
     """Read a URL; what is given beside it counts more than what stands in it. Raises `LogRefused`.
 
@@ -110,6 +113,7 @@ def parse(
         tls=_tls(options),
         busy_timeout_seconds=busy_timeout_seconds,
         replicas=replicas,
+        create=create,
     )
 
 

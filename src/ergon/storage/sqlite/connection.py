@@ -34,6 +34,8 @@ class Settings:
     synchronous: Synchronous = "FULL"
     busy_timeout_seconds: float = 30.0
     allow_network_filesystem: bool = False
+    create: bool = True
+    """Make a new log where there is none."""
 
     @property
     def where(self) -> str:

@@ -47,7 +47,8 @@ class SqliteExecutionLog(ExecutionLog):
 
     `synchronous` is SQLite's setting; FULL survives power loss. `busy_timeout_seconds` is how long a write waits for
     other processes before it raises `LogBusy`. `require="D3"` refuses to open below that durability class; D3 is the
-    most that a file on one machine can give. Raises `LogRefused` for settings that do not exist.
+    most that a file on one machine can give. `create=False`: connecting raises `LogRefused` when there is no file.
+    Raises `LogRefused` for settings that do not exist.
 
     An open log belongs to the event loop that connected it.
     """
@@ -60,6 +61,7 @@ class SqliteExecutionLog(ExecutionLog):
         busy_timeout_seconds: float = 30.0,
         require: str | None = None,
         allow_network_filesystem: bool = False,
+        create: bool = True,
         clock: Clock | None = None,
     ) -> None:
         if synchronous not in LEVELS:
@@ -70,6 +72,7 @@ class SqliteExecutionLog(ExecutionLog):
             synchronous=synchronous,
             busy_timeout_seconds=busy_timeout_seconds,
             allow_network_filesystem=allow_network_filesystem,
+            create=create,
         )
         self._require = check_class(require)
         self._clock = clock or SystemClock()

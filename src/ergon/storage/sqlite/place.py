@@ -121,6 +121,13 @@ class Anchor:
         return found.st_dev, found.st_ino
 
 
+def missing(path: Path) -> LogRefused:
+    """The error for a file that is not there and is not to be made."""
+    return LogRefused(
+        f"there is no log at {path}; name another file, or let a program that runs flows make one"
+    )
+
+
 def deleted(path: Path) -> LogDamaged:
     """The error for a file that was deleted or moved while it was open."""
     return LogDamaged(

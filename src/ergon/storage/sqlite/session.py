@@ -65,6 +65,8 @@ class Session:
                 return
             path, filesystem = self._settings.path, ""
             if path is not None:
+                if not (self._settings.create or path.exists()):
+                    raise place.missing(path)
                 filesystem = place.check(
                     path, allow_network_filesystem=self._settings.allow_network_filesystem
                 )
