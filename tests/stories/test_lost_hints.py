@@ -1,13 +1,16 @@
-"""Hints only shorten a poll: losing every one of them costs seconds, never an answer."""
+"""Whoever waits for a result gets it, or an error: also when hints are lost, and when the log has a defect."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from ergon import Scheduler, SqliteExecutionLog, flow, wait_signal
+import pytest
+
+from ergon import ExecutionLog, Scheduler, SqliteExecutionLog, flow, wait_signal
 from ergon.core.commit import Hint
 from tests.stories.helpers import soon, start, until_status, worker
 
@@ -44,3 +47,16 @@ async def test_who_waits_for_a_result_gets_it_without_hints_while_others_come_to
 
         assert await soon(waiting) == "approved"
         coming.cancel()
+
+
+async def test_who_waits_for_a_result_hears_of_a_defect_of_the_log(
+    log: ExecutionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_: Sequence[str]) -> Any:
+        raise RuntimeError("a defect of the driver")
+
+    handle = await start(log, approval.bind())
+    monkeypatch.setattr(log, "ended_or_parked", broken)
+
+    with pytest.raises(RuntimeError, match="driver"):
+        await soon(handle.result())

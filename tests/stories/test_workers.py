@@ -224,6 +224,26 @@ async def test_a_lease_lost_again_while_the_worker_starts_again_leaves_one_incar
         assert len(claimers) == 1
 
 
+async def test_a_renewal_that_meets_a_defect_of_the_log_does_not_end_the_renewing(
+    log: ExecutionLog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that renews no more and does not know it would sit there for ever and run nothing."""
+    renew, met = log.renew, list[str]()
+
+    async def broken_once(worker_id: str, **options: Any) -> float:
+        met.append(worker_id)
+        if len(met) == 1:
+            raise RuntimeError("a defect of the driver")
+        return await renew(worker_id, **options)
+
+    monkeypatch.setattr(log, "renew", broken_once)
+    async with worker(log, job, lease_seconds=0.5):
+        await until(lambda: len(met) > 1)
+        assert await (await start(log, job.bind("a"))).result(10) == "a"
+
+    assert "a defect of the driver" in caplog.text
+
+
 # -- capacity ------------------------------------------------------------------------------------------------
 
 

@@ -180,6 +180,9 @@ class Incarnation:
                 logger.warning(
                     "worker %s could not renew its lease (%s); %.1f s left", self._name, error, left
                 )
+            except Exception:  # a defect of the log's: nobody else would renew, nor notice that nobody does
+                looks = False
+                logger.exception("worker %s could not renew its lease", self._name)
             else:
                 self._safe_until = asked_at + self._lease_seconds * SAFE_PART
                 if self._kept is not None:

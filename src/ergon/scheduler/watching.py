@@ -81,7 +81,7 @@ class Watcher:
                 due, self._due = sorted(self._due & self._waiting.keys()), set()
                 for start in range(0, len(due), _CHUNK):
                     await self._look_at(log, due[start : start + _CHUNK])
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - also a defect of the log's: whoever waits must hear of it
             for future in (future for futures in self._waiting.values() for future in futures):
                 if not future.done():
                     future.set_exception(error)
