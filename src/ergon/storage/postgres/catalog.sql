@@ -12,7 +12,7 @@ SELECT {message} FROM inbox AS i WHERE i.flow_id = $1 AND i.consumed_seq IS NULL
 -- lies before it, and all that comes lies not. Its newest unread message tells as much, and stays the same on a quiet log.
 SELECT CASE WHEN one.newest IS NOT NULL
             THEN least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, one.newest + 1) END AS cursor, {message}
-FROM (SELECT max(n.xact) AS newest FROM inbox AS n WHERE n.consumed_seq IS NULL) AS one
+FROM (SELECT max(CASE WHEN n.consumed_seq IS NULL THEN n.xact END) AS newest FROM inbox AS n) AS one
 LEFT JOIN (flows AS f JOIN inbox AS i ON i.flow_id = f.id AND i.consumed_seq IS NULL) ON f.owner = $1
 ORDER BY i.flow_id, i.id;
 
@@ -21,15 +21,15 @@ ORDER BY i.flow_id, i.id;
 SELECT CASE WHEN one.newest IS NULL THEN $2::bigint
             ELSE greatest($2, least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, one.newest + 1)) END AS cursor,
        {message}
-FROM (SELECT max(n.xact) AS newest FROM inbox AS n WHERE n.consumed_seq IS NULL) AS one
-LEFT JOIN ((SELECT * FROM inbox AS n WHERE n.xact >= $2 AND n.consumed_seq IS NULL OFFSET 0) AS i
-           JOIN flows AS f ON f.id = i.flow_id AND f.owner = $1) ON true
+FROM (SELECT max(CASE WHEN n.consumed_seq IS NULL THEN n.xact END) AS newest FROM inbox AS n) AS one
+LEFT JOIN ((SELECT * FROM inbox AS n WHERE CASE WHEN n.consumed_seq IS NULL THEN n.xact END >= $2 OFFSET 0) AS i
+           JOIN flows AS f ON f.id = i.flow_id AND f.owner IS NOT DISTINCT FROM $1) ON true
 ORDER BY i.flow_id, i.id;
 
 -- name: ended_or_parked
 SELECT {flow}
 FROM unnest($1::text[]) WITH ORDINALITY AS v (id, place) JOIN flows AS f ON f.id = v.id
-WHERE f.status IN ('completed', 'failed', 'cancelled', 'parked')
+WHERE f.status || '' IN ('completed', 'failed', 'cancelled', 'parked')
 ORDER BY v.place;
 
 -- name: absent

@@ -22,7 +22,7 @@ WHERE c.id = $1 AND p.status NOT IN ('completed', 'failed', 'cancelled')
                   WHERE i.flow_id = p.id AND i.consumed_seq IS NULL AND i.kind = 'child' AND i.name = c.parent_op);
 
 -- name: wake_parent
-UPDATE flows SET status = 'pending', wake_at = NULL, ready_at = $2 WHERE status = 'suspended' AND id = $1;
+UPDATE flows SET status = 'pending', wake_at = NULL, ready_at = $2 WHERE status || '' = 'suspended' AND id = $1;
 
 -- name: theirs
 -- Of the children to be cancelled those that the sender's operation started, each with its place in the list; and for

@@ -10,7 +10,7 @@ FROM (SELECT d.id
 WHERE f.id = due.id;
 
 -- name: promote_one
-UPDATE flows SET status = 'pending', ready_at = wake_at, wake_at = NULL WHERE id = $1 AND wake_at <= $2;
+UPDATE flows SET status = 'pending', ready_at = wake_at, wake_at = NULL WHERE id = $1 AND coalesce(wake_at, 'Infinity') <= $2;
 
 -- name: take
 -- For each queue, name, set of tags and version the first few in index flows_ready, then the first of those. The cost
@@ -60,7 +60,7 @@ SELECT DISTINCT tags FROM kinds WHERE tags <> '';
 
 -- name: take_one
 SELECT id FROM flows
-WHERE id = $1 AND status = 'pending' AND wake_at IS NULL AND (cardinality($2::text[]) = 0 OR name = ANY ($2::text[]))
+WHERE id = $1 AND status || '' = 'pending' AND wake_at IS NULL AND (cardinality($2::text[]) = 0 OR name = ANY ($2::text[]))
 FOR NO KEY UPDATE;
 
 -- name: own

@@ -24,4 +24,4 @@ ORDER BY v.place;
 
 -- name: wake_parents
 UPDATE flows SET status = 'pending', wake_at = NULL, ready_at = $2
-WHERE status = 'suspended' AND id = ANY ($1::text[]);
+WHERE status || '' = 'suspended' AND id = ANY ($1::text[]);

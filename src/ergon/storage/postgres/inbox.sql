@@ -23,10 +23,10 @@ WHERE i.flow_id = v.flow_id AND i.key = v.key AND i.consumed_seq IS NOT NULL
 
 -- name: wake
 UPDATE flows SET status = 'pending', wake_at = NULL, ready_at = $2
-WHERE status = 'suspended' AND id = ANY ($1::text[]);
+WHERE status || '' = 'suspended' AND id = ANY ($1::text[]);
 
 -- name: never_started
-SELECT id FROM flows WHERE status IN ('pending', 'paused') AND started_at IS NULL AND id = ANY ($1::text[]);
+SELECT id FROM flows WHERE status || '' IN ('pending', 'paused') AND started_at IS NULL AND id = ANY ($1::text[]);
 
 -- name: cancel_unstarted
 UPDATE flows AS f SET status = 'cancelled', ended_at = $3, wake_at = NULL, reason = v.reason
@@ -37,7 +37,7 @@ WHERE f.id = v.id;
 -- Its code must run once more, to clean up; so a flow held back or parked goes on too.
 UPDATE flows
 SET status = 'pending', wake_at = NULL, ready_at = $2, claims_stalled = 0, claimed_seq = NULL
-WHERE (status IN ('suspended', 'paused', 'parked') OR (status = 'pending' AND wake_at IS NOT NULL))
+WHERE (status || '' IN ('suspended', 'paused', 'parked') OR (status || '' = 'pending' AND wake_at IS NOT NULL))
   AND id = ANY ($1::text[]);
 
 -- name: find_key

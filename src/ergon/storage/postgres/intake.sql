@@ -36,7 +36,7 @@ WHERE id = $1;
 UPDATE flows
 SET wake_at = CASE WHEN status = 'pending' AND $2::float8 > $3::float8 THEN $2 END,
     ready_at = CASE WHEN status = 'paused' THEN $2 WHEN $2 <= $3 THEN $3 END
-WHERE id = $1 AND started_at IS NULL AND status IN ('pending', 'paused');
+WHERE id = $1 AND started_at IS NULL AND status || '' IN ('pending', 'paused');
 
 -- name: note_retry
 -- The failure moves from the flow's output into its history, where its next attempt finds it.
@@ -59,7 +59,7 @@ FROM flows AS f WHERE f.id = $1;
 
 -- name: wake_to_retry
 UPDATE flows SET status = 'pending', wake_at = NULL, ready_at = $2
-WHERE id = $1 AND (status = 'suspended' OR wake_at IS NOT NULL);
+WHERE id = $1 AND (status || '' = 'suspended' OR wake_at IS NOT NULL);
 
 -- name: family
 -- A flow and those of its descendants that leave with it, each with whether it has not ended though it should have.

@@ -58,7 +58,7 @@ WHERE f.id = v.id AND f.owner IS NOT DISTINCT FROM v.owner AND f.epoch = v.epoch
 -- A message that came while the owner was letting go: the flow may not sleep on it.
 UPDATE flows AS f SET status = 'pending', wake_at = NULL, ready_at = $3
 FROM unnest($1::text[], $2::bigint[]) AS v (id, seen)
-WHERE f.id = v.id AND f.status = 'suspended'
+WHERE f.id = v.id AND f.status || '' = 'suspended'
   AND EXISTS (SELECT 1 FROM inbox AS i WHERE i.flow_id = v.id AND i.consumed_seq IS NULL AND i.id > v.seen);
 
 -- name: find_events

@@ -26,7 +26,7 @@ UPDATE workers SET state = 'draining' WHERE id = $1 AND state = 'alive';
 -- name: doing
 UPDATE flows AS f SET reason = v.reason
 FROM unnest($1::text[], $2::text[]) AS v (id, reason)
-WHERE f.id = v.id AND f.owner = $3;
+WHERE f.id = v.id AND f.owner IS NOT DISTINCT FROM $3;
 
 -- name: alive
 -- Those of these incarnations that are alive, and stay so until the transaction ends: whoever declares one dead waits.
@@ -63,9 +63,9 @@ SELECT id, epoch FROM flows WHERE owner = $1;
 -- The count of stalled claims goes on: a flow that gets lost again and again is parked some day.
 UPDATE flows AS f SET status = 'pending', owner = NULL, ready_at = $4
 FROM unnest($2::text[], $3::bigint[]) AS v (id, epoch)
-WHERE f.id = v.id AND f.owner = $1 AND f.epoch = v.epoch;
+WHERE f.id = v.id AND f.owner IS NOT DISTINCT FROM $1 AND f.epoch = v.epoch;
 
 -- name: give_back
 UPDATE flows AS f SET status = 'pending', owner = NULL, ready_at = $4, claimed_seq = NULL
 FROM unnest($2::text[], $3::bigint[]) AS v (id, epoch)
-WHERE f.id = v.id AND f.owner = $1 AND f.epoch = v.epoch;
+WHERE f.id = v.id AND f.owner IS NOT DISTINCT FROM $1 AND f.epoch = v.epoch;

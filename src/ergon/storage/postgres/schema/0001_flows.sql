@@ -45,6 +45,10 @@ CREATE TABLE flows (
     CHECK (wake_at IS NULL OR status IN ('pending', 'suspended'))
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 
+-- A plan may be made while the tables are empty, and every index looks as good as any other. So statements whose way
+-- in is the id write their other conditions as no index serves them: `status || '' = 'pending'`, `owner IS NOT
+-- DISTINCT FROM ...`.
+
 -- What a claim takes from: one seek for each (queue, name, tags, version), in the order of claiming.
 CREATE INDEX flows_ready ON flows (queue, name, tags, coalesce(version, ''), priority DESC, ready_at, num)
     WHERE status = 'pending' AND wake_at IS NULL;
@@ -91,7 +95,8 @@ CREATE TABLE inbox (
 );
 CREATE UNIQUE INDEX inbox_keys ON inbox (flow_id, kind, name, key) WHERE key IS NOT NULL;
 CREATE INDEX inbox_unread ON inbox (flow_id, id) WHERE consumed_seq IS NULL;
-CREATE INDEX inbox_arrivals ON inbox (xact) WHERE consumed_seq IS NULL;
+CREATE INDEX inbox_arrivals ON inbox ((CASE WHEN consumed_seq IS NULL THEN xact END))
+    WHERE CASE WHEN consumed_seq IS NULL THEN xact END IS NOT NULL;
 
 -- Incarnations of workers. flows.owner names a row here that is alive or draining: marking one dead and taking its
 -- flows away is one transaction, so the flow's row alone tells whether a late writer may still write.
