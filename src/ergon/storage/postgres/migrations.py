@@ -24,10 +24,11 @@ from ergon.storage.postgres.transaction import Transaction
 
 APPLICATION: Final = "ergon"
 _LOOK: Final = """
-SELECT to_regnamespace(quote_ident($1)) IS NOT NULL, to_regclass(quote_ident($1) || '.meta') IS NOT NULL,
+SELECT n.there, n.may AND to_regclass(quote_ident($1) || '.meta') IS NOT NULL,
        EXISTS (SELECT 1 FROM pg_class
-               WHERE relnamespace = to_regnamespace(quote_ident($1)) AND relkind IN ('r', 'v', 'p')),
-       coalesce(has_schema_privilege(to_regnamespace(quote_ident($1))::oid, 'USAGE'), true)
+               WHERE relnamespace = to_regnamespace(quote_ident($1)) AND relkind IN ('r', 'v', 'p')), n.may
+FROM (SELECT to_regnamespace(quote_ident($1)) IS NOT NULL AS there,
+             coalesce(has_schema_privilege(to_regnamespace(quote_ident($1))::oid, 'USAGE'), true) AS may) AS n
 """
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('ergon ' || $1, 0))"
 
