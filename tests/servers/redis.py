@@ -99,11 +99,13 @@ class RedisServer:
     def _is_ready(self, server: Guarded) -> bool:
         give_up_at = time.monotonic() + START_SECONDS
         while server.process.poll() is None:
-            with (
-                contextlib.suppress(redis.ConnectionError, redis.AuthenticationError),
-                contextlib.closing(self.client()) as client,
-            ):
-                return bool(client.ping())
+            try:
+                with self.client() as client:
+                    return bool(client.ping())
+            except redis.AuthenticationError:
+                return True  # it answers, and wants a password
+            except redis.ConnectionError:
+                pass
             if time.monotonic() > give_up_at:
                 server.process.kill()
             time.sleep(0.005)

@@ -6,6 +6,7 @@ Nothing of Ergon is imported here.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import sqlite3
 from collections.abc import Callable
@@ -164,7 +165,109 @@ class PostgresStore:
         return asyncio.run(ask())
 
 
+class RedisStore:
+    """A server of its own that flushes each write, so that its crashes lose nothing that it acknowledged."""
+
+    name = "redis"
+
+    def __init__(self) -> None:
+        from tests.servers.redis import RedisServer
+
+        self._server = RedisServer()
+        self._client: Any = self._server.client()
+        self.url = self._server.url
+        self.facts = (
+            f"{self._client.info('server').get('server_name', 'redis')}, appendonly=yes, appendfsync=always"
+        )
+        self.faults: dict[str, Callable[[], object]] = {
+            "server crashes": self._server.restart,
+            "all connections cut": self._cut,
+            "scripts forgotten": self._client.script_flush,
+        }
+        self.pause = (0.1, 0.6)
+
+    def snapshot(self) -> Snapshot:
+        ids = self._client.zrange(f"{_PART}flows", 0, -1)
+        flows: dict[str, Row] = {}
+        events: dict[str, list[Row]] = {}
+        inbox: list[Row] = []
+        for id in ids:
+            kept = self._client.hgetall(f"{_PART}flow:{id}")
+            flows[id] = {**_COLUMNS, **kept, "id": id}
+            flows[id] |= {
+                name: int(flows[id][name]) for name in ("epoch", "claims_stalled", "close_with_parent")
+            }
+            events[id] = self._events(id)
+            inbox += self._inbox(id)
+        workers = {
+            id: self._client.hgetall(f"{_PART}worker:{id}") | {"id": id}
+            for id in self._client.zrange(f"{_PART}workers", 0, -1)
+        }
+        return Snapshot(
+            flows, events, sorted(inbox, key=lambda row: row["id"]), workers, self._problems(flows)
+        )
+
+    def some(self, rng: random.Random) -> dict[str, list[Row]]:
+        ids = self._client.zrange(f"{_PART}flows", -2000, -1)
+        chosen = {*ids[-(SOME // 2) :], *rng.sample(ids, min(len(ids), SOME // 2))}
+        return {id: self._events(id) for id in chosen}
+
+    def can_write(self) -> bool:
+        """A script is over before a process can be stopped inside it."""
+        return True
+
+    def stop(self) -> None:
+        self._client.close()
+        self._server.stop()
+
+    def _cut(self) -> None:
+        for kind in ("normal", "pubsub"):
+            self._client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+
+    def _inbox(self, id: str) -> list[Row]:
+        taken = {
+            number: int(seq)
+            for seq, numbers in self._client.hgetall(f"{_PART}taken:{id}").items()
+            for number in numbers.split(",")
+        }
+        keys = {number: field for field, number in self._client.hgetall(f"{_PART}keys:{id}").items()}
+        found = []
+        for number, text in self._client.hgetall(f"{_PART}inbox:{id}").items():
+            _, kind, name, payload, at = json.loads(text)
+            # `<length>:<kind><length>:<name><key>`
+            begin = sum(len(f"{len(part.encode())}:{part}") for part in (kind, name))
+            row = {"id": int(number), "flow_id": id, "kind": kind, "name": name, "payload": payload, "at": at}
+            key = keys[number][begin:] if number in keys else None
+            found.append(row | {"key": key, "consumed_seq": taken.get(number)})
+        return found
+
+    def _events(self, id: str) -> list[Row]:
+        names = ("seq", "kind", "op", "name", "digest", "payload", "at", "source", "attempt")
+        texts = self._client.lrange(f"{_PART}events:{id}", 0, -1)
+        return [dict(zip(names, json.loads(text), strict=True)) for text in texts]
+
+    def _problems(self, flows: dict[str, Row]) -> tuple[str, ...]:
+        """Where an index says something else than the flows."""
+        found = []
+        for status in {row["status"] for row in flows.values()}:
+            indexed = set(self._client.zrange(f"{_PART}status:{status}", 0, -1))
+            if indexed != {id for id, row in flows.items() if row["status"] == status}:
+                found.append(f"the index of {status} flows is wrong")
+        for key in self._client.scan_iter(f"{_PART}owned:*"):
+            owner = key.removeprefix(f"{_PART}owned:")
+            if any(flows[id]["owner"] != owner for id in self._client.smembers(key)):
+                found.append(f"the index of what {owner} owns is wrong")
+        return tuple(found)
+
+
+_PART: Final = "{ergon:0}:"
+_TIMES: Final = ("started_at", "ended_at", "ready_at", "wake_at", "deadline_at", "timeout_seconds")
+_COLUMNS: Final[Row] = dict.fromkeys(
+    (*_TIMES, "version", "output", "owner", "claimed_seq", "parent_id", "parent_op")
+)
+
 STORES: Final[dict[str, Callable[[Path], Store]]] = {
     "sqlite": SqliteStore,
     "postgres": lambda _: PostgresStore(),
+    "redis": lambda _: RedisStore(),
 }

@@ -17,6 +17,8 @@ from ergon.storage.redis import rows
 from ergon.storage.redis.session import Session
 
 logger: Final = logging.getLogger("ergon.storage")
+_CURSOR_BITS: Final = 53
+_CURSOR_MAX: Final = (1 << _CURSOR_BITS) - 1
 _KNOWN: Final = {status.value.encode(): status for status in TaskStatus}
 
 
@@ -65,46 +67,53 @@ async def has_key(session: Session, message: Message) -> bool:
 
 
 async def arrivals(session: Session, worker_id: str, after: int) -> tuple[int, list[Received]]:
-    """Messages for a worker's flows since a cursor, and the next cursor."""
-    newest, flat = await session.ask("arrivals", 0, worker_id.encode(), b"%d" % after)
+    """Messages for a worker's flows since a cursor, and the next cursor: those of all parts, side by side."""
+    count = session.partitions.count
+    since = [after] if count == 1 else [after >> _CURSOR_BITS * part & _CURSOR_MAX for part in range(count)]
+    calls = [
+        session.partitions.call_on(partition, "read", (b"arrivals", worker_id.encode(), b"%d" % one))
+        for partition, one in enumerate(since)
+    ]
     found: list[Received] = []
-    for flow_id, row in zip(flat[::2], flat[1::2], strict=True):
-        try:
-            found.append(rows.message(flow_id.decode(), row))
-        except rows.UNREADABLE:
-            # Its flow is parked when it is claimed again.
-            logger.error("a message in the inbox of flow %r is damaged and not handed to it", flow_id)  # noqa: TRY400
-    return max(after, int(newest)), found
+    newest: list[int] = []
+    for last, flat in await session.read(calls):
+        newest.append(int(last))
+        for flow_id, row in zip(flat[::2], flat[1::2], strict=True):
+            try:
+                found.append(rows.message(flow_id.decode(), row))
+            except rows.UNREADABLE:
+                # Its flow is parked when it is claimed again.
+                logger.error("a message in the inbox of flow %r is damaged and not handed to it", flow_id)  # noqa: TRY400
+    cursor = sum(last << _CURSOR_BITS * part for part, last in enumerate(newest))
+    return max(after, cursor), found
 
 
 async def ended_or_parked(session: Session, flow_ids: Sequence[str]) -> tuple[list[FlowRecord], list[str]]:
     """Those of the flows that ended or are parked, and the ids that belong to none."""
-    if not flow_ids:
-        return [], []
-    found, absent = await session.ask("ended", 0, *(flow_id.encode() for flow_id in flow_ids))
-    records = []
-    for raw, kept in zip(found[::2], found[1::2], strict=True):
-        flow_id = raw.decode()
-        try:
-            records.append(rows.flow_record(flow_id, rows.pairs(kept)))
-        except rows.UNREADABLE as error:
-            raise rows.damaged(flow_id, error) from error
-    return records, [flow_id.decode() for flow_id in absent]
+    records: dict[str, FlowRecord] = {}
+    gone: set[str] = set()
+    for partition, some in session.partitions.spread(flow_ids, str).items():
+        found, absent = await session.ask("ended", partition, *(flow_id.encode() for flow_id in some))
+        gone.update(flow_id.decode() for flow_id in absent)
+        for raw, kept in zip(found[::2], found[1::2], strict=True):
+            flow_id = raw.decode()
+            try:
+                records[flow_id] = rows.flow_record(flow_id, rows.pairs(kept))
+            except rows.UNREADABLE as error:
+                raise rows.damaged(flow_id, error) from error
+    return [records[id] for id in flow_ids if id in records], [id for id in flow_ids if id in gone]
 
 
 async def lost(
     session: Session, worker_id: str, epochs: Sequence[tuple[str, int]]
 ) -> list[tuple[str, TaskStatus | None]]:
     """Those of the flows that a worker does not own at this epoch."""
-    if not epochs:
-        return []
-    asked: list[bytes] = [worker_id.encode()]
-    for flow_id, epoch in epochs:
-        asked += (flow_id.encode(), b"%d" % epoch)
-    flat = await session.ask("lost", 0, *asked)
-    return [
-        (flow_id.decode(), _KNOWN.get(status)) for flow_id, status in zip(flat[::2], flat[1::2], strict=True)
-    ]
+    found: list[tuple[str, TaskStatus | None]] = []
+    for partition, some in session.partitions.spread(epochs, lambda pair: pair[0]).items():
+        asked = [part for flow_id, epoch in some for part in (flow_id.encode(), b"%d" % epoch)]
+        flat = await session.ask("lost", partition, worker_id.encode(), *asked)
+        found += [(id.decode(), _KNOWN.get(status)) for id, status in zip(flat[::2], flat[1::2], strict=True)]
+    return found
 
 
 async def worker(session: Session, worker_id: str) -> WorkerRecord | None:
@@ -116,12 +125,17 @@ async def worker(session: Session, worker_id: str) -> WorkerRecord | None:
 
 async def workers(session: Session) -> list[WorkerRecord]:
     """Every incarnation on record, newest first."""
+    return [record for record, _ in await workers_and_ends(session)]
+
+
+async def workers_and_ends(session: Session) -> list[tuple[WorkerRecord, bool]]:
+    """The same, each with whether it has ended and some part of the log does not know yet."""
     base = session.partitions.bases[0]
     ids: list[bytes] = (await session.read([("ZRANGE", base + "workers", 0, -1)]))[0]
     if not ids:
         return []
     kept = await session.read([("HGETALL", (base + "worker:").encode() + id) for id in reversed(ids)])
-    return [rows.worker_record(one) for one in kept if one]
+    return [(rows.worker_record(one), b"unfinished" in one) for one in kept if one]
 
 
 async def next_wake(session: Session, names: Sequence[str]) -> float | None:

@@ -1,9 +1,9 @@
 -- needs: ended
 -- Children as their parents' commits start and cancel them.
 
--- Ask children to cancel; never a flow that is not that child. `cancel`: id or nil, operation, reason, attempt.
-local function cancel_child(parent, cancel)
-  local id, op, reason, key = cancel[1], cancel[2], cancel[3], 'parent-' .. text(cancel[4])
+-- Ask children here to cancel; never a flow that is not that child. `cancel`: id or nil, operation, reason, attempt.
+local function cancel_here(parent, cancel)
+  local id, op, reason, key = cancel.flow, cancel.op, cancel.reason, 'parent-' .. text(cancel.attempt)
   local ids = id and { id } or redis.call('ZRANGE', BASE .. 'children:' .. parent, 0, -1)
   for _, each in ipairs(ids) do
     local child = get(each)
@@ -18,6 +18,25 @@ local function cancel_child(parent, cancel)
     end
     if theirs then
       deliver(each, 'cancel', 'parent', reason, key)
+    end
+  end
+end
+
+local function cancel_child(parent, cancel)
+  local home = cancel.flow and partition_of(cancel.flow)
+  if not home or home == HERE then
+    cancel_here(parent, cancel)
+  end
+  local function pass_on(partition)
+    leave_word(partition, 'cancel', {
+      parent = parent, flow = cancel.flow, op = cancel.op, reason = cancel.reason, attempt = cancel.attempt,
+    })
+  end
+  if home and home ~= HERE then
+    pass_on(home)
+  elseif not home then
+    for _, partition in ipairs(others_with_children(parent)) do
+      pass_on(tonumber(partition))
     end
   end
 end
@@ -44,6 +63,13 @@ local function ends_now(id)
   return false
 end
 
+-- Tell a parent here how its child ended, unless it has yet to read that.
+local function tell_end(parent, op, payload)
+  if not is_told(parent, op) then
+    deliver(parent, 'child', op, payload, nil)
+  end
+end
+
 -- Tell a parent whose child is another flow, or ended before it asked.
 local function answer(new, epoch)
   local found = get(new.id)
@@ -55,9 +81,14 @@ local function answer(new, epoch)
   local ours = found.parent_id == new.parent_id and found.parent_op == new.parent_op
   if not (ours and found.name == new.name and input == new.input) then
     local taken = '[' .. quote(new.id) .. ',' .. quote(found.name) .. ',' .. (ours and quote(input) or 'null') .. ']'
-    deliver(new.parent_id, 'taken', op, taken, new.id .. '#' .. epoch)
+    send_to(new.parent_id, 'taken', op, taken, new.id .. '#' .. epoch)
   end
-  if ours and TERMINAL[found.status] and not ends_now(new.id) and not is_told(new.parent_id, op) then
-    deliver(new.parent_id, 'child', op, end_of(found), nil)
+  if ours and TERMINAL[found.status] and not ends_now(new.id) then
+    local partition = partition_of(new.parent_id)
+    if partition == HERE then
+      tell_end(new.parent_id, op, end_of(found))
+    else
+      leave_word(partition, 'tell_end', { parent = new.parent_id, op = op, payload = end_of(found) })
+    end
   end
 end

@@ -1,5 +1,6 @@
 -- needs: flows
--- Take ownership of ready flows, best first. ARGV: 6 the request, packed by `claims.py`.
+-- Take ownership of ready flows, best first. ARGV: 6 the request, packed by `claims.py`. Where there are several
+-- partitions each is asked twice: with `look` for its best, which are then compared, and with `only` to take some.
 local want = cmsgpack.unpack(ARGV[6])
 if not is_alive(want.worker) then
   return { 'dead' }
@@ -9,8 +10,15 @@ local function promote(flow)
   put(flow, { status = 'pending', ready_at = flow.wake_at, wake_at = false })
 end
 
-local chosen = {}
-if want.flow then
+local chosen, best = {}, {}
+if want.only then
+  for _, id in ipairs(want.only) do
+    local flow = get(id)
+    if flow and flow.status == 'pending' and not flow.wake_at then
+      chosen[#chosen + 1] = id
+    end
+  end
+elseif want.flow then
   local flow = get(want.flow)
   if flow and flow.wake_at and tonumber(flow.wake_at) <= NOW then
     promote(flow)
@@ -90,6 +98,7 @@ elseif want.limit > 0 then
     local ready = flow and ready_place(flow)
     if ready and ready.member == found[place][1] then
       chosen[#chosen + 1] = id
+      best[#best + 1] = ready.member
     else
       -- A flow removed or changed by hand: its place must not stand in front of others for ever.
       redis.call('ZREM', found[place][2], found[place][1])
@@ -97,6 +106,9 @@ elseif want.limit > 0 then
   end
 end
 
+if want.look then
+  return { 'ok', 0, '', {}, {}, {}, best }
+end
 local owned = {}
 for _, id in ipairs(chosen) do
   local flow = get(id)
@@ -122,6 +134,6 @@ for _, id in ipairs(chosen) do
   put(flow, changes)
 end
 if #chosen == 0 then
-  return { 'ok', 0, '', {}, {}, {} }
+  return { 'ok', 0, '', {}, {}, {}, {} }
 end
 return wrote('ok', owned)

@@ -25,6 +25,8 @@ from ergon.storage.redis.writes import Write, pack
 _TAGS_SPELLED_MAX: Final = 3
 """A worker with so many tags asks for each of the eight sets they make, whether a flow has it or not: however many
 other sets there are in the log, as with a tag for each machine, its claim costs the same."""
+_ID_IN_MEMBER: Final = 20 + 21 + 17
+"""Where the id begins in what `ready_place` in `flows.lua` makes."""
 _LOADED_AT_ONCE: Final = 200
 
 Taken = list[tuple[str, int]]
@@ -32,9 +34,52 @@ Taken = list[tuple[str, int]]
 
 async def take(session: Session, request: ClaimRequest) -> list[ClaimedFlow]:
     """Make ready flows the worker's own, and read them."""
-    versions = await _versions(session, request)
+    wanted = _fields(request, await _versions(session, request))
+    partitions = session.partitions
+    if request.flow_id is not None or partitions.count == 1:
+        part = 0 if request.flow_id is None else partitions.of(request.flow_id)
+        return await _take(session, request, part, wanted)
+    found: list[ClaimedFlow] = []
+    while len(found) < request.limit:
+        best = await _best(session, request, {**wanted, "limit": request.limit - len(found)})
+        some = await _take_best(session, request, wanted, best, found)
+        found += some
+        if len(some) == len(best):
+            break  # else others were quicker with some of them, and there may be more
+    return found
+
+
+async def _take_best(
+    session: Session,
+    request: ClaimRequest,
+    wanted: dict[str, Any],
+    best: list[str],
+    before: list[ClaimedFlow],
+) -> list[ClaimedFlow]:
+    """Take these flows, of several parts. After an error nothing is left taken, nor what was taken `before`."""
+    parts = session.partitions.spread(best, str)
+    tasks = [
+        asyncio.ensure_future(_take(session, request, part, {**wanted, "only": some}))
+        for part, some in parts.items()
+    ]
+    try:
+        await asyncio.gather(*tasks, return_exceptions=True)
+        found = [one for task in tasks for one in task.result()]
+    except BaseException:
+        ended = [task for task in tasks if task.done() and not task.cancelled() and task.exception() is None]
+        taken = before + [one for task in ended for one in task.result()]
+        leases.give_back(session, request.worker, [(one.flow.id, one.lease.epoch) for one in taken])
+        raise
+    places = {flow_id: place for place, flow_id in enumerate(best)}
+    return sorted(found, key=lambda one: places[one.flow.id])
+
+
+async def _take(
+    session: Session, request: ClaimRequest, partition: int, wanted: dict[str, Any]
+) -> list[ClaimedFlow]:
+    """Take flows of one part."""
     write = Write[Taken](
-        "claim", "claim", "", (_packed(request, versions),), partial(_read, request), future=session.future()
+        "claim", "claim", partition, (pack(wanted),), partial(_read, request), future=session.future()
     )
     session.submit(write, write.done)
     future = write.future
@@ -47,6 +92,24 @@ async def take(session: Session, request: ClaimRequest) -> list[ClaimedFlow]:
         raise
 
 
+async def _best(session: Session, request: ClaimRequest, wanted: dict[str, Any]) -> list[str]:
+    """Ask each part for its best, and choose from those; what somebody else takes in the meantime is left to them."""
+
+    def read(answer: list[Any]) -> list[bytes]:
+        _read(request, [answer[0], *answer[1:6], []])
+        return [bytes(member) for member in answer[6]]
+
+    looks = [
+        Write[list[bytes]](
+            "claim", "claim", part, (pack({**wanted, "look": True}),), read, future=session.future()
+        )
+        for part in range(session.partitions.count)
+    ]
+    best = await asyncio.gather(*(session.write(look) for look in looks))
+    first = sorted(chain.from_iterable(best))[: wanted["limit"]]
+    return [member[_ID_IN_MEMBER:].decode() for member in first]
+
+
 async def _versions(session: Session, request: ClaimRequest) -> list[str] | None:
     """The versions to look for; None: any. Ranges are chosen from those that ready flows have."""
     if request.versions is None:
@@ -57,33 +120,31 @@ async def _versions(session: Session, request: ClaimRequest) -> list[str] | None
     versions = list(wanted.names)
     if wanted.ranges and request.flow_id is None:
         kinds = pack({"queues": request.queues, "names": request.names, "sets": _sets(request)})
-        ready = [version.decode() for version in await session.ask("versions", 0, kinds)]
-        versions = list({*versions, *wanted.select(ready)})
+        ready = {version.decode() for some in await session.ask_all("versions", kinds) for version in some}
+        versions = list({*versions, *wanted.select(sorted(ready))})
     return versions
 
 
-def _packed(request: ClaimRequest, versions: list[str] | None) -> bytes:
-    return pack(
-        {
-            "worker": request.worker,
-            "names": request.names,
-            "queues": request.queues,
-            "versions": versions,
-            "tags": request.tags,
-            "sets": _sets(request),
-            "limit": request.limit,
-            "stalled_max": request.claims_stalled_max,
-            "flow": request.flow_id,
-            "timeouts": {name: float(seconds) for name, seconds in request.timeouts.items()},
-            "due": request.due,
-        }
-    )
+def _fields(request: ClaimRequest, versions: list[str] | None) -> dict[str, Any]:
+    return {
+        "worker": request.worker,
+        "names": request.names,
+        "queues": request.queues,
+        "versions": versions,
+        "tags": request.tags,
+        "sets": _sets(request),
+        "limit": request.limit,
+        "stalled_max": request.claims_stalled_max,
+        "flow": request.flow_id,
+        "timeouts": {name: float(seconds) for name, seconds in request.timeouts.items()},
+        "due": request.due,
+    }
 
 
 def _read(request: ClaimRequest, answer: list[Any]) -> Taken:
     if answer[0] == b"dead":
         raise LeaseLost(f"worker {request.worker!r} is not alive in the log; register again under a new id")
-    return [(flow_id.decode(), int(epoch)) for flow_id, epoch in answer[5]]
+    return [(flow_id.decode(), int(epoch)) for flow_id, epoch in answer[6]]
 
 
 async def _load(session: Session, worker: str, taken: Taken) -> list[ClaimedFlow]:

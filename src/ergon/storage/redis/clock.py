@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from ergon.storage.redis.connection import Server
+from ergon.storage.redis.server import Server
 
 REFRESH_SECONDS: Final = 30.0
 """How long a best sample counts: clocks drift apart by some microseconds a second, and people set them."""

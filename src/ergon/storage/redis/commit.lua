@@ -22,9 +22,14 @@ local function landed()
   return true
 end
 
+-- Whoever sent it before may not have heard that words were left.
+local function landed_before()
+  return { 'ok', 0, '', {}, {}, PARTITIONS > 1 and redis.call('SMEMBERS', BASE .. 'outs') or {} }
+end
+
 if not flow or flow.owner ~= worker or flow.epoch ~= epoch then
   if landed() then
-    return { 'ok', 0, '', {}, {} }
+    return landed_before()
   end
   return { 'lost', flow and flow.status or '', flow and flow.owner or '', flow and flow.epoch or '' }
 end
@@ -32,7 +37,7 @@ if count > 0 then
   local last = last_seq(id)
   if first ~= last + 1 then
     if landed() then
-      return { 'ok', 0, '', {}, {} }
+      return landed_before()
     end
     return { first <= last and 'another' or 'gap', text(math.min(first, last + 1)) }
   end
@@ -98,7 +103,11 @@ for _, pair in ipairs(rest.consumed or {}) do
 end
 local existing = {}
 for _, new in ipairs(rest.children or {}) do
-  if redis.call('EXISTS', BASE .. 'flow:' .. new.id) == 1 then
+  local partition = partition_of(new.id)
+  if partition ~= HERE then
+    redis.call('SADD', BASE .. 'spread:' .. id, partition)
+    leave_word(partition, 'start', { new = new, epoch = epoch })
+  elseif redis.call('EXISTS', BASE .. 'flow:' .. new.id) == 1 then
     existing[#existing + 1] = new
   else
     insert(new)

@@ -1,7 +1,7 @@
-"""The way to the server: commands in, answers out, in one round trip for as many as there are.
+"""The way to one server: commands in, answers out, in one round trip for as many as there are.
 
 Commands go out once. Whether to send again what got no answer is decided by who knows what it means (`group.py`,
-`session.py`), so redis-py's own repeating is switched off.
+`session.py`), so redis-py's own repeating is switched off. Which server to ask is decided in `server.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -20,84 +20,26 @@ from ergon.storage.redis.scripts import scripts
 from ergon.storage.redis.settings import Settings
 
 Command = tuple[Any, ...]
+Address = tuple[str, int]
 ANSWER_SECONDS: Final = 10.0
 """How long an answer may take before the connection is given up. The server answers a script in milliseconds."""
 CONNECT_SECONDS: Final = 5.0
 CONNECTIONS_MAX: Final = 64
 
 
-class Server:
-    """One server, or a cluster of them: found out by asking it."""
+class Link:
+    """Connections to one server."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._client: Redis | RedisCluster | None = None
-        self._info: dict[str, Any] = {}
-        self.is_cluster = False
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """What `INFO` said when the log was opened."""
-        return self._info
-
-    async def open(self) -> None:
-        """Connect, and find out what is there. Raises redis-py's errors."""
-        client = self._single()
-        try:
-            self._info = await client.info("all")
-        except BaseException:
-            await client.aclose()
-            raise
-        self.is_cluster = bool(self._info.get("cluster_enabled"))
-        if self.is_cluster:
-            await client.aclose()
-            self._client = self._cluster()
-        else:
-            self._client = client
-        try:
-            await self.load_scripts()
-        except BaseException:
-            await self.close()
-            raise
-
-    async def close(self) -> None:
-        """Close every connection. They are gone anyway when that fails."""
-        client, self._client = self._client, None
-        if client is not None:
-            with contextlib.suppress(Exception):
-                await client.aclose()
-
-    def abandon(self) -> None:
-        """Forget the connections without closing them: their event loop or their process is not this one."""
-        self._client = None
-
-    @property
-    def client(self) -> Redis | RedisCluster:
-        """redis-py's own client."""
-        assert self._client is not None, "not open"
-        return self._client
-
-    async def load_scripts(self) -> None:
-        """Make every script known to every server."""
-        wanted = [("SCRIPT LOAD", script.text) for script in scripts().values()]
-        if isinstance(self.client, RedisCluster):
-            await self.client.initialize()
-            for node in self.client.get_primaries():
-                for command, text in wanted:
-                    await node.execute_command(*command.split(), text)
-        else:
-            await self.run([("SCRIPT", "LOAD", text) for _, text in wanted], strict=True)
+    def __init__(self, settings: Settings, address: Address | None = None) -> None:
+        """`address`: of another node of the cluster; None: what the settings name."""
+        self.client = _client(settings, address)
 
     async def run(self, commands: Sequence[Command], *, strict: bool = False) -> list[Any]:
         """Send commands at once; return an answer or an error for each. `strict` raises the first error.
 
         Raises when the connection breaks: then nobody knows which of them were done.
         """
-        client = self.client
-        if isinstance(client, RedisCluster):
-            pipeline: Any = client.pipeline()
-        else:
-            pipeline = client.pipeline(transaction=False)
+        pipeline = self.client.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
         cancels = _cancels()
@@ -106,7 +48,7 @@ class Server:
         except Exception as error:
             leave_if_cancelled(cancels)
             if is_lost(error):
-                await self.cut()
+                await self._cut()
             raise
         leave_if_cancelled(cancels)
         if strict:
@@ -115,47 +57,46 @@ class Server:
                     raise answer
         return answers
 
-    async def cut(self) -> None:
-        """Drop connections after one broke: the others to that server are most likely dead too."""
-        client = self._client
+    async def load_scripts(self) -> None:
+        """Make every script known to the server."""
+        wanted = scripts().values()
+        known = (await self.run([("SCRIPT EXISTS", *(script.sha for script in wanted))], strict=True))[0]
+        missing = [script for script, is_known in zip(wanted, known, strict=True) if not is_known]
+        if missing:
+            await self.run([("SCRIPT LOAD", script.text) for script in missing], strict=True)
+
+    async def close(self) -> None:
+        """Close every connection. They are gone anyway when that fails."""
         with contextlib.suppress(Exception):
-            if isinstance(client, RedisCluster):
-                await client.aclose()  # it finds its nodes again when it is used next
-            elif client is not None:
-                await client.connection_pool.disconnect(inuse_connections=False)
+            await self.client.aclose()
 
-    async def publish(self, channel: str, message: bytes) -> None:
-        """Tell whoever listens, if there is a connection."""
-        await self.client.execute_command("PUBLISH", channel, message)
+    async def _cut(self) -> None:
+        """Drop the idle connections after one broke: they are most likely dead too."""
+        with contextlib.suppress(Exception):
+            await self.client.connection_pool.disconnect(inuse_connections=False)
 
-    def _options(self) -> dict[str, Any]:
-        return {
-            **self._settings.client_options(),
-            "socket_timeout": ANSWER_SECONDS,
-            "socket_connect_timeout": CONNECT_SECONDS,
-            "retry": Retry(NoBackoff(), 0),
-            "protocol": 3,
-            "client_name": "ergon",
-            "max_connections": CONNECTIONS_MAX,
-        }
 
-    def _single(self) -> Redis:
-        settings = self._settings
-        if settings.path is not None:
-            return Redis(unix_socket_path=settings.path, db=settings.db, **self._options())
-        return Redis(host=settings.host, port=settings.port, db=settings.db, **self._options())
-
-    def _cluster(self) -> RedisCluster:
-        return RedisCluster(host=self._settings.host, port=self._settings.port, **self._options())
-
-    def subscriber(self) -> Redis:
-        """A client for a connection of its own that listens: any node of a cluster hears what is published."""
-        return self._single()
+def _client(settings: Settings, address: Address | None) -> Redis:
+    options: dict[str, Any] = {
+        **settings.client_options(),
+        "db": settings.db,
+        "socket_timeout": ANSWER_SECONDS,
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 3,
+        "client_name": "ergon",
+        "max_connections": CONNECTIONS_MAX,
+    }
+    if address is not None:
+        return Redis(host=address[0], port=address[1], **options)
+    if settings.path is not None:
+        return Redis(unix_socket_path=settings.path, **options)
+    return Redis(host=settings.host, port=settings.port, **options)
 
 
 async def pause(attempt: int) -> None:
     """Wait before the next attempt: longer each time, up to a second."""
-    await asyncio.sleep(min(1.0, 0.01 * 2**attempt))
+    await asyncio.sleep(min(1.0, 0.01 * 2 ** min(attempt, 10)))
 
 
 def leave_if_cancelled(before: int = 0) -> None:

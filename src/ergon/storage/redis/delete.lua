@@ -1,5 +1,6 @@
 -- needs: flows
--- Remove an ended flow with those of its descendants that leave with it. ARGV: 6 flow.
+-- Remove an ended flow with those of its descendants that leave with it. ARGV: 6 flow, 7 '1' to remove it alone: where
+-- there are several partitions its family is walked by `family.py`.
 local root = get(ARGV[6])
 if not root then
   return { 'absent' }
@@ -9,7 +10,7 @@ if not TERMINAL[root.status] then
 end
 local family, member, place = { root }, { [root.id] = true }, 1
 local left_alone = {}
-while family[place] do
+while family[place] and ARGV[7] ~= '1' do
   for _, id in ipairs(redis.call('ZRANGE', BASE .. 'children:' .. family[place].id, 0, -1)) do
     local child = get(id)
     if child and not member[id] then
@@ -39,6 +40,6 @@ for _, flow in ipairs(family) do
     redis.call('ZREM', BASE .. 'children:' .. flow.parent_id, id)
   end
   redis.call('DEL', BASE .. 'flow:' .. id, BASE .. 'events:' .. id, BASE .. 'inbox:' .. id, BASE .. 'unread:' .. id,
-    BASE .. 'keys:' .. id, BASE .. 'taken:' .. id, BASE .. 'children:' .. id)
+    BASE .. 'keys:' .. id, BASE .. 'taken:' .. id, BASE .. 'children:' .. id, BASE .. 'spread:' .. id)
 end
 return wrote('ok')

@@ -4,4 +4,4 @@ local KEY = BASE .. 'worker:' .. ARGV[6]
 if redis.call('HGET', KEY, 'state') == 'alive' then
   redis.call('HSET', KEY, 'state', 'draining')
 end
-return { 'ok', 0, '', {}, {} }
+return { 'ok', 0, '', {}, {}, {} }

@@ -6,14 +6,11 @@ Everything but one setting is in `INFO`, which every server allows. How often th
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any, Final
-
-from redis.asyncio import RedisCluster
 
 from ergon.core.commit import Durability
 from ergon.errors import LogRefused
-from ergon.storage.redis.connection import Server
+from ergon.storage.redis.server import Server
 from ergon.storage.redis.settings import Settings
 
 _VERSION_MIN: Final = 6
@@ -31,10 +28,8 @@ def check_server(server: Server, settings: Settings) -> None:
         raise LogRefused(
             f"log {settings.where}: this server is a replica and takes no writes; name the master"
         )
-    if server.is_cluster:
-        raise LogRefused(
-            f"log {settings.where}: the server is a node of a cluster; name one that stands alone"
-        )
+    if server.is_cluster and settings.replicas:
+        raise LogRefused(f"log {settings.where}: waiting for replicas works on one master, not on a cluster")
     if settings.ephemeral:
         return
     loses = _loses(info)
@@ -109,32 +104,20 @@ def _loses(info: dict[str, Any]) -> list[str]:
 
 async def _info(server: Server) -> dict[str, Any]:
     """`INFO`, of the weakest master of a cluster."""
-    client = server.client
-    if not isinstance(client, RedisCluster):
-        info: dict[str, Any] = await client.info("all")
-        return info
     found: dict[str, Any] = {}
-    for node in client.get_primaries():
-        info = await client.info("all", target_nodes=node)
+    for master in server.masters:
+        info: dict[str, Any] = (await master.run([("INFO", "all")], strict=True))[0]
         if not found or len(_loses(info)) > len(_loses(found)):
             found = info
     return found
 
 
 async def _fsync(server: Server) -> str:
-    client = server.client
     said: set[str] = set()
-    with suppress(Exception):
-        if isinstance(client, RedisCluster):
-            for node in client.get_primaries():
-                answer = await client.config_get("appendfsync", target_nodes=node)
-                said.add(_text(answer))
-        else:
-            said.add(_text(await client.config_get("appendfsync")))
-        return said.pop() if len(said) == 1 else "not the same on all masters"
-    return "unknown"
-
-
-def _text(answer: Any) -> str:
-    value = next(iter(dict(answer).values()))
-    return value.decode() if isinstance(value, bytes) else str(value)
+    for master in server.masters:
+        answer = (await master.run([("CONFIG GET", "appendfsync")]))[0]
+        if isinstance(answer, Exception) or not answer:  # forbidden, or renamed
+            return "unknown"
+        value = next(iter(dict(answer).values()))
+        said.add(value.decode() if isinstance(value, bytes) else str(value))
+    return said.pop() if len(said) == 1 else "not the same on all masters"

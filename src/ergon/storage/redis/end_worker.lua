@@ -5,6 +5,11 @@
 local KEY = BASE .. 'worker:' .. ARGV[6]
 local state = ARGV[7]
 if not is_alive(ARGV[6]) then
+  if HERE ~= 0 then
+    -- Perhaps it was never registered here: from now on it cannot be.
+    redis.call('HSET', KEY, 'state', state, 'lease_expires_at', text(NOW))
+    redis.call('ZADD', BASE .. 'workers', 0, ARGV[6])
+  end
   return { 'dead' }
 end
 if state == 'dead' and ARGV[8] ~= '1' then
@@ -13,6 +18,11 @@ if state == 'dead' and ARGV[8] ~= '1' then
   end
 end
 redis.call('HSET', KEY, 'state', state)
+if HERE ~= 0 then
+  redis.call('HSET', KEY, 'lease_expires_at', text(NOW))
+elseif PARTITIONS > 1 then
+  redis.call('HSET', KEY, 'unfinished', '1')
+end
 local released = 0
 for _, id in ipairs(redis.call('SMEMBERS', BASE .. 'owned:' .. ARGV[6])) do
   local flow = get(id)

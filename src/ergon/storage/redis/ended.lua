@@ -20,21 +20,32 @@ local function why_closed(flow)
   return reason ~= '' and told .. ': ' .. reason or told
 end
 
+-- Cancel the children here of a flow that ended.
+local function close_children(parent, why)
+  for _, id in ipairs(redis.call('ZRANGE', BASE .. 'children:' .. parent, 0, -1)) do
+    local child = get(id)
+    if child and child.close_with_parent == '1' and not TERMINAL[child.status] then
+      deliver(id, 'cancel', 'parent_ended', quote(why), 'parent-closed')
+    end
+  end
+end
+
+local function others_with_children(id)
+  return PARTITIONS > 1 and redis.call('SMEMBERS', BASE .. 'spread:' .. id) or {}
+end
+
 local function tell_relatives()
   local place = 1
   while over[place] do
     local flow = over[place]
     place = place + 1
     if flow.parent_id and flow.parent_op then
-      deliver(flow.parent_id, 'child', flow.parent_op, end_of(flow), nil)
+      send_to(flow.parent_id, 'child', flow.parent_op, end_of(flow), nil)
     end
-    local why
-    for _, id in ipairs(redis.call('ZRANGE', BASE .. 'children:' .. flow.id, 0, -1)) do
-      local child = get(id)
-      if child and child.close_with_parent == '1' and not TERMINAL[child.status] then
-        why = why or quote(why_closed(flow))
-        deliver(id, 'cancel', 'parent_ended', why, 'parent-closed')
-      end
+    local why = why_closed(flow)
+    close_children(flow.id, why)
+    for _, partition in ipairs(others_with_children(flow.id)) do
+      leave_word(tonumber(partition), 'close', { parent = flow.id, why = why })
     end
   end
   over = {}

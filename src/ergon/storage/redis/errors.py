@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import redis.exceptions as said
@@ -43,38 +44,60 @@ def is_not_done(error: object) -> bool:
     return text.split(" ", 1)[0] in _NOT_DONE or "non local key in a cluster node" in text
 
 
+_MEANINGS: Final[tuple[tuple[Callable[[BaseException, str], bool], type[StoreError], str], ...]] = (
+    (
+        lambda error, _: isinstance(
+            error, said.AuthenticationError | said.AuthenticationWrongNumberOfArgsError
+        ),
+        LogRefused,
+        "the server takes neither this user nor this password; correct the URL",
+    ),
+    (
+        lambda error, _: isinstance(error, said.NoPermissionError | said.AuthorizationError),
+        LogRefused,
+        "the server's access list refuses this user a command, key or channel; grant what the guide on Redis lists",
+    ),
+    (
+        lambda error, _: is_lost(error),
+        LogBusy,
+        "the server cannot be reached; check that it runs, and the URL",
+    ),
+    (
+        lambda error, _: isinstance(error, said.ReadOnlyError),
+        LogRefused,
+        "this server is a replica and takes no writes; name the master",
+    ),
+    (
+        lambda error, words: isinstance(error, said.OutOfMemoryError) or words.startswith(_ROOM),
+        LogFull,
+        "the server has no room, nothing acknowledged was lost; give it memory or disk",
+    ),
+    (
+        lambda _, words: "DB index is out of range" in words,
+        LogRefused,
+        "the server has no such database; a cluster has only database 0",
+    ),
+    (
+        lambda _, words: "WRONGTYPE" in words,
+        LogDamaged,
+        "a key is not what this log writes; restore a backup, or mend it",
+    ),
+    (
+        lambda error, _: is_not_done(error),
+        LogBusy,
+        "the server takes no writes at the moment; try again",
+    ),
+    (lambda *_: True, StoreError, "the server answers"),
+)
+
+
 def translate(error: BaseException, where: str) -> BaseException:
     """Return what to raise instead of `error`, about the log at `where`."""
     if not isinstance(error, said.RedisError | said.RedisClusterException | OSError):
         return error
     words = _words(error)
-    if isinstance(error, said.AuthenticationError | said.AuthenticationWrongNumberOfArgsError):
-        return LogRefused(
-            f"log {where}: the server takes neither this user nor this password; correct the URL: {words}"
-        )
-    if isinstance(error, said.NoPermissionError | said.AuthorizationError):
-        return LogRefused(
-            f"log {where}: the server's access list refuses this user a command, key or channel that the log needs; "
-            f"grant what the guide on Redis lists: {words}"
-        )
-    if is_lost(error):
-        return LogBusy(f"log {where}: the server cannot be reached; check that it runs, and the URL: {words}")
-    if isinstance(error, said.ReadOnlyError):
-        return LogRefused(
-            f"log {where}: this server is a replica and takes no writes; name the master: {words}"
-        )
-    if isinstance(error, said.OutOfMemoryError) or words.startswith(_ROOM):
-        return LogFull(
-            f"log {where}: the server has no room, nothing acknowledged was lost; give it memory or disk: {words}"
-        )
-    if "WRONGTYPE" in words:
-        return LogDamaged(
-            f"log {where}: a key is not what this log writes; restore a backup, or mend it: {words}"
-        )
-    busy = is_not_done(error)
-    return (LogBusy if busy else StoreError)(
-        f"log {where}: {'the server takes no writes at the moment; try again: ' if busy else ''}{words}"
-    )
+    kind, sentence = next((kind, sentence) for means, kind, sentence in _MEANINGS if means(error, words))
+    return kind(f"log {where}: {sentence}: {words}")
 
 
 def _words(error: BaseException) -> str:

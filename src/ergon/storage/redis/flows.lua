@@ -8,6 +8,7 @@
 --   due:<name>        what becomes ready by time
 --   owned:<worker>    who runs what
 --   mail:<worker>     unread messages for what it runs
+-- The children of a flow may be in other partitions too: `spread:<parent>` says in which.
 local COLUMNS = {
   'status', 'name', 'queue', 'version', 'tags', 'rank', 'num', 'ready_at', 'wake_at', 'owner', 'epoch',
   'started_at', 'parent_id', 'parent_op', 'close_with_parent', 'claims_stalled', 'claimed_seq', 'timeout_seconds',

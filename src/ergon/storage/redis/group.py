@@ -12,18 +12,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Final
 from uuid import uuid4
+
+from redis.exceptions import NoScriptError
 
 from ergon.core.commit import Commit, Hint, Settled
 from ergon.errors import EncodingError, ErgonError, LogBusy, LogClosed, LogDamaged, StoreError
 from ergon.storage import failpoints
 from ergon.storage.redis import journal
-from ergon.storage.redis.connection import Command, Server, leave_if_cancelled, pause
+from ergon.storage.redis.connection import Command, leave_if_cancelled, pause
 from ergon.storage.redis.errors import is_lost, is_not_done, translate
+from ergon.storage.redis.outbox import Courier
 from ergon.storage.redis.partitions import Caller, Partitions
+from ergon.storage.redis.server import Server
 from ergon.storage.redis.settings import Settings
 from ergon.storage.redis.writes import Done, What, Write
 
@@ -41,9 +45,14 @@ class News:
         self.inbox: set[str] = set()
         self.settled: dict[str, Settled | None] = {}
 
-    def add(self, answer: list[Any]) -> None:
-        """Read an answer's head."""
-        _, ready, wake, inbox, settled = answer[:5]
+        self.ways: list[tuple[int, int]] = []
+        """From which parts of the log words are to be carried to which."""
+
+    def add(self, answer: list[Any], partition: int | None = None) -> None:
+        """Read the head of an answer, which came from this part."""
+        _, ready, wake, inbox, settled, out = answer[:6]
+        if partition is not None:
+            self.ways += [(partition, int(there)) for there in out]
         self.ready = self.ready or bool(ready)
         if wake:
             at = float(wake)
@@ -77,6 +86,11 @@ class GroupCommit:
         self._number = 0
         self._closing = False
         self._failpoint = failpoints.current()
+        self._courier, self._carrying = (
+            Courier(server, partitions, settings.busy_timeout_seconds),
+            asyncio.Lock(),
+        )
+        self._beside: set[asyncio.Task[None]] = set()
         self._task = self.loop.create_task(self._work(), name="ergon-commits")
 
     def submit(self, what: What, done: Done) -> None:
@@ -90,8 +104,9 @@ class GroupCommit:
         """Finish what was submitted."""
         self._closing = True
         self._wake.set()
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait({self._task})
+        await asyncio.wait({self._task})
+        if self._beside:
+            await asyncio.wait(self._beside)
 
     async def _work(self) -> None:
         while True:
@@ -109,7 +124,35 @@ class GroupCommit:
                 _log.exception("a group commit failed")
                 failure: BaseException = StoreError(f"log {self._settings.where}: {error!r}")
                 outcomes, news = list[Outcome]((done, failure) for _, done in batch), News()
-            self.loop.call_soon(self._answer, outcomes, news)
+            if news.ways:
+                self._aside(self._carry(outcomes, news))
+            else:
+                self.loop.call_soon(self._answer, outcomes, news)
+
+    async def carry_left(self) -> None:
+        """Carry words that a process left which died."""
+        news = News()
+        for answer in await self._courier.carry_left():
+            news.add(answer)
+        self.loop.call_soon(self._answer, [], news)
+
+    async def _carry(self, outcomes: list[Outcome], news: News) -> None:
+        """Carry words to other parts, then answer.
+
+        What was written is durable, and the words with it: when they cannot be carried now, a reaper will do it.
+        """
+        try:
+            async with self._carrying:
+                for answer in await self._courier.carry(news.ways):
+                    news.add(answer)
+        except Exception as error:  # noqa: BLE001 - whatever keeps it, the words are kept
+            _log.warning("log %s: words to other parts are left for later: %r", self._settings.where, error)
+        self.loop.call_soon(self._answer, outcomes, news)
+
+    def _aside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work, name="ergon-carry")
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
     def _answer(self, outcomes: list[Outcome], news: News) -> None:
         for done, error in outcomes:
@@ -176,7 +219,7 @@ class GroupCommit:
                 continue  # what comes before it is sent again: so is this
             del commands[place]
             errors[place] = self._settle(batch[place][0], answer, news)
-        if again is not None and type(again).__name__ == "NoScriptError":
+        if again is not None and isinstance(again, NoScriptError):
             with suppress(Exception):
                 await self._server.load_scripts()
         return again
@@ -199,10 +242,10 @@ class GroupCommit:
             return error
         except Exception as error:  # noqa: BLE001 - an answer that is none: a damaged key
             return LogDamaged(f"log {self._settings.where}: an answer cannot be read: {error!r}")
-        if len(answer) >= 5:
+        if len(answer) >= 6:
             if isinstance(what, Commit) and what.settled is not None:
                 news.settled[what.flow_id] = what.settled
-            news.add(answer)
+            news.add(answer, self._partitions.of(what.flow_id))
         return None
 
     def _command(self, what: What, oldest: bytes) -> Command:

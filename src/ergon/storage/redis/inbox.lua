@@ -85,3 +85,13 @@ local function deliver(id, kind, name, payload, key)
   hint.inbox[#hint.inbox + 1] = id
   return 'ok', flow
 end
+
+-- The same for a flow that may be in another partition.
+local function send_to(id, kind, name, payload, key)
+  local partition = partition_of(id)
+  if partition == HERE then
+    deliver(id, kind, name, payload, key)
+  else
+    leave_word(partition, 'deliver', { flow = id, about = kind, name = name, payload = payload, key = key })
+  end
+end

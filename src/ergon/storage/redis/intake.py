@@ -19,6 +19,12 @@ _BACK_OFFS: Final = frozenset({EventKind.FLOW_RETRIED, EventKind.STEP_RETRIED})
 async def create(session: Session, flow: NewFlow) -> FlowRecord | None:
     """Create a flow. None when that was done, else the flow that has its id."""
     fields = pack(new_flow_fields(flow))
+    if flow.parent_id is not None and session.partitions.of(flow.parent_id) != session.partitions.of(flow.id):
+        note = (flow.parent_id.encode(), b"%d" % session.partitions.of(flow.id))
+        write = Write[None](
+            "create", "note_child", flow.parent_id, note, lambda _: None, future=session.future()
+        )
+        await session.write(write)
     while True:
 
         def read(answer: list[Any]) -> bool:
@@ -125,24 +131,6 @@ async def retry_now(session: Session, flow_id: str, now: float) -> FlowRecord:
         values = (flow_id.encode(), b"%d" % len(history), b"1" if _backs_off(history, now) else b"0")
         if await session.write(Write("retry", "retry_now", flow_id, values, read, future=session.future())):
             return await _found(session, flow_id)
-
-
-async def delete(session: Session, flow_id: str) -> bool:
-    """Remove an ended flow and all that belongs to it."""
-
-    def read(answer: list[Any]) -> bool:
-        if answer[0] == b"illegal":
-            raise IllegalMove(
-                f"flow {flow_id!r} is {answer[1].decode()}; only a flow that has ended can be deleted"
-            )
-        if answer[0] == b"unfinished":
-            child, status = answer[1].decode(), answer[2].decode()
-            raise IllegalMove(f"flow {flow_id!r} cannot be deleted yet: its child {child} is {status}")
-        return bool(answer[0] == b"ok")
-
-    return await session.write(
-        Write("delete", "delete", flow_id, (flow_id.encode(),), read, future=session.future())
-    )
 
 
 async def _found(session: Session, flow_id: str) -> FlowRecord:

@@ -26,7 +26,9 @@ def values(commit: Commit) -> list[bytes]:
         found[4] = pack(
             {
                 "consumed": consumed,
-                "cancels": cancels,
+                "cancels": [
+                    {"flow": c.flow_id, "op": c.op, "reason": c.reason, "attempt": c.attempt} for c in cancels
+                ],
                 "children": [new_flow_fields(child) for child in children],
                 "settled": None if settled is None else _settled(settled),
                 "returned": returned,

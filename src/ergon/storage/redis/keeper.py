@@ -12,18 +12,17 @@ import threading
 from typing import Any, Final
 
 from ergon.storage.redis.partitions import Partitions
+from ergon.storage.redis.server import Server
 from ergon.storage.redis.settings import Settings
-from ergon.storage.redis.writes import pack
 
 _SECONDS_MAX: Final = 5.0
-_NOTHING: Final = pack([])
 
 
 class Keeper:
     """One for each opening of a log."""
 
-    def __init__(self, settings: Settings, partitions: Partitions, *, is_cluster: bool) -> None:
-        self._settings, self._partitions, self._is_cluster = settings, partitions, is_cluster
+    def __init__(self, settings: Settings, partitions: Partitions, server: Server) -> None:
+        self._settings, self._partitions, self._server = settings, partitions, server
         self._asked = queue.SimpleQueue["tuple[Any, ...] | None"]()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -33,7 +32,7 @@ class Keeper:
         """Ask for one renewal. Returns at once."""
         if self._stopped:
             return
-        values = (worker_id.encode(), repr(float(lease_seconds)).encode(), _NOTHING)
+        values = (worker_id.encode(), repr(float(lease_seconds)).encode())
         self._asked.put(self._partitions.call_on(0, "renew", values))
         if self._thread is None:
             with self._starting:
@@ -69,8 +68,9 @@ class Keeper:
             "socket_connect_timeout": _SECONDS_MAX,
             "retry": Retry(NoBackoff(), 0),
         }
-        if self._is_cluster:
-            return redis.RedisCluster(host=settings.host, port=settings.port, **options)
+        address = self._server.address_of(self._partitions.bases[0])
+        if address is not None:
+            return redis.Redis(host=address[0], port=address[1], **options)
         if settings.path is not None:
             return redis.Redis(unix_socket_path=settings.path, db=settings.db, **options)
         return redis.Redis(host=settings.host, port=settings.port, db=settings.db, **options)

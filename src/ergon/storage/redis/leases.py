@@ -1,11 +1,17 @@
 """Who is alive, and what becomes of the flows of those who are not.
 
-The incarnation's record and the flows it owns are in one part of the log: marking it dead and taking its flows away is
-one script, so a flow that names an owner has a living one, and the flow's own owner and epoch fence every write.
+Marking an incarnation dead and taking away the flows it owns in one part of the log is one script: a flow that names
+an owner has one that is alive in that part, and the flow's own owner and epoch fence every write. Its lease is in the
+first part, its home, where it is declared dead first; the other parts follow, each in one script. Until a part has
+followed, the incarnation may still write to its flows there, which nobody else can claim yet.
+
+What a crash leaves behind while an incarnation is declared dead: its home knows (`unfinished`), and the next reaper
+tells the other parts. While it registers: its home knows it, with a lease that runs out.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
@@ -21,9 +27,15 @@ _LIVING: Final = ("alive", "draining")
 
 
 async def register(session: Session, worker: WorkerRecord, lease_seconds: float) -> WorkerRecord:
-    """Declare an incarnation alive."""
+    """Declare an incarnation alive: first in its home, where its lease is, then in the other parts."""
     values = (worker.id.encode(), worker_json(worker), _seconds(lease_seconds))
     await _call(session, "register", "register", values, worker.id)
+    await asyncio.gather(
+        *(
+            _call(session, "register", "register", values, worker.id, partition=partition)
+            for partition in range(1, session.partitions.count)
+        )
+    )
     found = await catalog.worker(session, worker.id)
     if found is None:
         raise _lost(worker.id)
@@ -34,10 +46,13 @@ async def renew(
     session: Session, worker_id: str, lease_seconds: float, doing: dict[str, str] | None
 ) -> float:
     """Extend a lease; return when it now ends."""
-    doings = pack([list(pair) for pair in (doing or {}).items()])
-    values = (worker_id.encode(), _seconds(lease_seconds), doings)
+    values = (worker_id.encode(), _seconds(lease_seconds))
     answer = await _call(session, "renew", "renew", values, worker_id)
-    return float(answer[5])
+    parts = session.partitions.spread(list((doing or {}).items()), lambda pair: pair[0])
+    for partition, pairs in parts.items():
+        packed = pack([list(pair) for pair in pairs])
+        await _call(session, "renew", "doing", (worker_id.encode(), packed), worker_id, partition=partition)
+    return float(answer[6])
 
 
 async def note_draining(session: Session, worker_id: str) -> None:
@@ -56,8 +71,10 @@ async def reap(session: Session, now: float) -> list[WorkerRecord]:
     Who may be dead is seen here; whether a lease has run out is decided in the script, by the server's clock.
     """
     dead = []
-    for worker in await catalog.workers(session):
+    for worker, is_unfinished in await catalog.workers_and_ends(session):
         if worker.state not in _LIVING:
+            if is_unfinished:  # whoever declared it dead died before every part knew
+                await _end_elsewhere(session, "reap", worker.id, worker.state)
             continue
         gone = process.is_gone(
             pid=worker.pid, process_start=worker.process_start, boot=worker.boot_id, one_machine=False
@@ -67,6 +84,7 @@ async def reap(session: Session, now: float) -> list[WorkerRecord]:
             found = await catalog.worker(session, worker.id) if ended is not None else None
             if found is not None:
                 dead.append(found)
+    await session.carry_left()
     return dead
 
 
@@ -74,24 +92,28 @@ async def unknown(
     session: Session, worker_id: str, known: Collection[tuple[str, int]]
 ) -> list[tuple[str, int]]:
     """The flows that a worker owns and does not know of, with their epochs, changing nothing."""
-    flat = await session.ask("owned", 0, worker_id.encode())
-    owned = [
-        (flow_id.decode(), int(epoch or 0)) for flow_id, epoch in zip(flat[::2], flat[1::2], strict=True)
-    ]
+    owned: list[tuple[str, int]] = []
+    for flat in await session.ask_all("owned", worker_id.encode()):
+        owned += [(id.decode(), int(epoch or 0)) for id, epoch in zip(flat[::2], flat[1::2], strict=True)]
     return [pair for pair in owned if pair not in known]
 
 
 async def disown(session: Session, worker_id: str, flows: Sequence[tuple[str, int]]) -> list[str]:
     """Let go of flows that their owner does not know of."""
-    answer = await _call(session, "release", "release", _released(worker_id, "disowned", flows), worker_id)
-    return [flow_id.decode() for flow_id in answer[5]]
+    released: list[str] = []
+    for partition, some in session.partitions.spread(flows, lambda pair: pair[0]).items():
+        values = _released(worker_id, "disowned", some)
+        answer = await _call(session, "release", "release", values, worker_id, partition=partition)
+        released += [flow_id.decode() for flow_id in answer[6]]
+    return released
 
 
 def give_back(session: Session, worker_id: str, flows: Sequence[tuple[str, int]]) -> None:
     """Let go of flows just claimed that nobody will run, and wait for nothing."""
-    values = _released(worker_id, "given back", flows)
-    write = Write[None]("release", "release", "", values, lambda _: None, future=None)
-    session.submit(write, write.done)
+    for partition, some in session.partitions.spread(flows, lambda pair: pair[0]).items():
+        values = _released(worker_id, "given back", some)
+        write = Write[None]("release", "release", partition, values, lambda _: None, future=None)
+        session.submit(write, write.done)
 
 
 def _released(worker_id: str, how: str, flows: Sequence[tuple[str, int]]) -> tuple[bytes, ...]:
@@ -99,23 +121,45 @@ def _released(worker_id: str, how: str, flows: Sequence[tuple[str, int]]) -> tup
 
 
 async def _end(session: Session, name: str, worker_id: str, state: str, *, is_gone: bool) -> int | None:
+    """End an incarnation in its home, then elsewhere; None when it had ended before, or lives."""
+    ended = await _end_in(session, name, worker_id, state, is_gone=is_gone)
+    if ended is None:
+        return None
+    return ended + await _end_elsewhere(session, name, worker_id, state)
+
+
+async def _end_elsewhere(session: Session, name: str, worker_id: str, state: str) -> int:
+    """In the other parts of a log on a cluster. Its home knows until then that this is to be done."""
+    count = session.partitions.count
+    if count == 1:
+        return 0
+    released = await asyncio.gather(
+        *(_end_in(session, name, worker_id, state, partition=part, is_gone=True) for part in range(1, count))
+    )
+    await _call(session, name, "finish_worker", (worker_id.encode(),), worker_id)
+    return sum(number or 0 for number in released)
+
+
+async def _end_in(
+    session: Session, name: str, worker_id: str, state: str, *, is_gone: bool, partition: int = 0
+) -> int | None:
     values = (worker_id.encode(), state.encode(), b"1" if is_gone else b"0")
 
     def read(answer: list[Any]) -> int | None:
-        return int(answer[5]) if answer[0] == b"ok" else None
+        return int(answer[6]) if answer[0] == b"ok" else None
 
-    return await session.write(Write(name, "end_worker", "", values, read, future=session.future()))
+    return await session.write(Write(name, "end_worker", partition, values, read, future=session.future()))
 
 
 async def _call(
-    session: Session, name: str, script: str, values: tuple[bytes, ...], worker_id: str
+    session: Session, name: str, script: str, values: tuple[bytes, ...], worker_id: str, *, partition: int = 0
 ) -> list[Any]:
     def read(answer: list[Any]) -> list[Any]:
         if answer[0] == b"dead":
             raise _lost(worker_id)
         return answer
 
-    return await session.write(Write(name, script, "", values, read, future=session.future()))
+    return await session.write(Write(name, script, partition, values, read, future=session.future()))
 
 
 def _seconds(value: float) -> bytes:

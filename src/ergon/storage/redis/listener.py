@@ -14,8 +14,9 @@ from typing import Any, Final
 import msgspec
 
 from ergon.core.commit import Hint
-from ergon.storage.redis.connection import Server, leave_if_cancelled, pause
+from ergon.storage.redis.connection import leave_if_cancelled, pause
 from ergon.storage.redis.partitions import Partitions
+from ergon.storage.redis.server import Server
 
 _told: msgspec.json.Decoder[tuple[str, bool, list[str]]] = msgspec.json.Decoder(tuple[str, bool, list[str]])
 
@@ -45,8 +46,8 @@ class Listener:
     async def _work(self) -> None:
         attempt = 0
         while not self._stopping:
-            client = self._server.subscriber()
-            channel = client.pubsub()
+            link = self._server.subscriber(attempt)
+            channel = link.client.pubsub()
             try:
                 await channel.subscribe(self._partitions.channel)
                 if attempt:
@@ -64,7 +65,7 @@ class Listener:
                 self._listens = False
                 with suppress(Exception):
                     await channel.aclose()  # type: ignore[no-untyped-call]
-                    await client.aclose()
+                    await link.close()
             leave_if_cancelled()
             if not self._stopping:
                 await pause(attempt)

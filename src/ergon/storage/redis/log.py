@@ -23,7 +23,7 @@ from ergon.core.history import Event
 from ergon.core.status import TaskStatus
 from ergon.storage.hints import Hints
 from ergon.storage.log import ExecutionLog
-from ergon.storage.redis import catalog, claims, intake, leases, pages
+from ergon.storage.redis import catalog, claims, family, intake, leases, pages
 from ergon.storage.redis.session import Session
 from ergon.storage.redis.settings import parse
 
@@ -122,7 +122,7 @@ class RedisExecutionLog(ExecutionLog):
         return await intake.retry_now(self._session, flow_id, self.now())
 
     async def delete(self, flow_id: str) -> bool:
-        return await intake.delete(self._session, flow_id)
+        return await family.delete(self._session, flow_id)
 
     # -- leases ----------------------------------------------------------------------------------------------
 

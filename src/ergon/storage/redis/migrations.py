@@ -15,16 +15,16 @@ from uuid import uuid4
 
 from ergon.core.release import VERSION
 from ergon.errors import LogDamaged, LogRefused, LogTooNew
-from ergon.storage.redis.connection import Server
+from ergon.storage.redis import rows
 from ergon.storage.redis.partitions import PARTITIONS_OF_A_CLUSTER, base_of
-from ergon.storage.redis.rows import pairs
 from ergon.storage.redis.scripts import scripts
+from ergon.storage.redis.server import Server
 from ergon.storage.redis.settings import Settings
 
 SCHEMA: Final = 1
 
 
-class Opened(NamedTuple):
+class Found(NamedTuple):
     """What a log says of itself."""
 
     generation: str
@@ -32,49 +32,55 @@ class Opened(NamedTuple):
     server_time: float
 
 
-async def open_log(server: Server, settings: Settings) -> Opened:
+async def open_log(server: Server, settings: Settings) -> Found:
     """Read what is there; make the log when nothing is. Several processes may do so at once."""
     count = PARTITIONS_OF_A_CLUSTER if server.is_cluster else 1
-    making = (uuid4().hex, count) if settings.create else None
-    first, seconds = await _meta(server, settings, 0, make=making)
+    creating = (uuid4().hex, count) if settings.create else None
+    ((first, seconds),) = await _metas(server, settings, [0], make=creating)
     if not first.get("generation"):
         raise LogRefused(
             f"there is no log at {settings.where}: no keys of Ergon's begin with {settings.prefix!r} there. Name "
             "another prefix or server, or let a program that runs flows make one"
         )
     generation, count = first["generation"], int(first["partitions"])
-    if server.is_cluster or count == 1:
-        for partition in range(1, count):
-            making = None if first.get("complete") else (generation, count)
-            other, _ = await _meta(server, settings, partition, make=making)
-            if other.get("generation") != generation:
-                raise LogDamaged(
-                    f"log {settings.where} has lost part {partition} of {count}, or that is of another log; restore a "
-                    "backup"
-                )
-        if count > 1 and not first.get("complete"):
-            await server.run([("HSET", base_of(settings.prefix, 0) + "meta", "complete", "1")], strict=True)
-    return Opened(generation, count, seconds)
+    making = None if first.get("complete") else (generation, count)
+    others = await _metas(server, settings, list(range(1, count)), make=making)
+    for partition, (other, _) in enumerate(others, start=1):
+        if other.get("generation") != generation:
+            raise LogDamaged(
+                f"log {settings.where} has lost part {partition} of {count}, or it is another log's; restore a backup"
+            )
+    if others and making is not None:
+        await server.run([("HSET", base_of(settings.prefix, 0) + "meta", "complete", "1")], strict=True)
+    return Found(generation, count, seconds)
 
 
-async def _meta(
-    server: Server, settings: Settings, partition: int, make: tuple[str, int] | None
-) -> tuple[dict[str, str], float]:
-    key = base_of(settings.prefix, partition) + "meta"
+async def _metas(
+    server: Server, settings: Settings, partitions: list[int], make: tuple[str, int] | None
+) -> list[tuple[dict[str, str], float]]:
+    """What parts say of themselves, and the server's time; made if `make` says with which generation and count."""
     generation, count = make or ("", 0)
-    what = ("make" if make else "look", generation, count, SCHEMA, f"ergon {VERSION}", partition)
-    answer: list[Any] = (await server.run([("EVALSHA", scripts()["open"].sha, 1, key, *what)], strict=True))[
-        0
-    ]
-    kind = answer[0].decode()
-    if kind not in ("none", "hash"):
+    sha, what = (
+        scripts()["open"].sha,
+        ("make" if make else "look", generation, count, SCHEMA, f"ergon {VERSION}"),
+    )
+    keys = [base_of(settings.prefix, partition) + "meta" for partition in partitions]
+    answers = await server.run(
+        [("EVALSHA", sha, 1, key, *what, number) for key, number in zip(keys, partitions, strict=True)],
+        strict=True,
+    )
+    return [_read(settings, key, answer) for key, answer in zip(keys, answers, strict=True)]
+
+
+def _read(settings: Settings, key: str, answer: list[Any]) -> tuple[dict[str, str], float]:
+    kind, kept, (seconds, micros) = answer if len(answer) == 3 else (answer[0], [], (0, 0))
+    if kind.decode() not in ("none", "hash"):
         raise LogRefused(
             f"log {settings.where}: the key {key} is another program's; name another prefix, such as ?prefix=orders"
         )
-    meta = {name.decode(): value.decode("utf-8", "replace") for name, value in pairs(answer[1]).items()}
+    meta = {name.decode(): value.decode("utf-8", "replace") for name, value in rows.pairs(kept).items()}
     if meta:
         _check(meta, settings)
-    seconds, micros = answer[2]
     return meta, int(seconds) + int(micros) / 1_000_000
 
 

@@ -12,12 +12,12 @@ from ergon.core.commit import Hint
 from ergon.errors import ErgonError
 from ergon.storage.redis import durability, migrations
 from ergon.storage.redis.clock import KeptTime, ServerClock
-from ergon.storage.redis.connection import Server
 from ergon.storage.redis.errors import translate
 from ergon.storage.redis.group import GroupCommit
 from ergon.storage.redis.keeper import Keeper
 from ergon.storage.redis.listener import Listener
 from ergon.storage.redis.partitions import Partitions
+from ergon.storage.redis.server import Server
 from ergon.storage.redis.settings import Settings
 
 
@@ -66,7 +66,7 @@ class Opened:
             partitions=partitions,
             group=group,
             listener=Listener(server, partitions, on_hint),
-            keeper=Keeper(settings, partitions, is_cluster=server.is_cluster),
+            keeper=Keeper(settings, partitions, server),
             time=KeptTime(server, clock),
             loop=group.loop,
             pid=os.getpid(),

@@ -1,25 +1,28 @@
 """The parts of a log, each in one slot of a cluster, and how their keys and scripts are called.
 
 A part is a whole small log: the flows whose ids fall to it, their histories and inboxes, and every index over them. So
-each script is one transaction over all it touches. A log on one server has one part.
+each script is one transaction over all it touches. A log on one server has one part; one on a cluster has as many as it
+was made with, spread over the masters, and `outbox.py` carries words between them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from ergon.core.commit import Hint
 from ergon.errors import LogDamaged
-from ergon.storage.redis.connection import Command, Server
+from ergon.storage.redis.connection import Command
 from ergon.storage.redis.scripts import scripts
+from ergon.storage.redis.server import Server
 from ergon.storage.redis.settings import Settings
 
+T = TypeVar("T")
 PARTITIONS_OF_A_CLUSTER: Final = 16
 
 
@@ -48,8 +51,10 @@ class Partitions:
         self.writer = ""
         self._telling: set[asyncio.Task[None]] = set()
 
-    def of(self, flow_id: str) -> int:
-        """Which part a flow is in. `partition_of` in Lua is the same."""
+    def of(self, flow_id: str | int) -> int:
+        """Which part a flow is in; a number is a part itself. `partition_of` in Lua is the same."""
+        if isinstance(flow_id, int):
+            return flow_id
         if self.count == 1:
             return 0
         return int(hashlib.sha1(flow_id.encode(), usedforsecurity=False).hexdigest()[:7], 16) % self.count
@@ -58,12 +63,19 @@ class Partitions:
         """How the keys of a flow's part begin."""
         return self._bases[self.of(flow_id)]
 
+    def spread(self, flow_ids: Sequence[T], of: Callable[[T], str]) -> dict[int, list[T]]:
+        """Sort things by the part that the flow is in which `of` names."""
+        found: dict[int, list[T]] = {}
+        for one in flow_ids:
+            found.setdefault(self.of(of(one)), []).append(one)
+        return found
+
     @property
     def bases(self) -> Sequence[str]:
         """How the keys of each part begin."""
         return self._bases
 
-    def call(self, script: str, flow_id: str, values: Sequence[bytes], by: Caller) -> Command:
+    def call(self, script: str, flow_id: str | int, values: Sequence[bytes], by: Caller) -> Command:
         """A script call on a flow's part that writes."""
         return self.call_on(self.of(flow_id), script, values, by)
 

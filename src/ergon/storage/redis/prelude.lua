@@ -38,7 +38,7 @@ local NOW = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local TERMINAL = { completed = true, failed = true, cancelled = true }
 
 -- What others should hear about.
-local hint = { ready = 0, wake = nil, inbox = {}, settled = {} }
+local hint = { ready = 0, wake = nil, inbox = {}, settled = {}, out = {} }
 
 local function wakes(at)
   if not hint.wake or at < hint.wake then
@@ -61,9 +61,32 @@ local function part(value)
   return #value .. ':' .. value
 end
 
+-- Which partition a flow is in. `Partitions.of` in Python is the same.
+local HERE = tonumber(string.match(META, ':(%d+)}:meta$'))
+local function partition_of(id)
+  if PARTITIONS == 1 then
+    return HERE
+  end
+  return tonumber(string.sub(redis.sha1hex(id), 1, 7), 16) % PARTITIONS
+end
+
+-- Leave word for another partition: kept here until `receive.lua` has done there what it says. Its token is never used
+-- again, not even when this partition loses its latest writes.
+local function leave_word(partition, kind, word)
+  word.kind = kind
+  word.token = text(redis.call('HINCRBY', META, 'words', 1)) .. '-' .. time[1] .. '.' .. time[2]
+  redis.call('RPUSH', BASE .. 'out:' .. partition, cmsgpack.pack(word))
+  redis.call('SADD', BASE .. 'outs', partition)
+  hint.out[partition] = true
+end
+
 -- The answer of a script that wrote: kept, in case it gets lost on its way.
 local function wrote(word, ...)
-  local answer = { word, hint.ready, hint.wake and text(hint.wake) or '', hint.inbox, hint.settled, ... }
+  local out = {}
+  for partition in pairs(hint.out) do
+    out[#out + 1] = partition
+  end
+  local answer = { word, hint.ready, hint.wake and text(hint.wake) or '', hint.inbox, hint.settled, out, ... }
   if SAID then
     if said_from ~= ARGV[5] then
       redis.call('DEL', SAID)

@@ -3,8 +3,8 @@
 -- extends a living one; a dead one stays dead.
 for _, id in ipairs(redis.call('ZRANGE', BASE .. 'workers', 0, -1)) do
   -- Incarnations that ended more than a day ago are forgotten.
-  local kept = redis.call('HMGET', BASE .. 'worker:' .. id, 'state', 'lease_expires_at')
-  if (kept[1] == 'dead' or kept[1] == 'stopped') and (tonumber(kept[2]) or 0) < NOW - 86400 then
+  local kept = redis.call('HMGET', BASE .. 'worker:' .. id, 'state', 'lease_expires_at', 'unfinished')
+  if (kept[1] == 'dead' or kept[1] == 'stopped') and not kept[3] and (tonumber(kept[2]) or 0) < NOW - 86400 then
     redis.call('DEL', BASE .. 'worker:' .. id)
     redis.call('ZREM', BASE .. 'workers', id)
   end

@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from redis.exceptions import NoScriptError
+
 from ergon.core.commit import Durability, Hint
 from ergon.errors import ErgonError, ForkedConnection, LogClosed, UsageError
 from ergon.storage.redis import durability
@@ -147,7 +149,7 @@ class Session:
             except Exception as error:
                 if not (is_lost(error) or is_not_done(error)) or time.monotonic() > give_up_at:
                     raise translate(error, self._settings.where) from error
-                if type(error).__name__ == "NoScriptError":
+                if isinstance(error, NoScriptError):
                     with suppress(Exception):
                         await opened.server.load_scripts()
                 if self._open is not opened:
@@ -159,6 +161,22 @@ class Session:
         """One question of `read.lua`, answered of one moment."""
         call = self.partitions.call_on(partition, "read", (what.encode(), *values))
         return (await self.read([call]))[0]
+
+    async def ask_all(self, what: str, *values: bytes) -> list[Any]:
+        """The same question, asked of each part."""
+        partitions = self.partitions
+        return await self.read(
+            [partitions.call_on(part, "read", (what.encode(), *values)) for part in range(partitions.count)]
+        )
+
+    async def carry_left(self) -> None:
+        """Carry words between parts that a process left which died."""
+        opened = self._here()
+        if opened.partitions.count > 1:
+            try:
+                await asyncio.shield(self._aside(opened.group.carry_left()))
+            except Exception as error:
+                raise translate(error, self._settings.where) from error
 
     def keep_alive(self, worker_id: str, lease_seconds: float) -> None:
         """Ask for a renewal, from any thread."""

@@ -35,13 +35,13 @@ class Write(Generic[T]):
         self,
         name: str,
         script: str,
-        flow_id: str,
+        flow_id: str | int,
         values: Sequence[bytes],
         read: Callable[[Any], T],
         *,
         future: asyncio.Future[T] | None,
     ) -> None:
-        """`flow_id` tells the partition; `read` makes the result of an answer, or raises what it means."""
+        """`flow_id` tells the part (a number is one); `read` makes the result of an answer, or raises what it means."""
         self.name, self.script, self.flow_id, self.values = name, script, flow_id, values
         self.read, self.future = read, future
         self.result: T | None = None

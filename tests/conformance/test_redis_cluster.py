@@ -1,0 +1,40 @@
+"""The conformance suite on a Redis Cluster of three masters, where a log has several parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from ergon.storage.redis import RedisExecutionLog
+from ergon.testing.conformance import *  # noqa: F403 - the line that brings the behaviours in
+from tests.servers.redis import cluster, new_prefix
+
+
+class ClusterStore:
+    """One prefix on the cluster of this test run."""
+
+    def __init__(self) -> None:
+        self.prefix = new_prefix()
+
+    def open(self) -> RedisExecutionLog:
+        return RedisExecutionLog(cluster().url, prefix=self.prefix)
+
+    async def interrupt(self) -> None:
+        for node in cluster().nodes:
+            with node.client() as client:
+                client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                client.execute_command("CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes")
+
+    def clear(self) -> None:
+        for node in cluster().nodes:
+            with node.client() as client:
+                for key in client.scan_iter(f"{{{self.prefix}:*", count=1000):
+                    client.unlink(key)
+
+
+@pytest.fixture
+def store() -> Iterator[ClusterStore]:
+    made = ClusterStore()
+    yield made
+    made.clear()

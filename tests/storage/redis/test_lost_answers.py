@@ -1,0 +1,197 @@
+"""Connections that break, servers that restart, scripts that are forgotten: each write is done once, and told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from ergon.core.commit import Commit, FlowFilter, Settled
+from ergon.core.status import TaskStatus
+from ergon.errors import LogBusy
+from ergon.storage.redis import RedisExecutionLog
+from tests.servers.redis import new_prefix, server
+from tests.storage.kit import claim, claimed_flow, commit, commit_all, event, new_flow, register, signal
+
+
+class Proxy:
+    """Between the log and the server: cuts a connection after the server did what was asked, before it answers."""
+
+    def __init__(self) -> None:
+        self.cuts = 0
+        """How many answers get lost from now on."""
+        self._server: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        assert self._server is not None
+        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, to_server = await asyncio.open_connection("127.0.0.1", server().port)
+
+        async def ask() -> None:
+            while data := await reader.read(65_536):
+                to_server.write(data)
+
+        async def answer() -> None:
+            while data := await there.read(65_536):
+                if self.cuts and b"+PONG" not in data:
+                    self.cuts -= 1
+                    return
+                writer.write(data)
+
+        tasks = [asyncio.ensure_future(ask()), asyncio.ensure_future(answer())]
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        to_server.close()
+        writer.close()
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[Proxy]:
+    between = Proxy()
+    await between.start()
+    yield between
+    await between.stop()
+
+
+@pytest.fixture
+async def log(proxy: Proxy) -> AsyncIterator[RedisExecutionLog]:
+    async with RedisExecutionLog(proxy.url, prefix=new_prefix(), ephemeral=True) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("cuts", [1, 3])
+async def test_a_message_without_a_key_whose_answer_got_lost_is_kept_once(log, proxy, cuts):
+    await log.create(new_flow("f1"))
+
+    proxy.cuts = cuts
+    await log.send(signal("f1"))
+
+    assert proxy.cuts == 0
+    assert len(await log.inbox("f1")) == 1
+
+
+async def test_a_flow_whose_creation_was_not_answered_is_new_to_whoever_created_it(log, proxy):
+    proxy.cuts = 1
+
+    assert await log.create(new_flow("f1")) is None
+    assert proxy.cuts == 0
+
+
+async def test_a_claim_whose_answer_got_lost_brings_its_flows(log, proxy):
+    await register(log)
+    for n in range(5):
+        await log.create(new_flow(f"f{n}"))
+
+    proxy.cuts = 2
+    claimed = await claim(log)
+
+    assert proxy.cuts == 0
+    assert [one.lease.epoch for one in claimed] == [1] * 5
+
+
+async def test_commits_whose_answers_got_lost_are_acknowledged_once_each(log, proxy):
+    """Also those without events, which nothing but their number tells."""
+    await register(log)
+    leases = [await claimed_flow(log, f"f{n}") for n in range(6)]
+    await log.send(signal("f0"))
+    (message,) = await log.inbox("f0")
+
+    proxy.cuts = 1
+    told = await commit_all(
+        log,
+        Commit("f0", leases[0], consumed=((message.id, 1),)),
+        Commit("f1", leases[1], (event(1),)),
+        Commit("f1", leases[1], (event(2),)),
+        Commit("f2", leases[2], settled=Settled(TaskStatus.COMPLETED, "1")),
+        Commit("f3", leases[3], (event(1),), settled=Settled(TaskStatus.SUSPENDED)),
+        Commit("f4", leases[4], children=(new_flow("c", parent_id="f4", parent_op="0:1"),)),
+    )
+
+    assert proxy.cuts == 0
+    assert told == [None] * 6
+    assert len(await log.history("f1")) == 2
+    assert await log.inbox("f0") == []
+    assert await log.inbox("f4") == [], "the child is its own, not one that was there before"
+
+
+async def test_an_operators_act_whose_answer_got_lost_is_done_once(log, proxy):
+    await register(log)
+    lease = await claimed_flow(log)
+    await commit(log, Commit("f1", lease, settled=Settled(TaskStatus.FAILED, '"boom"')))
+
+    proxy.cuts = 1
+    assert (await log.move("f1", TaskStatus.PENDING)).status is TaskStatus.PENDING
+
+    assert [one.kind for one in await log.history("f1")] == ["flow_retried"]
+
+
+async def test_scripts_that_the_server_forgot_are_sent_again(own_server):
+    async with RedisExecutionLog(own_server.url) as log:
+        await register(log)
+        lease = await claimed_flow(log)
+        with own_server.client() as client:
+            client.script_flush()
+
+        told = await commit_all(log, *(Commit("f1", lease, (event(n),)) for n in range(1, 20)))
+
+        assert told == [None] * 19
+        with own_server.client() as client:
+            client.script_flush()
+        assert len(await log.inbox("f1")) == 0
+
+
+async def test_a_server_that_does_not_come_back_is_waited_for_so_long_and_no_longer(own_server):
+    async with RedisExecutionLog(own_server.url, busy_timeout_seconds=0.3) as log:
+        await register(log)
+        lease = await claimed_flow(log)
+        own_server.kill()
+
+        with pytest.raises(LogBusy, match="cannot be reached"):
+            await commit(log, Commit("f1", lease, (event(1),)))
+        with pytest.raises(LogBusy):
+            await log.find("f1")
+        own_server.start()
+        await commit(log, Commit("f1", lease, (event(1),)))
+        assert len(await log.history("f1")) == 1
+
+
+async def test_cut_connections_neither_lose_nor_double_anything(log):
+    """`CLIENT KILL` again and again while many write."""
+    await register(log)
+    leases = {f"f{n}": await claimed_flow(log, f"f{n}") for n in range(10)}
+    over = asyncio.Event()
+
+    async def cut() -> None:
+        with server().client() as client:
+            while not over.is_set():
+                client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                await asyncio.sleep(0.05)
+
+    async def write(flow_id: str) -> None:
+        for n in range(1, 31):
+            await commit(log, Commit(flow_id, leases[flow_id], (event(n),)))
+            await log.send(signal(flow_id, payload=str(n)))
+
+    cutting = asyncio.create_task(cut())
+    await asyncio.gather(*map(write, leases))
+    over.set()
+    await cutting
+
+    for flow_id in leases:
+        assert [one.seq for one in await log.history(flow_id)] == list(range(1, 31))
+        assert [message.payload for message in await log.inbox(flow_id)] == [str(n) for n in range(1, 31)]
+    assert await log.count(FlowFilter()) == {TaskStatus.RUNNING: 10}
