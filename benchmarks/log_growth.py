@@ -1,19 +1,23 @@
 """Whether claim, list, commit and the rest stay flat as the log grows: medians at each size, in microseconds.
 
-Run it with `python benchmarks/log_growth.py [flows ...]`; the default is 1,000, 100,000 and 1,000,000.
+`python -m benchmarks.log_growth [--store postgres] [flows ...]`; the default is SQLite with 1,000, 100,000 and
+1,000,000 flows.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.model import POSTGRES, SQLITE
+from benchmarks.servers import serving
+from ergon import ExecutionLog, open_log
 from ergon.core.commit import ClaimRequest, Commit, FlowFilter, NewFlow, Settled, WorkerRecord
 from ergon.core.history import Event
 from ergon.core.status import TaskStatus
@@ -30,18 +34,43 @@ async def timed(repeat: int, call: Callable[[int], Awaitable[Any]]) -> float:
     return statistics.median(took) * 1e6
 
 
-async def fill(log: SqliteExecutionLog, flows: int) -> None:
-    """A third ended, a third asleep, and a third ready that nobody here can run."""
+COLUMNS = (
+    "INSERT INTO flows (id, name, status, queue, priority, input, created_at, ended_at, wake_at, ready_at) "
+    "SELECT 'old-' || i, CASE i % 6 WHEN 2 THEN 'ghost' ELSE 'f' END, "
+    "CASE i % 3 WHEN 0 THEN 'completed' WHEN 1 THEN 'suspended' ELSE 'pending' END, "
+    "CASE i % 6 WHEN 5 THEN 'elsewhere' ELSE 'default' END, 0, '{}', 1.0, CASE i % 3 WHEN 0 THEN 2.0 END, "
+    "CASE i % 3 WHEN 1 THEN 9e9 END, CASE i % 3 WHEN 2 THEN 1.0 END "
+)
+"""A third ended, a third asleep, and a third ready that nobody here can run."""
+
+
+async def fill(log: ExecutionLog, url: str, flows: int) -> None:
+    """Put old flows into the store, past the log."""
+    if isinstance(log, SqliteExecutionLog):
+        await fill_file(log, flows)
+        return
+    import asyncpg
+
+    connection = await asyncpg.connect(url)
+    await connection.execute("SET search_path TO ergon")
+    await connection.execute(f"{COLUMNS} FROM generate_series(1, {flows:d}) AS n (i)")
+    await connection.execute(
+        "INSERT INTO events SELECT id, s, 'step_completed', '0:1', 's', 'd', '{}', 1.0, 'f.py:1', 1 "
+        "FROM flows, generate_series(1, 2) AS s"
+    )
+    await connection.execute("ANALYZE")  # as autovacuum has done long before there are so many
+    await connection.close()
+
+
+async def fill_file(log: SqliteExecutionLog, flows: int) -> None:
+    """The same in a file."""
 
     def insert(connection: Any) -> None:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :flows) "
-            "INSERT INTO flows (id, name, status, queue, priority, input, created_at, ended_at, wake_at, ready_at) "
-            "SELECT 'old-' || i, CASE i % 6 WHEN 2 THEN 'ghost' ELSE 'f' END, "
-            "CASE i % 3 WHEN 0 THEN 'completed' WHEN 1 THEN 'suspended' ELSE 'pending' END, "
-            "CASE i % 6 WHEN 5 THEN 'elsewhere' ELSE 'default' END, 0, '{}', 1.0, CASE i % 3 WHEN 0 THEN 2.0 END, "
-            "CASE i % 3 WHEN 1 THEN 9e9 END, CASE i % 3 WHEN 2 THEN 1.0 END FROM n",
+            + COLUMNS
+            + "FROM n",
             {"flows": flows},
         )
         connection.execute(
@@ -53,9 +82,9 @@ async def fill(log: SqliteExecutionLog, flows: int) -> None:
     await log._session.on_writer(insert)
 
 
-async def measure(folder: Path, flows: int) -> dict[str, float]:
-    async with SqliteExecutionLog(folder / "log.db", synchronous="NORMAL") as log:
-        await fill(log, flows)
+async def measure(url: str, flows: int) -> dict[str, float]:
+    async with open_log(url) as log:
+        await fill(log, url, flows)
         here = this_process()
         await log.register(
             WorkerRecord(
@@ -102,11 +131,16 @@ async def measure(folder: Path, flows: int) -> dict[str, float]:
 
 
 def main() -> None:
-    sizes = [int(size) for size in sys.argv[1:]] or [1_000, 100_000, 1_000_000]
-    rows = {}
-    for size in sizes:
-        with tempfile.TemporaryDirectory() as folder:
-            rows[size] = asyncio.run(measure(Path(folder), size))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.log_growth")
+    parser.add_argument("--store", choices=(SQLITE, POSTGRES), default=SQLITE)
+    parser.add_argument("flows", nargs="*", type=int, default=[1_000, 100_000, 1_000_000])
+    given = parser.parse_args()
+    sizes, rows = given.flows, {}
+    with serving() as servers:
+        for size in sizes:
+            with tempfile.TemporaryDirectory() as folder:
+                url = servers.fresh(POSTGRES) if given.store == POSTGRES else str(Path(folder) / "log.db")
+                rows[size] = asyncio.run(measure(url, size))
     print(f"{'us':12}" + "".join(f"{size:>12,}" for size in sizes))
     for name in rows[sizes[0]]:
         print(f"{name:12}" + "".join(f"{rows[size][name]:12.0f}" for size in sizes))
