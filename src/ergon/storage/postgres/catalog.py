@@ -76,18 +76,21 @@ async def page(
 ) -> tuple[list[FlowRecord], str | None]:
     """Flows newest first, and the key of the next page.
 
-    Each status asked for is read by itself, newest first, and the pages are merged: so a rare status among many
-    flows costs no more than a common one.
+    Each status and each name asked for is read by itself, newest first, and the pages are merged: so a rare one among
+    many flows costs no more than a common one.
     """
     before = _position(after) if after is not None else 1 << 62
     found: list[Sequence[Any]] = []
     for status in dict.fromkeys(where.statuses) or (None,):
-        condition, values = _conditions(where, status)
-        sql = with_columns(
-            f"SELECT f.num, {{flow}} FROM flows AS f WHERE f.num < ${len(values) + 1} AND {condition} "  # noqa: S608 - from fixed parts
-            f"ORDER BY f.num DESC LIMIT ${len(values) + 2}::bigint"
-        )
-        found += await connection.fetch(sql, *values, before, limit + 1)
+        for name in dict.fromkeys(where.names) or (None,):
+            condition, values = _conditions(where, status, name)
+            few = status is not None or name is not None or where.parent_id is not None or where.id_prefix
+            window = "-f.num > -${}::bigint" if few else "f.num < ${}::bigint"  # see the indexes
+            sql = with_columns(
+                f"SELECT f.num, {{flow}} FROM flows AS f WHERE {window.format(len(values) + 1)} AND {condition} "  # noqa: S608 - from fixed parts
+                f"ORDER BY {'-f.num' if few else 'f.num DESC'} LIMIT ${len(values) + 2}::bigint"
+            )
+            found += await connection.fetch(sql, *values, before, limit + 1)
     found.sort(key=_number, reverse=True)
     flows = []
     for row in found[: max(limit, 0)]:
@@ -100,7 +103,7 @@ async def page(
 
 async def count(connection: Connection, where: FlowFilter) -> dict[TaskStatus, int]:
     """How many flows there are of each status."""
-    condition, values = _conditions(where, None)
+    condition, values = _conditions(where, None, None)
     if where.statuses:
         values.append([status.value for status in where.statuses])
         condition += f" AND f.status = ANY (${len(values)}::text[])"
@@ -119,7 +122,7 @@ _PARTS: Final = {
 }
 
 
-def _conditions(where: FlowFilter, status: TaskStatus | None) -> tuple[str, list[Any]]:
+def _conditions(where: FlowFilter, status: TaskStatus | None, name: str | None) -> tuple[str, list[Any]]:
     parts, values = ["true"], list[Any]()
 
     def add(part: str, value: Any) -> None:
@@ -128,8 +131,8 @@ def _conditions(where: FlowFilter, status: TaskStatus | None) -> tuple[str, list
 
     if status is not None:
         add("f.status = {}::text", status.value)
-    if len(where.names) == 1:
-        add("f.name = {}::text", where.names[0])
+    if name is not None:
+        add("f.name = {}::text", name)
     elif where.names:
         add("f.name = ANY ({}::text[])", list(where.names))
     if where.id_prefix:
