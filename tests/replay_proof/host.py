@@ -20,6 +20,7 @@ from ergon.replay.attempts import SEEN_AGAIN
 from ergon.replay.loop import FlowTimer
 from ergon.replay.machine import FlowMachine
 from ergon.replay.operations import Operation, OperationKind
+from tests.replay_proof.idioms import IdiomPlay
 from tests.replay_proof.play import Play, Rejected, outcome
 from tests.replay_proof.programs import Node, program_of_attempt
 
@@ -82,7 +83,7 @@ class Driver:
 
     def __init__(self, recording: Recording, rows: Sequence[Event]) -> None:
         attempt = 1 + sum(row.kind == EventKind.FLOW_RETRIED for row in rows)
-        self.play = Play(program_of_attempt(recording.program, recording.flow_id, attempt))
+        self.play = IdiomPlay(program_of_attempt(recording.program, recording.flow_id, attempt))
         self.complaints: list[str] = []
         self.machine = FlowMachine(
             flow_id=recording.flow_id,

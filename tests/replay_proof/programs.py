@@ -16,6 +16,7 @@ LEAVES: Final = {
     "signal": 7,
     "child": 5,
     "started_child": 2,
+    "timed_child": 3,
     "values": 3,
     "patched": 3,
     "pause": 3,
@@ -53,12 +54,23 @@ BRANCHES: Final = {
     "stubborn": 3,
     "generator": 3,
     "context": 2,
+    "steps": 4,
+    "outlasting": 3,
+    "cleaning": 4,
+    "undoing": 2,
+    "limits": 3,
+    "cancelled_twice": 3,
+    "barrier": 2,
+    "workers": 2,
 }
 """Kinds with a body."""
 
 KINDS: Final = frozenset(LEAVES) | frozenset(BRANCHES)
 
-SEVERAL: Final = frozenset({"seq", "gather", "group", "wait", "as_completed", "race", "generator"})
+SEVERAL: Final = frozenset(
+    {"seq", "gather", "group", "wait", "as_completed", "race", "generator"}
+    | {"steps", "cleaning", "barrier", "workers"}
+)
 """Branches whose body is several nodes; the others have one."""
 
 STEPS: Final = ("alpha", "beta", "gamma")
@@ -166,6 +178,38 @@ class ProgramMaker:
 
     def _timeout(self, rng: random.Random, depth: int) -> Node:
         return {"delay": rng.choice(DELAYS), "again": rng.choice((None, None, *DELAYS))}
+
+    def _timed_child(self, rng: random.Random, depth: int) -> Node:
+        return {"arg": rng.randrange(3), "delay": rng.choice(DELAYS), "again": rng.choice((None, *DELAYS))}
+
+    def _steps(self, rng: random.Random, depth: int) -> Node:
+        return {
+            "name": rng.choice(STEPS),
+            "count": rng.choice((1, 2, 5)),
+            "collect": rng.random() < 0.5,
+            "cancel": rng.random() < 0.4,
+            "delay": rng.choice((None, *DELAYS)),
+        }
+
+    def _outlasting(self, rng: random.Random, depth: int) -> Node:
+        return {"delay": rng.choice(DELAYS)}
+
+    def _cleaning(self, rng: random.Random, depth: int) -> Node:
+        return {
+            "by": rng.choice(("step", "timer", "signal", "child")),
+            "arg": rng.randrange(3),
+            "delay": rng.choice(DELAYS),
+            "name": rng.choice(CHANNELS),
+        }
+
+    def _undoing(self, rng: random.Random, depth: int) -> Node:
+        return {"arg": rng.randrange(3)}
+
+    def _limits(self, rng: random.Random, depth: int) -> Node:
+        return {name: rng.choice(DELAYS) for name in ("delay", "again", "limit")}
+
+    def _cancelled_twice(self, rng: random.Random, depth: int) -> Node:
+        return {name: rng.choice(DELAYS) for name in ("delay", "again")}
 
     def _generator(self, rng: random.Random, depth: int) -> Node:
         return {"stop_after": rng.choice((1, 2, 9))}
