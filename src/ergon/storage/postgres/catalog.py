@@ -83,13 +83,7 @@ async def page(
     found: list[Sequence[Any]] = []
     for status in dict.fromkeys(where.statuses) or (None,):
         for name in dict.fromkeys(where.names) or (None,):
-            condition, values = _conditions(where, status, name)
-            few = status is not None or name is not None or where.parent_id is not None or where.id_prefix
-            window = "-f.num > -${}::bigint" if few else "f.num < ${}::bigint"  # see the indexes
-            sql = with_columns(
-                f"SELECT f.num, {{flow}} FROM flows AS f WHERE {window.format(len(values) + 1)} AND {condition} "  # noqa: S608 - from fixed parts
-                f"ORDER BY {'-f.num' if few else 'f.num DESC'} LIMIT ${len(values) + 2}::bigint"
-            )
+            sql, values = page_statement(where, status, name)
             found += await connection.fetch(sql, *values, before, limit + 1)
     found.sort(key=_number, reverse=True)
     flows = []
@@ -99,6 +93,18 @@ async def page(
         except LogDamaged as error:
             logger.warning("%s. It is left out of a list", error)
     return flows, str(found[limit - 1][0]) if len(found) > limit > 0 else None
+
+
+def page_statement(where: FlowFilter, status: TaskStatus | None, name: str | None) -> tuple[str, list[Any]]:
+    """The newest flows of one status and one name (None: of any), and its values; before which and how many follow."""
+    condition, values = _conditions(where, status, name)
+    few = status is not None or name is not None or where.parent_id is not None or where.id_prefix
+    window = "-f.num > -${}::bigint" if few else "f.num < ${}::bigint"  # see the indexes
+    sql = with_columns(
+        f"SELECT f.num, {{flow}} FROM flows AS f WHERE {window.format(len(values) + 1)} AND {condition} "  # noqa: S608 - from fixed parts
+        f"ORDER BY {'-f.num' if few else 'f.num DESC'} LIMIT ${len(values) + 2}::bigint"
+    )
+    return sql, values
 
 
 async def count(connection: Connection, where: FlowFilter) -> dict[TaskStatus, int]:
