@@ -30,7 +30,7 @@ from ergon import (
     step,
     wait_signal,
 )
-from tests.stories.helpers import soon, start, until, until_status, worker
+from tests.stories.helpers import kinds, soon, start, until, until_status, worker
 
 ran: list[str] = []
 
@@ -377,6 +377,42 @@ async def test_a_signal_reaches_a_flow_while_it_runs_here(path: Path) -> None:
         await Scheduler(elsewhere).handle("f").signal("answer", "yes")
 
         assert await soon(running) == Completed("yes")
+
+
+async def test_a_flow_that_runs_here_hears_of_messages_after_a_defect_of_the_log(
+    log: ExecutionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, gate = asyncio.Event(), asyncio.Event()
+    arrivals, met = log.arrivals, list[str]()
+
+    async def broken_once(worker_id: str, after: int) -> Any:
+        met.append(worker_id)
+        if len(met) == 1:
+            raise RuntimeError("a defect of the driver")
+        return await arrivals(worker_id, after)
+
+    @step
+    async def slow() -> None:
+        began.set()
+        await gate.wait()
+
+    @flow
+    async def both() -> str:
+        answer, _ = await asyncio.gather(wait_signal("go", str), slow())
+        return answer
+
+    async def received() -> bool:
+        return "signal_received" in await kinds(log)
+
+    monkeypatch.setattr(log, "arrivals", broken_once)
+    running = asyncio.create_task(Executor(both.bind(), log, "f").run())
+    await soon(began.wait())
+    await until(lambda: met)
+    await Scheduler(log).handle("f").signal("go", "went")
+    await until(received)
+    gate.set()
+
+    assert await soon(running) == Completed("went")
 
 
 @pytest.mark.parametrize("act", ["pause", "kill"])

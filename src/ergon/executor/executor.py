@@ -195,6 +195,8 @@ class Executor(Generic[T]):
                     return
                 except StoreError as error:
                     logger.warning("flow %s: could not fetch messages (%s)", self.flow_id, error)
+                except Exception:  # a defect of the log's: the flow must hear what comes later
+                    logger.exception("flow %s: could not fetch messages", self.flow_id)
                 else:
                     run.receive([message for message in messages if message.flow_id == self.flow_id])
                     for _, status in lost:
