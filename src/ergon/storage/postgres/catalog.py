@@ -34,13 +34,21 @@ async def unread(connection: Connection, flow_id: str) -> list[Received]:
     return [rows.message(row) for row in await connection.fetch(_SQL["inbox"], flow_id)]
 
 
-async def arrivals(connection: Connection, worker_id: str, after: int) -> tuple[int, list[Received]]:
-    """Messages for a worker's flows since a cursor, and the next cursor: a transaction before which all have ended."""
+async def arrivals(
+    connection: Connection, worker_id: str, after: int
+) -> tuple[int, list[Received], frozenset[int]]:
+    """Messages for a worker's flows since a cursor, and the next cursor: a transaction before which all have ended.
+
+    And the ids of those among them that come again, because a transaction before theirs has not ended.
+    """
     if after > 0:
         found = await connection.fetch(_SQL["arrivals"], worker_id, after)
     else:
         found = await connection.fetch(_SQL["arrivals_from_start"], worker_id)
-    return found[0][0] or after, [rows.message(row[1:]) for row in found if row[1] is not None]
+    cursor = found[0][0] or after
+    there = [row for row in found if row[1] is not None]
+    again = frozenset(row[2] for row in there if row[1] >= cursor)
+    return cursor, [rows.message(row[2:]) for row in there], again
 
 
 async def ended_or_parked(

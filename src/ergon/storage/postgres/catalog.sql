@@ -11,7 +11,7 @@ SELECT {message} FROM inbox AS i WHERE i.flow_id = $1 AND i.consumed_seq IS NULL
 -- The cursor of both: a transaction before which all have ended that brought a message. All that this snapshot sees of them
 -- lies before it, and all that comes lies not. Its newest unread message tells as much, and stays the same on a quiet log.
 SELECT CASE WHEN one.newest IS NOT NULL
-            THEN least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, one.newest + 1) END AS cursor, {message}
+            THEN least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, one.newest + 1) END AS cursor, i.xact, {message}
 FROM (SELECT max(CASE WHEN n.consumed_seq IS NULL THEN n.xact END) AS newest FROM inbox AS n) AS one
 LEFT JOIN (flows AS f JOIN inbox AS i ON i.flow_id = f.id AND i.consumed_seq IS NULL) ON f.owner = $1
 ORDER BY i.flow_id, i.id;
@@ -20,7 +20,7 @@ ORDER BY i.flow_id, i.id;
 -- By the transactions that brought them, newest few, whoever they are for; then those of the worker's flows.
 SELECT CASE WHEN one.newest IS NULL THEN $2::bigint
             ELSE greatest($2, least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, one.newest + 1)) END AS cursor,
-       {message}
+       i.xact, {message}
 FROM (SELECT max(CASE WHEN n.consumed_seq IS NULL THEN n.xact END) AS newest FROM inbox AS n) AS one
 LEFT JOIN ((SELECT * FROM inbox AS n WHERE CASE WHEN n.consumed_seq IS NULL THEN n.xact END >= $2 OFFSET 0) AS i
            JOIN flows AS f ON f.id = i.flow_id AND f.owner IS NOT DISTINCT FROM $1) ON true

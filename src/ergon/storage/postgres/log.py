@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from ergon.core.commit import (
     ClaimedFlow,
@@ -36,12 +36,9 @@ from ergon.storage.postgres import catalog, claims, durability, inbox, intake, l
 from ergon.storage.postgres.address import read_url
 from ergon.storage.postgres.clock import ServerClock
 from ergon.storage.postgres.connection import Settings
+from ergon.storage.postgres.cursors import Cursors
 from ergon.storage.postgres.session import Session
 from ergon.storage.postgres.writes import Create, Send
-
-_CUT: Final = 1 << 64
-"""In a cursor of `arrivals`: times how often a connection was lost. After that another server may answer, whose
-transactions have other numbers."""
 
 
 class PostgresExecutionLog(ExecutionLog):
@@ -75,6 +72,7 @@ class PostgresExecutionLog(ExecutionLog):
         self._address = read_url(url, schema=schema, pgbouncer=pgbouncer)
         self._clock = ServerClock(clock)
         self._hints = Hints()
+        self._cursors = Cursors()
         settings = Settings(address=self._address, patience_seconds=busy_timeout_seconds)
         self._session = Session(settings, self._clock, self._hints.tell, migrate=migrate)
 
@@ -221,11 +219,10 @@ class PostgresExecutionLog(ExecutionLog):
         return await self._session.read(lambda one: inbox.has_key(one, message))
 
     async def arrivals(self, worker_id: str, after: int) -> tuple[int, list[Received]]:
-        cuts, place = divmod(after, _CUT)
-        if cuts != self._session.cuts:
-            cuts, place = self._session.cuts, 0
-        place, messages = await self._session.read(lambda one: catalog.arrivals(one, worker_id, place))
-        return cuts * _CUT + place, messages
+        cuts = self._session.cuts
+        place = self._cursors.place(after, cuts)
+        found = await self._session.read(lambda one: catalog.arrivals(one, worker_id, place))
+        return self._cursors.answer(after, cuts, *found)
 
     async def ended_or_parked(self, flow_ids: Sequence[str]) -> tuple[list[FlowRecord], list[str]]:
         return await self._session.read(lambda one: catalog.ended_or_parked(one, flow_ids))
