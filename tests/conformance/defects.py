@@ -159,7 +159,7 @@ DEFECTS: Final = (
     _d(
         "checks no fence for events",
         FencesNoEvents,
-        "fencing",
+        "fencing dead_workers",
         "a_worker_whose_flow_was_taken_over_writes_nothing",
         "a_lease_that_was_never_given_writes_nothing",
         oracle=True,
@@ -167,7 +167,7 @@ DEFECTS: Final = (
     _d(
         "checks no fence for ends",
         FencesNoEnd,
-        "fencing",
+        "fencing dead_workers",
         "a_worker_whose_flow_was_taken_over_writes_nothing",
         "a_flow_that_was_retried_is_not_written_to_by_its_earlier_owner",
         oracle=True,
@@ -175,25 +175,25 @@ DEFECTS: Final = (
     _d(
         "checks no fence for children",
         FencesNoChildren,
-        "fencing",
+        "fencing dead_workers",
         "a_child_of_a_lost_parent_is_neither_started_nor_told",
     ),
     _d(
         "checks no fence for cancels",
         FencesNoCancels,
-        "fencing",
+        "fencing dead_workers",
         "a_lease_that_was_never_given_writes_nothing",
     ),
     _d(
         "checks no fence for consumed messages",
         FencesNoConsuming,
-        "fencing",
+        "fencing dead_workers",
         "a_lease_that_was_never_given_writes_nothing",
     ),
     _d(
         "fences by the worker and not by the claim",
         FencesByWorkerOnly,
-        "fencing",
+        "fencing dead_workers",
         "a_worker_writes_nothing_under_the_lease_of_an_earlier_claim_of_its_own",
         oracle=True,
     ),
@@ -252,7 +252,7 @@ DEFECTS: Final = (
     _d(
         "acts whatever the status it was asked for",
         ActsWhateverTheStatus,
-        "operators",
+        "operators killing",
         "whoever_means_to_resume_retries_nothing_that_failed_meanwhile",
         oracle=True,
     ),
@@ -285,7 +285,7 @@ DEFECTS: Final = (
     _d(
         "never parks what kills its workers",
         NeverParksWhatKillsWorkers,
-        "takeover",
+        "takeover giving_back stalled",
         "a_flow_that_kills_its_workers_is_parked_with_the_reason",
     ),
     _d(
@@ -302,25 +302,31 @@ DEFECTS: Final = (
         "a_claim_brings_history_and_unread_messages",
         oracle=True,
     ),
-    _d("renews the dead", RenewsTheDead, "fencing", "a_worker_that_is_not_alive_renews_nothing", oracle=True),
+    _d(
+        "renews the dead",
+        RenewsTheDead,
+        "fencing dead_workers",
+        "a_worker_that_is_not_alive_renews_nothing",
+        oracle=True,
+    ),
     _d(
         "disowns what the worker knows",
         DisownsEverything,
-        "takeover",
+        "takeover giving_back stalled",
         "what_a_worker_owns_and_does_not_know_of_goes_back",
         oracle=True,
     ),
     _d(
         "releases nothing that the dead or retired held",
         releases_nothing,
-        "takeover",
+        "takeover giving_back stalled",
         "a_worker_whose_lease_ran_out_loses_its_flows",
         "retiring_gives_the_flows_back_and_ends_the_incarnation",
     ),
     _d(
         "counts a willing end as a death",
         counts_willing_ends,
-        "takeover",
+        "takeover giving_back stalled",
         "retiring_does_not_count_as_a_stalled_claim",
     ),
     _d(
@@ -345,7 +351,7 @@ DEFECTS: Final = (
     _d(
         "tells no owner what it lost",
         LosesNothing,
-        "operators",
+        "operators killing",
         "an_owner_hears_which_of_its_flows_were_taken_away",
         oracle=True,
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 from ergon.storage.log import ExecutionLog
@@ -24,3 +26,10 @@ class Store(Protocol):
     async def interrupt(self) -> None:
         """Break every connection that is open to this place, as its server would. Without connections: nothing."""
         ...
+
+
+@asynccontextmanager
+async def two(store: Store) -> AsyncIterator[tuple[ExecutionLog, ExecutionLog]]:
+    """Two connected handles."""
+    async with store.open() as one, store.open() as other:
+        yield one, other

@@ -14,12 +14,15 @@ import pytest
 ALONE: Final = (
     "atomicity",
     "fencing",
+    "dead_workers",
     "history",
     "claiming",
     "fitting",
     "due",
     "leases",
     "takeover",
+    "giving_back",
+    "stalled",
     "messages",
     "consuming",
     "waking",
@@ -29,6 +32,7 @@ ALONE: Final = (
     "child_cancels",
     "cancelling",
     "operators",
+    "killing",
     "rescheduling",
     "retrying",
     "creating",
@@ -43,7 +47,7 @@ ALONE: Final = (
     "repeats",
     "differential",
 )
-SHARED: Final = ("several_handles", "reopening", "interruption", "differential_handles")
+SHARED: Final = ("several_handles", "contention", "reopening", "interruption", "differential_handles")
 PACKAGE: Final = __name__.rpartition(".")[0]
 
 Behaviour = Callable[..., Any]

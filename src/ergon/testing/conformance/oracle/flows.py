@@ -30,6 +30,11 @@ class ModelMessage:
     id: int = 0
     """The log's number for it, learned when the two are compared."""
 
+    @property
+    def is_new(self) -> bool:
+        """It came with the present operation."""
+        return self.id == 0
+
 
 @dataclass
 class ModelFlow:
@@ -165,6 +170,13 @@ class Flows:
     def children(self, flow_id: str) -> list[ModelFlow]:
         """The flows that this one started."""
         return [flow for flow in self.by_id.values() if flow.parent_id == flow_id]
+
+    def root(self, flow_id: str) -> str:
+        """The first of a flow's ancestors, which tells families apart."""
+        seen = [flow_id]
+        while (flow := self.by_id.get(seen[-1])) is not None and flow.parent_id not in (None, *seen):
+            seen.append(str(flow.parent_id))
+        return seen[-1]
 
     def family(self, flow: ModelFlow) -> list[ModelFlow]:
         """The flow, and the descendants that leave with it."""

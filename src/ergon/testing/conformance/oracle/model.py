@@ -172,7 +172,7 @@ class Model:
         self.flows.make_ready(flow)
         flow.status = settled.status
         flow.wake = settled.wake_at is not None and settled.status in (S.SUSPENDED, S.PENDING)
-        if settled.status is S.SUSPENDED and any(m.id > settled.inbox_seen for m in flow.unread):
+        if settled.status is S.SUSPENDED and any(m.id > settled.inbox_seen or m.is_new for m in flow.unread):
             self.flows.make_ready(flow)
 
     def _cancel_children(self, commit: Commit) -> None:

@@ -86,6 +86,14 @@ def _children(rng: Random) -> tuple[dict[str, Any], ...]:
     return tuple(made)
 
 
+def _cancels(rng: Random) -> tuple[dict[str, Any], ...]:
+    attempt = rng.choice((1, 1, 2))  # the sender's, so the same for all of one commit
+    return tuple(
+        {"id": rng.choice((*FLOWS, None)), "op": rng.choice((None, *OPS)), "attempt": attempt}
+        for _ in range(rng.choice((0, 0, 0, 1, 2)))
+    )
+
+
 def _send(rng: Random) -> dict[str, Any]:
     return {
         "id": rng.choice(FLOWS),
@@ -117,14 +125,7 @@ def _commit(rng: Random) -> dict[str, Any]:
         "consume_read": rng.random() < 0.04,
         "give_back": rng.random() < 0.15,
         "children": _children(rng),
-        "cancels": tuple(
-            {
-                "id": rng.choice((*FLOWS, None)),
-                "op": rng.choice((None, *OPS)),
-                "attempt": rng.choice((1, 1, 2)),
-            }
-            for _ in range(rng.choice((0, 0, 0, 1, 2)))
-        ),
+        "cancels": _cancels(rng),
         "status": rng.choice(
             ("completed", "failed", "cancelled", "suspended", "suspended", "pending", "parked")
         )
