@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from ergon.core.commit import Commit, FlowFilter
-from ergon.errors import LogRefused
+from ergon.errors import LogBusy, LogRefused
 from ergon.storage.redis import RedisExecutionLog
 from tests.servers.redis import ALWAYS
 from tests.storage.kit import claimed_flow, commit, event, new_flow, register, signal
@@ -87,3 +87,9 @@ async def test_a_write_waits_for_the_replicas_that_were_asked_for(own_server, se
         with replica.client() as client:
             assert client.hget("{ergon:0}:flow:f1", "name") == "order"
         assert await log.count(FlowFilter()) == {"pending": 1}
+
+
+async def test_a_write_that_no_replica_confirms_is_not_acknowledged(own_server):
+    async with RedisExecutionLog(own_server.url, replicas=1, busy_timeout_seconds=0.1) as log:
+        with pytest.raises(LogBusy, match="0 of 1 replicas confirmed"):
+            await log.create(new_flow("f1"))

@@ -75,7 +75,7 @@ async def measure(server: Server, settings: Settings) -> Durability:
                 "one machine has the data: set replicas=1 to wait until a replica has each write too"
             )
     if level == "D4":
-        limits.append("a failover that picks a replica which lags can undo what was acknowledged")
+        limits.append("a failover to a replica that lags can undo what was acknowledged")
     return Durability(level=level, settings=found, limits=tuple(limits), notes=tuple(limits))
 
 

@@ -89,9 +89,12 @@ class Partitions:
         replicas = self._settings.replicas
         if not replicas:
             return await server.run(commands)
-        *answers, confirmed = await server.run([*commands, ("WAIT", replicas, 5_000)])
-        if isinstance(confirmed, int) and confirmed < replicas:
-            raise TimeoutError(f"only {confirmed} of {replicas} replicas confirmed the write in 5 s")
+        *answers, confirmed = await server.run([*commands, _confirm(server, replicas)])
+        if isinstance(confirmed, Exception):
+            raise confirmed
+        number = confirmed[1] if isinstance(confirmed, list) else confirmed
+        if number < replicas:
+            raise TimeoutError(f"only {number} of {replicas} replicas confirmed the write in 5 s")
         return answers
 
     def replaced(self, found: bytes) -> LogDamaged:
@@ -117,6 +120,14 @@ class Partitions:
         task = asyncio.get_running_loop().create_task(publish(), name="ergon-tell")
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
+
+
+def _confirm(server: Server, replicas: int) -> Command:
+    """Wait until so many replicas have flushed what was written; from before 7.2, until they have it in memory."""
+    version = [
+        int(part) for part in str(server.info.get("redis_version", "0")).split(".")[:2] if part.isdigit()
+    ]
+    return ("WAITAOF", 1, replicas, 5_000) if version >= [7, 2] else ("WAIT", replicas, 5_000)
 
 
 def base_of(prefix: str, partition: int) -> str:

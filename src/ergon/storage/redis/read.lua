@@ -2,13 +2,16 @@
 -- What must be read at one moment. ARGV: 6 what, 7 and on: of what. Changes nothing.
 local what = ARGV[6]
 
-local function messages_of(id, numbers)
-  return #numbers > 0 and redis.call('HMGET', BASE .. 'inbox:' .. id, unpack(numbers)) or {}
-end
-
 local function unread(id)
-  local numbers = redis.call('ZRANGE', BASE .. 'unread:' .. id, 0, 6999)
-  return messages_of(id, numbers)
+  local numbers = redis.call('ZRANGE', BASE .. 'unread:' .. id, 0, -1)
+  local found = {}
+  for from = 1, #numbers, 1000 do
+    local some = redis.call('HMGET', BASE .. 'inbox:' .. id, unpack(numbers, from, math.min(from + 999, #numbers)))
+    for _, message in ipairs(some) do
+      found[#found + 1] = message
+    end
+  end
+  return found
 end
 
 local function newest()

@@ -1,0 +1,32 @@
+"""Numbers beyond what one command or one call in Lua takes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ergon.core.commit import Commit
+from ergon.core.status import TaskStatus
+from tests.storage.kit import claim_one, claimed_flow, commit, event, register, settle, signal
+
+
+async def test_ten_thousand_unread_messages_all_come_with_the_claim(log):
+    await register(log)
+    lease = await claimed_flow(log)
+    await asyncio.gather(*(log.send(signal("f1", payload=str(n))) for n in range(10_000)))
+    await settle(log, "f1", lease, TaskStatus.PENDING)
+
+    claimed = await claim_one(log, "f1")
+
+    assert [message.payload for message in claimed.inbox] == [str(n) for n in range(10_000)]
+    assert len(await log.inbox("f1")) == 10_000
+    assert claimed.inbox_seen >= claimed.inbox[-1].id
+
+
+async def test_ten_thousand_events_land_in_one_commit_and_come_with_the_claim(log):
+    await register(log)
+    lease = await claimed_flow(log)
+    events = tuple(event(n) for n in range(1, 10_001))
+    await commit(log, Commit("f1", lease, events))
+    await settle(log, "f1", lease, TaskStatus.PENDING)
+
+    assert (await claim_one(log, "f1")).events == list(events)
