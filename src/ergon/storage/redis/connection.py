@@ -11,9 +11,11 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
+from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
 
 from ergon.storage.redis.errors import is_lost
 from ergon.storage.redis.scripts import scripts
@@ -39,12 +41,10 @@ class Link:
 
         Raises when the connection breaks: then nobody knows which of them were done.
         """
-        pipeline = self.client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
         cancels = _cancels()
         try:
-            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answers = await self._exchange(commands)
         except Exception as error:
             leave_if_cancelled(cancels)
             if is_lost(error):
@@ -57,13 +57,39 @@ class Link:
                     raise answer
         return answers
 
+    async def info(self) -> dict[str, Any]:
+        """All that the server tells of itself."""
+        async with asyncio.timeout(ANSWER_SECONDS):
+            told: dict[str, Any] = await self.client.info("all")
+        return told
+
+    async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """One round trip on one connection, in half the time that redis-py's pipelines take for many commands.
+
+        A connection on which anything goes wrong, a cancel included, is closed by redis-py before it is given back.
+        """
+        packed = b"".join([pack_command(command) for command in commands])
+        pool = self.client.connection_pool
+        connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            await connection.send_packed_command(packed)
+            answers: list[Any] = []
+            for _ in commands:
+                try:
+                    answers.append(await connection.read_response())
+                except ResponseError as error:
+                    answers.append(error)
+            return answers
+        finally:
+            await pool.release(connection)
+
     async def load_scripts(self) -> None:
         """Make every script known to the server."""
         wanted = scripts().values()
-        known = (await self.run([("SCRIPT EXISTS", *(script.sha for script in wanted))], strict=True))[0]
+        known = (await self.run([("SCRIPT", "EXISTS", *(script.sha for script in wanted))], strict=True))[0]
         missing = [script for script, is_known in zip(wanted, known, strict=True) if not is_known]
         if missing:
-            await self.run([("SCRIPT LOAD", script.text) for script in missing], strict=True)
+            await self.run([("SCRIPT", "LOAD", script.text) for script in missing], strict=True)
 
     async def close(self) -> None:
         """Close every connection. They are gone anyway when that fails."""
@@ -80,7 +106,7 @@ def _client(settings: Settings, address: Address | None) -> Redis:
     options: dict[str, Any] = {
         **settings.client_options(),
         "db": settings.db,
-        "socket_timeout": ANSWER_SECONDS,
+        "socket_timeout": None,  # one for each round trip is set here, not one for each answer
         "socket_connect_timeout": CONNECT_SECONDS,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 3,

@@ -106,7 +106,7 @@ async def _info(server: Server) -> dict[str, Any]:
     """`INFO`, of the weakest master of a cluster."""
     found: dict[str, Any] = {}
     for master in server.masters:
-        info: dict[str, Any] = (await master.run([("INFO", "all")], strict=True))[0]
+        info: dict[str, Any] = await master.info()
         if not found or len(_loses(info)) > len(_loses(found)):
             found = info
     return found
@@ -115,7 +115,7 @@ async def _info(server: Server) -> dict[str, Any]:
 async def _fsync(server: Server) -> str:
     said: set[str] = set()
     for master in server.masters:
-        answer = (await master.run([("CONFIG GET", "appendfsync")]))[0]
+        answer = (await master.run([("CONFIG", "GET", "appendfsync")]))[0]
         if isinstance(answer, Exception) or not answer:  # forbidden, or renamed
             return "unknown"
         value = next(iter(dict(answer).values()))

@@ -40,7 +40,7 @@ class Server:
     async def open(self) -> None:
         """Connect, and find out what is there. Raises redis-py's errors."""
         self._first = Link(self._settings)
-        self.info = (await self._first.run([("INFO", "all")], strict=True))[0]
+        self.info = await self._first.info()
         self.is_cluster = bool(self.info.get("cluster_enabled"))
         if self.is_cluster:
             await self._look()
