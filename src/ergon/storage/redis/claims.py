@@ -40,13 +40,14 @@ async def take(session: Session, request: ClaimRequest) -> list[ClaimedFlow]:
         part = 0 if request.flow_id is None else partitions.of(request.flow_id)
         return await _take(session, request, part, wanted)
     found: list[ClaimedFlow] = []
-    while len(found) < request.limit:
-        best = await _best(session, request, {**wanted, "limit": request.limit - len(found)})
+    while True:
+        best = await _best(session, request, {**wanted, "limit": max(request.limit - len(found), 0)})
+        if not best:
+            return found
         some = await _take_best(session, request, wanted, best, found)
         found += some
         if len(some) == len(best):
-            break  # else others were quicker with some of them, and there may be more
-    return found
+            return found  # else others were quicker with some of them, and there may be more
 
 
 async def _take_best(
