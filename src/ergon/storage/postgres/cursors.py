@@ -1,9 +1,8 @@
 """Where a reader of arrivals stands: what it remembers between two calls is one number, made here.
 
 A message whose transaction overtook another one that has not ended is read again, with those of the other. It is told
-once
-only: the number says which answer the caller has, and this process remembers which messages that answer held. An answer
-that nobody got is remembered for nothing, as nobody comes back with its number.
+only once: the number says which answer the caller has, and this process remembers which messages that answer held. An
+answer that nobody got is remembered for nothing, as nobody comes back with its number.
 """
 
 from __future__ import annotations
