@@ -15,7 +15,6 @@ from ergon import PostgresExecutionLog
 from ergon.testing.conformance import *  # noqa: F403 - the line that brings the behaviours in
 from tests.servers import postgres
 
-
 _numbers: Final = count(1)
 
 
