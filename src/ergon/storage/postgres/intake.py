@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from ergon.core.commit import FlowRecord, Message, MessageKind, NewFlow
 from ergon.core.history import EventKind
+from ergon.core.start import start_of
 from ergon.core.status import TERMINAL, TaskStatus, may_move
 from ergon.errors import FlowNotFound, IllegalMove, LeaseLost
 from ergon.storage.postgres import ended, inbox, leases, locks, rows
@@ -175,30 +176,14 @@ def _id(flow: NewFlow) -> str:
 
 
 def _columns(tx: Transaction, flow: NewFlow) -> tuple[Any, ...]:
-    now = tx.now
-    start_at = flow.start_at
-    if flow.delay_seconds is not None:
-        start_at = now + flow.delay_seconds
-    status, owner, epoch = "pending", None, 0
-    started_at = deadline_at = ready_at = claimed_seq = None
-    if flow.owner is not None:
-        status, owner, epoch, started_at, start_at, claimed_seq = (
-            "running",
-            flow.owner.worker,
-            1,
-            now,
-            None,
-            0,
-        )
-        if flow.timeout_seconds is not None:
-            deadline_at = now + flow.timeout_seconds
-    elif start_at is None or start_at <= now:
-        ready_at, start_at = start_at or now, None
+    start = start_of(flow, tx.now)
+    if start.wake_at is not None:
+        tx.wakes(start.wake_at)
+    elif start.owner is None:
         tx.ready = True
-    else:
-        tx.wakes(start_at)
     return (
-        flow.id, flow.name, status, flow.queue, flow.version, flow.priority, flow.input, now, started_at,
-        ready_at, start_at, flow.timeout_seconds, deadline_at, owner, epoch, claimed_seq, flow.parent_id,
+        flow.id, flow.name, start.status, flow.queue, flow.version, flow.priority, flow.input, tx.now,
+        start.started_at, start.ready_at, start.wake_at, flow.timeout_seconds, start.deadline_at, start.owner,
+        start.epoch, start.claimed_seq, flow.parent_id,
         flow.parent_op, flow.close_with_parent, rows.as_json(sorted({*flow.tags})) if flow.tags else rows.NO_TAGS,
     )  # fmt: skip

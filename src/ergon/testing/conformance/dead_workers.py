@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
-from ergon.core.commit import ChildCancel, Commit, Lease, NewFlow, Settled
+from ergon.core.commit import ChildCancel, Commit, Lease, NewFlow
 from ergon.core.status import TaskStatus
 from ergon.errors import LeaseLost
 from ergon.storage.log import ExecutionLog
@@ -24,34 +22,6 @@ from ergon.testing.conformance.kit import (
     register,
     status_of,
 )
-
-Write = Callable[[Lease, int], Commit]
-"""A commit of flow `p` that would do something of one kind; given the lease and a message's id."""
-
-WRITES: dict[str, Write] = {
-    "events": lambda lease, _: Commit("p", lease, (event(3),)),
-    "consumed": lambda lease, message: Commit("p", lease, consumed=((message, 2),)),
-    "event and consumed": lambda lease, message: Commit("p", lease, (event(3),), consumed=((message, 3),)),
-    "returned": lambda lease, _: Commit("p", lease, returned=(1,)),
-    "cancels": lambda lease, _: Commit("p", lease, cancels=(ChildCancel("c", "0:3", '"enough"'),)),
-    "children": lambda lease, _: Commit("p", lease, children=(child("new", "0:9"),)),
-    "completed": lambda lease, _: Commit("p", lease, settled=Settled(TaskStatus.COMPLETED, '"late"')),
-    "suspended": lambda lease, _: Commit("p", lease, settled=Settled(TaskStatus.SUSPENDED, reason="late")),
-    "given back": lambda lease, _: Commit("p", lease, settled=Settled(TaskStatus.PENDING, reason="late")),
-    "parked": lambda lease, _: Commit("p", lease, settled=Settled(TaskStatus.PARKED, reason="late")),
-    "nothing": lambda lease, _: Commit("p", lease),
-    "all of them": lambda lease, message: Commit(
-        "p",
-        lease,
-        (event(3),),
-        consumed=((message, 3),),
-        cancels=(ChildCancel("c", "0:3", '"enough"'),),
-        children=(child("new", "0:9"),),
-        settled=Settled(TaskStatus.COMPLETED, '"late"'),
-        returned=(1,),
-    ),
-}
-each_write = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 
 
 async def test_a_worker_that_is_not_alive_creates_no_flow_for_itself(log: ExecutionLog) -> None:

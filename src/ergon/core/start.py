@@ -1,0 +1,32 @@
+"""How a new flow stands: the rule that every log follows when it creates one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ergon.core.commit import NewFlow
+from ergon.core.status import TaskStatus
+
+
+class Start(NamedTuple):
+    """A new flow's columns, but for what its creator gave. Times are by the log's clock."""
+
+    status: str
+    owner: str | None = None
+    epoch: int = 0
+    started_at: float | None = None
+    ready_at: float | None = None
+    wake_at: float | None = None
+    deadline_at: float | None = None
+    claimed_seq: int | None = None
+
+
+def start_of(flow: NewFlow, now: float) -> Start:
+    """Claimed already when it names an owner; else ready at once, or when its time has come."""
+    if flow.owner is not None:
+        deadline_at = now + flow.timeout_seconds if flow.timeout_seconds is not None else None
+        return Start(TaskStatus.RUNNING.value, flow.owner.worker, 1, now, None, None, deadline_at, 0)
+    start_at = now + flow.delay_seconds if flow.delay_seconds is not None else flow.start_at
+    if start_at is None or start_at <= now:
+        return Start(TaskStatus.PENDING.value, ready_at=start_at or now)
+    return Start(TaskStatus.PENDING.value, wake_at=start_at)
