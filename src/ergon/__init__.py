@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from ergon.flows.steps import DID_NOT_HAPPEN, Happened, Step, run_step, step
     from ergon.flows.types import FlowType, flow_type
     from ergon.flows.waits import await_external_signal, schedule_timer, schedule_timer_named, wait_signal
-    from ergon.opening import open_log
+    from ergon.opening import list_namespaces, open_log
     from ergon.scheduler.handle import FlowHandle
     from ergon.scheduler.scheduler import ScheduleOptions, Scheduler
     from ergon.storage.log import ExecutionLog
@@ -105,7 +105,7 @@ _PLACES = {
     "ergon.flows.steps": "DID_NOT_HAPPEN Happened Step run_step step",
     "ergon.flows.types": "FlowType flow_type",
     "ergon.flows.waits": "await_external_signal schedule_timer schedule_timer_named wait_signal",
-    "ergon.opening": "open_log",
+    "ergon.opening": "list_namespaces open_log",
     "ergon.scheduler.handle": "FlowHandle",
     "ergon.scheduler.scheduler": "ScheduleOptions Scheduler",
     "ergon.storage.log": "ExecutionLog",
@@ -196,6 +196,7 @@ __all__ = [
     "idempotency_key",
     "invoke",
     "is_replaying",
+    "list_namespaces",
     "now",
     "open_log",
     "patched",

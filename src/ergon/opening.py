@@ -7,49 +7,105 @@ from typing import Final
 from urllib.parse import unquote
 
 from ergon.core.durability import check_class
+from ergon.core.namespaces import check_namespace, split_namespace
 from ergon.errors import LogRefused
 from ergon.storage.log import ExecutionLog
 
 DEFAULT_URL: Final = "ergon.db"
 
 MEMORY_URL: Final = "memory:"
-"""The URL of every log that only its own process can see."""
+"""The URL of every log that only its own process can see, but for its namespace."""
+
+_POSTGRES: Final = ("postgresql", "postgres")
+_REDIS: Final = ("redis", "rediss", "valkey", "valkeys", "unix")
 
 
-def open_log(url: str | None = None, *, require: str | None = None, create: bool = True) -> ExecutionLog:
+def open_log(
+    url: str | None = None, *, namespace: str | None = None, require: str | None = None, create: bool = True
+) -> ExecutionLog:
     """Find the log that a URL names; it is not connected yet: use it with `async with`.
 
     url: a path (`orders.db`), `sqlite:orders.db`, `sqlite:///absolute/path`, `memory:`,
     `postgresql://user@host/database`, or `redis://host:6379/0` (also `rediss:`, `valkey:`, `valkeys:` and `unix:`).
     Default: the environment's ERGON_LOG, else `ergon.db` in the current directory.
+    namespace: a log of its own at the same place, such as one for each tenant: no flow, id, worker or queue of one is
+    seen by another. Default: the URL's option `?namespace=acme`, else the environment's ERGON_NAMESPACE, else none.
+    Empty: none, whatever the others say.
     require: connecting raises `LogRefused` when the log's live settings survive less than this durability class,
     D1 (worker crashes) to D4 (loss of the machine). Default: any.
     create: make a new log where there is none. False: connecting raises `LogRefused` then, so that a mistyped URL never
     becomes an empty log; on PostgreSQL it changes no tables either, for a role that may not.
 
-    Raises `LogRefused` for a URL no store knows, and for a class that does not exist.
+    Raises `LogRefused` for a URL no store knows, and for a class that does not exist; `InvalidName` for a namespace
+    that some log could not keep apart.
     """
     check_class(require)
-    url = url if url is not None else os.environ.get("ERGON_LOG") or DEFAULT_URL
-    from ergon.storage.sqlite import SqliteExecutionLog
-
-    scheme, colon, rest = url.partition(":")
-    if not colon or len(scheme) == 1 or os.sep in scheme:  # a path; one letter is a Windows drive
-        return SqliteExecutionLog(url, require=require, create=create)
-    if scheme.lower() == "memory":
-        return SqliteExecutionLog(":memory:", require=require)
-    if scheme.lower() in ("sqlite", "file"):
-        return SqliteExecutionLog(unquote(rest.removeprefix("//")), require=require, create=create)
-    if scheme.lower() in ("postgresql", "postgres"):
+    url, in_url = split_namespace(_url(url))
+    namespace = check_namespace(_first(namespace, in_url, os.environ.get("ERGON_NAMESPACE")))
+    scheme, path = _store(url)
+    if scheme in _POSTGRES:
         from ergon.storage.postgres import PostgresExecutionLog
 
         # Whoever runs flows decides what their log must survive; one who only finds it there takes it as it is.
         least = require if create or require is not None else "D1"
-        return PostgresExecutionLog(url, require=least, migrate=create)
-    if scheme.lower() in ("redis", "rediss", "valkey", "valkeys", "unix"):
+        return PostgresExecutionLog(url, namespace=namespace, require=least, migrate=create)
+    if scheme in _REDIS:
         from ergon.storage.redis import RedisExecutionLog
 
-        return RedisExecutionLog(url, require=require, create=create)
+        return RedisExecutionLog(url, namespace=namespace, require=require, create=create)
+    from ergon.storage.sqlite import SqliteExecutionLog
+
+    return SqliteExecutionLog(path, namespace=namespace, require=require, create=create)
+
+
+async def list_namespaces(url: str | None = None) -> list[str]:
+    """Name the namespaces there are at the place that a URL names (as for `open_log`), sorted; makes nothing.
+
+    Whatever namespace the URL or the environment names is left out of account. On Redis this goes through all keys of
+    the server.
+
+    Raises `LogRefused` for a URL no store knows, and when the server refuses; `LogBusy` when it cannot be reached.
+    """
+    url, _ = split_namespace(_url(url))
+    scheme, path = _store(url)
+    if scheme in _POSTGRES:
+        from ergon.storage.postgres import namespaces as on_postgres
+
+        return await on_postgres.present(url)
+    if scheme in _REDIS:
+        from ergon.storage.redis import namespaces as on_redis
+
+        return await on_redis.present(url)
+    if scheme == "memory":
+        return []
+    import asyncio
+    from pathlib import Path
+
+    from ergon.storage.sqlite import namespaces as on_sqlite
+
+    return await asyncio.to_thread(on_sqlite.present, Path(path))
+
+
+def _url(given: str | None) -> str:
+    return given if given is not None else os.environ.get("ERGON_LOG") or DEFAULT_URL
+
+
+def _first(*names: str | None) -> str:
+    return next((name for name in names if name is not None), "")
+
+
+def _store(url: str) -> tuple[str, str]:
+    """A URL's scheme, and its path where that is a file's. Raises `LogRefused`."""
+    scheme, colon, rest = url.partition(":")
+    if not colon or len(scheme) == 1 or os.sep in scheme:  # a path; one letter is a Windows drive
+        return "sqlite", url
+    scheme = scheme.lower()
+    if scheme == "memory":
+        return scheme, ":memory:"
+    if scheme in ("sqlite", "file"):
+        return "sqlite", unquote(rest.removeprefix("//"))
+    if scheme in (*_POSTGRES, *_REDIS):
+        return scheme, ""
     raise LogRefused(
         f"no store is known for {scheme}: URLs. Give a file path, sqlite:///path, postgresql://host/database, "
         "redis://host or memory:"

@@ -103,7 +103,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with `shop.py` in it, and no settings of this machine."""
     (tmp_path / "shop.py").write_text(FLOWS)
     monkeypatch.chdir(tmp_path)
-    for name in ("ERGON_LOG", "ERGON_DEBUG", "FORCE_COLOR"):
+    for name in ("ERGON_LOG", "ERGON_NAMESPACE", "ERGON_DEBUG", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 

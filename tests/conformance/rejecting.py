@@ -21,7 +21,7 @@ class OneLog:
 
     make: Callable[[], ExecutionLog]
 
-    def open(self) -> ExecutionLog:
+    def open(self, namespace: str = "") -> ExecutionLog:
         return self.make()
 
     async def interrupt(self) -> None:

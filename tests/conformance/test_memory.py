@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from ergon import InMemoryExecutionLog, SqliteExecutionLog
+from ergon import SqliteExecutionLog
 from ergon.testing.conformance.alone import *  # noqa: F403 - the line that brings the behaviours in
 
 
 class MemoryStore:
-    def open(self) -> SqliteExecutionLog:
-        return InMemoryExecutionLog()
+    def open(self, namespace: str = "") -> SqliteExecutionLog:
+        return SqliteExecutionLog(":memory:", namespace=namespace)
 
     async def interrupt(self) -> None:
         """Nothing can."""

@@ -16,6 +16,12 @@ from ergon.testing.conformance import *  # noqa: F403 - the line that brings the
 from tests.servers import postgres
 
 _numbers: Final = count(1)
+_CLEAR: Final = """
+DO $$ DECLARE name text; BEGIN
+  FOR name IN SELECT nspname FROM pg_namespace WHERE nspname = '{0}' OR starts_with(nspname, '{0}__') LOOP
+    EXECUTE format('DROP SCHEMA %I CASCADE', name);
+  END LOOP;
+END $$"""
 
 
 @cache
@@ -31,9 +37,9 @@ class PostgresStore:
     url: str
     schema: str
 
-    def open(self) -> PostgresExecutionLog:
+    def open(self, namespace: str = "") -> PostgresExecutionLog:
         # The tests' server runs without fsync.
-        return PostgresExecutionLog(self.url, schema=self.schema, require="D1")
+        return PostgresExecutionLog(self.url, schema=self.schema, namespace=namespace, require="D1")
 
     async def interrupt(self) -> None:
         await postgres.execute(
@@ -53,4 +59,4 @@ def url() -> str:
 async def store(url: str) -> AsyncIterator[PostgresStore]:
     made = PostgresStore(url, f"log_{next(_numbers)}")
     yield made
-    await postgres.execute(url, f"DROP SCHEMA IF EXISTS {made.schema} CASCADE")
+    await postgres.execute(url, _CLEAR.format(made.schema))

@@ -18,8 +18,8 @@ class RedisStore:
     def __init__(self) -> None:
         self.url, self.prefix = server_url(), new_prefix()
 
-    def open(self) -> RedisExecutionLog:
-        return RedisExecutionLog(self.url, prefix=self.prefix, ephemeral=True)
+    def open(self, namespace: str = "") -> RedisExecutionLog:
+        return RedisExecutionLog(self.url, prefix=self.prefix, namespace=namespace, ephemeral=True)
 
     async def interrupt(self) -> None:
         with redis.Redis.from_url(self.url) as client:
@@ -28,7 +28,7 @@ class RedisStore:
 
     def clear(self) -> None:
         with redis.Redis.from_url(self.url) as client:
-            for key in client.scan_iter(f"{{{self.prefix}:*", count=1000):
+            for key in client.scan_iter(f"{{{self.prefix}[:/]*", count=1000):
                 client.unlink(key)
 
 

@@ -17,8 +17,8 @@ class ClusterStore:
     def __init__(self) -> None:
         self.prefix = new_prefix()
 
-    def open(self) -> RedisExecutionLog:
-        return RedisExecutionLog(cluster().url, prefix=self.prefix)
+    def open(self, namespace: str = "") -> RedisExecutionLog:
+        return RedisExecutionLog(cluster().url, prefix=self.prefix, namespace=namespace)
 
     async def interrupt(self) -> None:
         for node in cluster().nodes:

@@ -17,8 +17,8 @@ class SqliteStore:
 
     path: Path
 
-    def open(self) -> SqliteExecutionLog:
-        return SqliteExecutionLog(self.path)
+    def open(self, namespace: str = "") -> SqliteExecutionLog:
+        return SqliteExecutionLog(self.path, namespace=namespace)
 
     async def interrupt(self) -> None:
         """Nothing can."""

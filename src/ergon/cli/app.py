@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn, TextIO
 
 import click
 
+from ergon.cli.options import namespace_before_the_verb
 from ergon.cli.problems import BAD_INPUT, FAILED, INTERNAL, INTERRUPTED, OK, BadInput, Problem
 from ergon.core.names import near
 from ergon.errors import ErgonError, FlowNotFound
@@ -36,6 +37,7 @@ VERBS: Final = {
     "retry": "acts",
     "delete": "acts",
     "workers": "worker",
+    "namespaces": "namespaces",
     "doctor": "doctor",
 }
 """Each verb and the module of this package it lives in."""
@@ -74,11 +76,13 @@ class Verbs(click.Group):
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--log", "url", metavar="URL", help="The same as --log after the verb.")
+@namespace_before_the_verb
 @click.version_option(package_name="ergon", prog_name="ergon")
 def cli(url: str | None) -> None:
     """Run durable flows, look at them, and act on them.
 
-    The log comes from --log, else from the environment's ERGON_LOG, else it is ergon.db in this directory.
+    The log comes from --log, else from the environment's ERGON_LOG, else it is ergon.db in this directory. One place
+    holds a log for each --namespace (ERGON_NAMESPACE), strangers to each other.
 
     Exit codes: 0 done; 1 the flow failed, something is wrong, or nothing was found as asked; 2 bad input;
     70 a mistake in Ergon; 130 interrupted. ERGON_DEBUG=1 shows tracebacks. NO_COLOR is honoured.

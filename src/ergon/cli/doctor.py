@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import click
 
-from ergon.cli.options import asynchronous, json_option, log_option, opened, path_of
+from ergon.cli.options import asynchronous, json_option, log_option, namespace_given, opened, path_of
 from ergon.cli.output import clean, console, cut, print_json, size
 from ergon.cli.problems import FAILED, OK, BadInput
 from ergon.core.commit import FlowFilter, WorkerRecord
@@ -52,7 +52,9 @@ async def doctor(url: str | None, as_json: bool) -> int:
         Finding("Python", "ok", f"{sys.version.split()[0]} at {sys.executable}"),
         Finding("SQLite", "ok", sqlite3.sqlite_version),
     ]
-    open_log(url or None)  # a URL that no store knows is bad input; all else that keeps it shut is a finding
+    open_log(
+        url or None, namespace=namespace_given()
+    )  # a URL that no store knows is bad input; all else that keeps it shut is a finding
     try:
         async with opened(url) as log:
             findings = [findings[0], *await _examine(log)]

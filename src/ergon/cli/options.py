@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
-from urllib.parse import unquote
 
 import click
 from click.core import ParameterSource
@@ -21,12 +20,14 @@ from click.core import ParameterSource
 from ergon.cli.problems import BadInput, NothingFound
 from ergon.core.commit import FlowFilter, FlowRecord
 from ergon.core.names import check_name, near
+from ergon.core.namespaces import check_namespace
 from ergon.opening import MEMORY_URL, open_log
 from ergon.storage.log import ExecutionLog
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_NAMESPACE: Final = "ergon.namespace"
 SUGGESTED_FROM_MAX: Final = 500
 """How many ids or names a "did you mean" looks at."""
 
@@ -39,7 +40,26 @@ def _or_before_the_verb(context: click.Context, parameter: click.Parameter, url:
     return before if before is not None else url
 
 
-log_option = click.option(
+def _keep_namespace(context: click.Context, _parameter: click.Parameter, name: str | None) -> None:
+    """For `namespace_given`: no verb but has it, and none needs to hand it on."""
+    if name is not None:
+        context.meta[_NAMESPACE] = check_namespace(name)
+
+
+def namespace_given() -> str | None:
+    """What `--namespace` says, before the verb or after it; None where it is not given."""
+    context = click.get_current_context(silent=True)
+    return context.meta.get(_NAMESPACE) if context is not None else None
+
+
+def _namespace_option(help_text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    return click.option(
+        "--namespace", metavar="NAME", expose_value=False, callback=_keep_namespace, help=help_text
+    )
+
+
+namespace_before_the_verb = _namespace_option("The same as --namespace after the verb.")
+_url_option = click.option(
     "--log",
     "url",
     envvar="ERGON_LOG",
@@ -47,6 +67,14 @@ log_option = click.option(
     callback=_or_before_the_verb,
     help="Execution log: a file path, postgresql://HOST/DATABASE or redis://HOST. Default: ERGON_LOG, else ergon.db.",
 )
+
+
+def log_option(function: Callable[P, R]) -> Callable[P, R]:
+    """Which log: `--log`, handed on as `url`, and `--namespace`, which `opened` asks for."""
+    text = "A log of its own at that place, such as one for each tenant. Default: ERGON_NAMESPACE, else none."
+    return _url_option(_namespace_option(text)(function))
+
+
 require_option = click.option(
     "--require",
     metavar="CLASS",
@@ -73,9 +101,9 @@ async def opened(
 
     Raises `BadInput` where there is none, so that a mistyped path never becomes an empty log.
     """
-    log = open_log(url or None, require=require, create=create)
+    log = open_log(url or None, namespace=namespace_given(), require=require, create=create)
     if not create:
-        if log.url == MEMORY_URL:
+        if is_memory(log):
             raise BadInput("a memory: log lives and ends with its own process; give the path of a file")
         path = path_of(log)
         if path is not None and not path.exists():
@@ -89,8 +117,13 @@ async def opened(
 
 def path_of(log: ExecutionLog) -> Path | None:
     """The log's file; None for one that is not a file."""
-    scheme, _, rest = log.url.partition("://")
-    return Path(unquote(rest)) if scheme == "sqlite" else None
+    path = getattr(log, "path", None)
+    return path if isinstance(path, Path) else None
+
+
+def is_memory(log: ExecutionLog) -> bool:
+    """Tell whether no other process can see the log."""
+    return log.url.partition("?")[0] == MEMORY_URL
 
 
 def next_command(verb: str, flow_id: str) -> str:
@@ -103,6 +136,9 @@ def next_command(verb: str, flow_id: str) -> str:
             given = f" --log {'URL' if '@' in url else shlex.quote(url)}"  # no password in any message
             break
         context = context.parent
+    name = namespace_given()
+    if name is not None:
+        given += f" --namespace {shlex.quote(name)}"
     return f"`ergon {verb} {shlex.quote(flow_id)}{given}`"
 
 

@@ -54,6 +54,10 @@ WORKER: Final = {
     "started_at": "when",
     "lease_expires_at": "until when it may own flows unless it renews",
 }
+NAMESPACE: Final = {
+    "namespace": "its name, for --namespace",
+    "log": "its URL, for --log, without a password",
+}
 ACT: Final = {
     "id": "the flow's id",
     "verb": "signal, cancel, kill, pause, resume, retry or delete",

@@ -12,14 +12,23 @@ from typing import Any
 import click
 
 from ergon.cli.fleet import Fleet
-from ergon.cli.options import asynchronous, json_option, log_option, opened, require_option
+from ergon.cli.options import (
+    asynchronous,
+    is_memory,
+    json_option,
+    log_option,
+    namespace_given,
+    opened,
+    require_option,
+)
 from ergon.cli.output import ago, note, print_json, table
 from ergon.cli.problems import FAILED, OK, BadInput
 from ergon.cli.rows import WORKER, fields_of, worker_row
 from ergon.cli.stopping import on_eof, on_signals
 from ergon.cli.targets import load
+from ergon.core.namespaces import split_namespace
 from ergon.flows.flow import Flow
-from ergon.opening import MEMORY_URL, open_log
+from ergon.opening import open_log
 from ergon.storage.process import state_of
 from ergon.worker.worker import Worker, WorkerOptions
 
@@ -141,10 +150,13 @@ async def _run_here(wanted: Wanted) -> int:
 
 async def _run_fleet(wanted: Wanted, processes: int) -> int:
     """Run several workers in processes of their own until told to stop."""
-    if open_log(wanted.url or None, require=wanted.require).url == MEMORY_URL:
+    namespace = namespace_given()
+    if is_memory(open_log(wanted.url or None, namespace=namespace, require=wanted.require)):
         raise BadInput("a memory: log is one process's own; several need the path of a file")
     if wanted.url:  # not as an option: a password in it would stand in every list of processes
-        os.environ["ERGON_LOG"] = wanted.url
+        os.environ["ERGON_LOG"] = split_namespace(wanted.url)[0] if namespace is not None else wanted.url
+    if namespace is not None:
+        os.environ["ERGON_NAMESPACE"] = namespace
     names = [f"{wanted.name}-{number}" for number in range(1, processes + 1)]
     fleet = Fleet(names, wanted.command, drain_seconds=wanted.drain_seconds)
     stop: asyncio.Future[int] = asyncio.get_running_loop().create_future()

@@ -24,8 +24,8 @@ globals().update(for_pytest(("fencing", "takeover", "arrivals", "several_handles
 class PooledStore:
     pooler: Pooler
 
-    def open(self) -> PostgresExecutionLog:
-        return PostgresExecutionLog(self.pooler.url, require="D1")
+    def open(self, namespace: str = "") -> PostgresExecutionLog:
+        return PostgresExecutionLog(self.pooler.url, namespace=namespace, require="D1")
 
     async def interrupt(self) -> None:
         self.pooler.cut()

@@ -45,6 +45,7 @@ async def refusal(log: PostgresExecutionLog) -> StoreError:
         f"postgresql://me:{QUOTED}@db.example/orders?schema=",
         f"postgresql://me:{QUOTED}@db.example/orders?schema=pg_catalog",
         f"postgresql://me:{QUOTED}@db.example/orders?schema={'x' * 64}",
+        f"postgresql://me:{QUOTED}@db.example/orders?schema={'x' * 58}&namespace=acme",
         f"mysql://me:{QUOTED}@db.example/orders",
     ],
 )

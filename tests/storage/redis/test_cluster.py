@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from ergon import list_namespaces
 from ergon.core.commit import Commit, Settled
 from ergon.core.status import TaskStatus
 from ergon.errors import LogDamaged, LogRefused
 from ergon.storage.redis import RedisExecutionLog
 from ergon.storage.redis.partitions import base_of
-from tests.servers.redis import cluster
+from tests.servers.redis import cluster, new_prefix
 from tests.storage.kit import (
     claim,
     claim_one,
@@ -198,3 +199,13 @@ async def test_a_family_over_many_parts_is_deleted_with_its_root(log):
 
     assert [await log.find(one.id) for one in children] == [None] * 10
     assert (await log.find("d")).parent_id is None
+
+
+async def test_the_namespaces_of_a_cluster_are_found_on_whichever_master_they_are():
+    prefix = new_prefix()
+    names = [f"tenant-{number}" for number in range(6)]
+    for name in names:
+        async with RedisExecutionLog(cluster().url, prefix=prefix, namespace=name):
+            pass
+
+    assert await list_namespaces(f"{cluster().url}?prefix={prefix}") == names

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from ergon import LogRefused, list_namespaces
 from ergon.core.commit import Commit, FlowFilter, Hint, Settled
 from ergon.core.status import TaskStatus
 from ergon.storage.redis import RedisExecutionLog
@@ -27,9 +28,10 @@ from tests.storage.kit import (
 GUIDE = Path(__file__).parents[3] / "docs" / "redis.md"
 
 
-def grant(server: RedisServer) -> str:
+def grant(server: RedisServer, *, root: str = "ergon", more: str = "") -> str:
     """Make the user of the guide; returns the URL with its password."""
     (line,) = re.findall(r"^user (ergon .*)$", GUIDE.read_text(), re.MULTILINE)
+    line = line.replace("~{ergon:*", f"~{{{root}:*").replace("&ergon:", f"&{root}:") + more
     name, *rules = line.split()
     with server.client() as client:
         client.execute_command("ACL", "SETUSER", name, "reset", *rules)
@@ -79,6 +81,35 @@ async def test_the_rights_of_the_guide_reach_no_other_key_and_change_no_setting(
         ):
             with pytest.raises(redis.RedisError, match=r"(?i)no permissions|NOPERM|permission"):
                 refused()
+
+
+async def test_rights_on_one_namespace_reach_no_other_and_not_the_log_beside_it(own_server):
+    for name in ("acme", "globex"):
+        async with RedisExecutionLog(own_server.url, namespace=name) as log:
+            await log.create(new_flow(f"in-{name}"))
+    assert "`~{ergon/acme:*` and `&ergon/acme:changes`" in GUIDE.read_text()
+    url = grant(own_server, root="ergon/acme")
+
+    async with RedisExecutionLog(url, namespace="acme") as log:
+        heard: list[Hint] = []
+        log.subscribe(heard.append)
+        async with RedisExecutionLog(own_server.url, namespace="acme") as other:
+            await other.send(signal("in-acme"))
+        await register(log)
+        assert [one.flow.id for one in await claim(log)] == ["in-acme"]
+        await until(lambda: heard)
+    for beside in ("globex", ""):
+        with pytest.raises(LogRefused):
+            await RedisExecutionLog(url, namespace=beside).connect()
+
+
+async def test_namespaces_are_listed_with_the_right_to_go_through_keys_and_not_without(own_server):
+    async with RedisExecutionLog(own_server.url, namespace="acme"):
+        pass
+
+    with pytest.raises(LogRefused, match="scan"):
+        await list_namespaces(grant(own_server))
+    assert await list_namespaces(grant(own_server, more=" +scan")) == ["acme"]
 
 
 def test_the_guide_grants_each_command_that_a_script_calls():

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
+from ergon.core.namespaces import check_namespace, split_namespace, with_namespace
 from ergon.errors import LogRefused
 
 SCHEMES: Final = ("postgresql", "postgres")
@@ -26,13 +27,20 @@ class Address:
     url: str
     """For other processes and for messages."""
     schema: str
+    """Where the tables are: the one that was chosen, or its namespace's."""
+    base_schema: str
+    """The one that was chosen."""
     pgbouncer: bool
     application: str
     """What the server's own views call our sessions."""
 
 
-def read_url(url: str, *, schema: str | None = None, pgbouncer: bool | None = None) -> Address:
-    """Take a URL apart. `schema` and `pgbouncer` win over its options of these names. Raises `LogRefused`."""
+def read_url(
+    url: str, *, schema: str | None = None, namespace: str | None = None, pgbouncer: bool | None = None
+) -> Address:
+    """Take a URL apart. What is given beside it wins over its options. Raises `LogRefused`, `InvalidName`."""
+    url, in_url = split_namespace(url)
+    namespace = check_namespace(namespace if namespace is not None else in_url or "")
     try:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
@@ -46,7 +54,7 @@ def read_url(url: str, *, schema: str | None = None, pgbouncer: bool | None = No
         raise LogRefused("the URL of the PostgreSQL log holds a '#'; in a password, write it as %23")
     named, bounced = options.pop("schema", None), options.pop("pgbouncer", None)
     schema = schema if schema is not None else named if named is not None else "ergon"
-    _check_schema(schema)
+    _check_schema(schema, namespace)
     if pgbouncer is None:
         pgbouncer = _flag(bounced)
     user, _, password = login.partition(":")
@@ -54,6 +62,8 @@ def read_url(url: str, *, schema: str | None = None, pgbouncer: bool | None = No
     shown = {key: value for key, value in options.items() if key not in _SECRET}
     if schema != "ergon":
         shown["schema"] = schema
+    if namespace:
+        shown["namespace"] = namespace
     if pgbouncer:
         shown["pgbouncer"] = "1"
     return Address(
@@ -61,7 +71,8 @@ def read_url(url: str, *, schema: str | None = None, pgbouncer: bool | None = No
         user=unquote(user) or None,
         password=unquote(password) or None,
         url=_unsplit(plain._replace(netloc=f"{user}{at}{hosts}" if user else hosts, query=urlencode(shown))),
-        schema=schema,
+        schema=with_namespace(schema, namespace),
+        base_schema=schema,
         pgbouncer=pgbouncer,
         application=options.get("application_name", "ergon"),
     )
@@ -80,9 +91,14 @@ def _check_ports(hosts: str) -> None:
             raise ValueError
 
 
-def _check_schema(schema: str) -> None:
+def _check_schema(schema: str, namespace: str) -> None:
     if not schema or "\0" in schema or len(schema.encode("utf-8", "replace")) > 63:
         raise LogRefused(f"schema={schema!r} is no name for a schema: PostgreSQL takes 1 to 63 bytes")
+    if len(with_namespace(schema, namespace).encode("utf-8", "replace")) > 63:
+        raise LogRefused(
+            f"namespace={namespace!r} of schema {schema!r} is too long: its schema's name, "
+            f"{with_namespace(schema, namespace)!r}, would have more than 63 bytes; shorten one of them"
+        )
     if schema.startswith("pg_") or schema == "information_schema":
         raise LogRefused(f"schema={schema!r} is PostgreSQL's own; choose another name")
     try:

@@ -44,14 +44,17 @@ from ergon.storage.postgres.writes import Create, Send
 class PostgresExecutionLog(ExecutionLog):
     """Flows in a schema of a PostgreSQL database, for any number of processes on any number of machines.
 
-    url: `postgresql://user@host:5432/database`, with libpq's options, and `schema` and `pgbouncer` as below.
+    url: `postgresql://user@host:5432/database`, with libpq's options, and `schema`, `namespace` and `pgbouncer`.
     schema: where the tables are, `ergon` by default. Each schema is a log of its own.
+    namespace: a log of its own in a schema beside that one: `acme` is in `ergon__acme`. None by default.
     require: refuse to open below this durability class. By default D3 is not demanded, but `fsync=off` is refused; say
     `require="D1"` where that is meant.
     migrate: create missing tables. False for a role that may not: then tables that are missing or old are refused.
     busy_timeout_seconds: how long a write waits for a server that is away before it raises `LogBusy`.
     pgbouncer: the URL leads to a pooler that gives each transaction another session. Nothing is prepared then, and
     nobody listens: changes by other processes are found by looking, twice a second.
+
+    Raises `LogRefused` for a URL that is none, `InvalidName` for a namespace no log can keep.
 
     Needs PostgreSQL 13 or later and the package `ergon[postgres]`. An open log belongs to the event loop that
     connected it.
@@ -62,6 +65,7 @@ class PostgresExecutionLog(ExecutionLog):
         url: str,
         *,
         schema: str | None = None,
+        namespace: str | None = None,
         require: str | None = None,
         migrate: bool = True,
         busy_timeout_seconds: float = 30.0,
@@ -69,7 +73,7 @@ class PostgresExecutionLog(ExecutionLog):
         clock: Clock | None = None,
     ) -> None:
         self._require = check_class(require)
-        self._address = read_url(url, schema=schema, pgbouncer=pgbouncer)
+        self._address = read_url(url, schema=schema, namespace=namespace, pgbouncer=pgbouncer)
         self._clock = ServerClock(clock)
         self._hints = Hints()
         self._cursors = Cursors()

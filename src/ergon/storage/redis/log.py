@@ -32,14 +32,16 @@ class RedisExecutionLog(ExecutionLog):
     """Flows on a Redis or Valkey server (6 or newer), or on a cluster, for any number of processes and machines.
 
     url: `redis://user:password@host:6379/0`, `rediss://` with TLS, `valkey://`, or `unix:///path/of/socket`.
-    prefix: how the log's keys begin; several logs share a server by different ones.
+    prefix: how the log's keys begin, `ergon` by default; several logs share a server by different ones.
+    namespace: a log of its own beside the one of that prefix: keys of `acme` begin with `ergon/acme`. None by default.
     ephemeral: use a server that loses what it acknowledged (no append-only file, or one that evicts keys).
     replicas: how many replicas must have each write before it counts as done.
     busy_timeout_seconds: how long a write or a read waits for a server that cannot be reached, before `LogBusy`.
     require: refuse to open below that durability class; D3 is what `appendfsync always` gives.
     create: make a new log where there is none; False: connecting raises `LogRefused` then.
 
-    An open log belongs to the event loop that connected it. Raises `LogRefused` for a URL that is none.
+    An open log belongs to the event loop that connected it. Raises `LogRefused` for a URL that is none,
+    `InvalidName` for a namespace no log can keep.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class RedisExecutionLog(ExecutionLog):
         url: str = "redis://localhost:6379/0",
         *,
         prefix: str | None = None,
+        namespace: str | None = None,
         ephemeral: bool | None = None,
         replicas: int = 0,
         busy_timeout_seconds: float = 30.0,
@@ -56,6 +59,7 @@ class RedisExecutionLog(ExecutionLog):
         self._settings = parse(
             url,
             prefix=prefix,
+            namespace=namespace,
             ephemeral=ephemeral,
             replicas=replicas,
             busy_timeout_seconds=busy_timeout_seconds,

@@ -39,7 +39,7 @@ async def open_log(server: Server, settings: Settings) -> Found:
     ((first, seconds),) = await _metas(server, settings, [0], make=creating)
     if not first.get("generation"):
         raise LogRefused(
-            f"there is no log at {settings.where}: no keys of Ergon's begin with {settings.prefix!r} there. Name "
+            f"there is no log at {settings.where}: no keys of Ergon's begin with {settings.root!r} there. Name "
             "another prefix or server, or let a program that runs flows make one"
         )
     generation, count = first["generation"], int(first["partitions"])
@@ -51,7 +51,7 @@ async def open_log(server: Server, settings: Settings) -> Found:
                 f"log {settings.where} has lost part {partition} of {count}, or it is another log's; restore a backup"
             )
     if others and making is not None:
-        await server.run([("HSET", base_of(settings.prefix, 0) + "meta", "complete", "1")], strict=True)
+        await server.run([("HSET", base_of(settings.root, 0) + "meta", "complete", "1")], strict=True)
     return Found(generation, count, seconds)
 
 
@@ -64,7 +64,7 @@ async def _metas(
         scripts()["open"].sha,
         ("make" if make else "look", generation, count, SCHEMA, f"ergon {VERSION}"),
     )
-    keys = [base_of(settings.prefix, partition) + "meta" for partition in partitions]
+    keys = [base_of(settings.root, partition) + "meta" for partition in partitions]
     answers = await server.run(
         [("EVALSHA", sha, 1, key, *what, number) for key, number in zip(keys, partitions, strict=True)],
         strict=True,

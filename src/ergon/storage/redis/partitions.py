@@ -46,8 +46,8 @@ class Partitions:
         self._settings, self.count, self.generation = settings, count, generation
         self._shas = {name: script.sha for name, script in scripts().items()}
         self._head = (generation.encode(), b"%d" % count)
-        self._bases = [base_of(settings.prefix, number) for number in range(count)]
-        self.channel = channel_of(settings.prefix)
+        self._bases = [base_of(settings.root, number) for number in range(count)]
+        self.channel = channel_of(settings.root)
         self.writer = ""
         self._telling: set[asyncio.Task[None]] = set()
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
+from ergon.core.namespaces import OPTION, check_namespace, split_namespace
 from ergon.errors import LogRefused
 
 DEFAULT_PREFIX: Final = "ergon"
+NAMESPACE_MARK: Final = "/"
 _PORT: Final = 6379
 _SCHEMES: Final = {"redis": False, "valkey": False, "rediss": True, "valkeys": True, "unix": False}
 _TLS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
@@ -39,6 +41,8 @@ class Settings:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     prefix: str = DEFAULT_PREFIX
+    """The one that was chosen. Keys begin with `root`."""
+    namespace: str = ""
     ephemeral: bool = False
     """Whether a server may be used that loses what it acknowledged."""
     tls: dict[str, Any] = field(default_factory=dict)
@@ -53,6 +57,8 @@ class Settings:
         """The same without the password."""
         user = f"{quote(self.username, safe='')}@" if self.username else ""
         options = {"prefix": self.prefix} if self.prefix != DEFAULT_PREFIX else {}
+        if self.namespace:
+            options["namespace"] = self.namespace
         if self.ephemeral:
             options["ephemeral"] = "true"
         if self.path is not None:
@@ -62,6 +68,11 @@ class Settings:
             host = f"[{self.host}]" if ":" in self.host else self.host
             place = f"{self.scheme}://{user}{host}:{self.port}/{self.db}"
         return place + (f"?{urlencode(options)}" if options else "")
+
+    @property
+    def root(self) -> str:
+        """How this log's keys begin. No prefix holds the slash, so nobody's own leads into a namespace."""
+        return f"{self.prefix}{NAMESPACE_MARK}{self.namespace}" if self.namespace else self.prefix
 
     @property
     def where(self) -> str:
@@ -80,15 +91,18 @@ def parse(
     url: str,
     *,
     prefix: str | None = None,
+    namespace: str | None = None,
     ephemeral: bool | None = None,
     busy_timeout_seconds: float = 30.0,
     replicas: int = 0,
     create: bool = True,
 ) -> Settings:
-    """Read a URL; what is given beside it counts more than what stands in it. Raises `LogRefused`.
+    """Read a URL; what is given beside it counts more than what stands in it. Raises `LogRefused`, `InvalidName`.
 
     No message quotes the URL: a password with a slash in it can end up in any part.
     """
+    url, in_url = split_namespace(url)
+    namespace = check_namespace(namespace if namespace is not None else in_url or "")
     split = _split(url)
     if split is None or split.scheme.lower() not in _SCHEMES or split.fragment:
         raise LogRefused(
@@ -99,7 +113,9 @@ def parse(
     options = dict(parse_qsl(split.query, keep_blank_values=True))
     unknown = sorted(set(options) - {*_OURS, *_TLS})
     if unknown:
-        raise LogRefused(f"a Redis URL has no option {unknown[0]!r}; there are {', '.join((*_OURS, *_TLS))}")
+        raise LogRefused(
+            f"a Redis URL has no option {unknown[0]!r}; there are {', '.join((*_OURS, OPTION, *_TLS))}"
+        )
     return Settings(
         scheme=scheme,
         host=unquote(host) if host else "localhost",
@@ -109,6 +125,7 @@ def parse(
         username=unquote(username) if username else None,
         password=unquote(password) if password else None,
         prefix=_prefix(prefix if prefix is not None else options.get("prefix", DEFAULT_PREFIX)),
+        namespace=namespace,
         ephemeral=ephemeral if ephemeral is not None else _flag("ephemeral", options.get("ephemeral", "0")),
         tls=_tls(options),
         busy_timeout_seconds=busy_timeout_seconds,

@@ -29,6 +29,7 @@ from ergon.core.commit import (
 )
 from ergon.core.durability import check_class
 from ergon.core.history import Event
+from ergon.core.namespaces import OPTION, check_namespace
 from ergon.core.status import TaskStatus
 from ergon.errors import LogClosed, LogRefused
 from ergon.storage.clock import Clock, SystemClock
@@ -36,6 +37,7 @@ from ergon.storage.hints import Hints
 from ergon.storage.log import ExecutionLog
 from ergon.storage.sqlite import catalog, claims, durability, inbox, intake, leases
 from ergon.storage.sqlite.connection import LEVELS, Settings, Synchronous
+from ergon.storage.sqlite.namespaces import beside
 from ergon.storage.sqlite.session import Session
 from ergon.storage.sqlite.writes import Create, Send, Unasked, Write
 
@@ -48,7 +50,8 @@ class SqliteExecutionLog(ExecutionLog):
     `synchronous` is SQLite's setting; FULL survives power loss. `busy_timeout_seconds` is how long a write waits for
     other processes before it raises `LogBusy`. `require="D3"` refuses to open below that durability class; D3 is the
     most that a file on one machine can give. `create=False`: connecting raises `LogRefused` when there is no file.
-    Raises `LogRefused` for settings that do not exist.
+    `namespace`: a log of its own in a file beside that one: `acme` of `orders.db` is in `orders__acme.db`.
+    Raises `LogRefused` for settings that do not exist, `InvalidName` for a namespace no log can keep.
 
     An open log belongs to the event loop that connected it.
     """
@@ -57,6 +60,7 @@ class SqliteExecutionLog(ExecutionLog):
         self,
         path: str | os.PathLike[str],
         *,
+        namespace: str | None = None,
         synchronous: Synchronous = "FULL",
         busy_timeout_seconds: float = 30.0,
         require: str | None = None,
@@ -67,8 +71,9 @@ class SqliteExecutionLog(ExecutionLog):
         if synchronous not in LEVELS:
             raise LogRefused(f"synchronous={synchronous!r} is unknown; choose one of {', '.join(LEVELS)}")
         memory = os.fspath(path) == ":memory:"
+        self._base, self._namespace = Path(path).absolute(), check_namespace(namespace or "")
         self._settings = Settings(
-            path=None if memory else Path(path).absolute(),
+            path=None if memory else beside(self._base, self._namespace),
             synchronous=synchronous,
             busy_timeout_seconds=busy_timeout_seconds,
             allow_network_filesystem=allow_network_filesystem,
@@ -95,13 +100,12 @@ class SqliteExecutionLog(ExecutionLog):
 
     @property
     def url(self) -> str:
-        if self.path is None:
-            return "memory:"
-        return f"sqlite://{quote(str(self.path))}"
+        place = f"sqlite://{quote(str(self._base))}" if self.path is not None else "memory:"
+        return f"{place}?{OPTION}={self._namespace}" if self._namespace else place
 
     @property
     def path(self) -> Path | None:
-        """The file; None in memory."""
+        """The file, the namespace's own where there is one; None in memory."""
         return self._settings.path
 
     @property

@@ -15,8 +15,10 @@ class Store(Protocol):
     The fixture that makes it also clears it away, after the test. Handles are closed by the tests that open them.
     """
 
-    def open(self) -> ExecutionLog:
+    def open(self, namespace: str = "") -> ExecutionLog:
         """Return a new handle on the log at this place, not connected: what another process would open.
+
+        `namespace`: another log at the same place; its handle raises `InvalidName` for one that cannot be.
 
         A log that lives and ends with its handle has no second one; it takes the behaviours of
         `ergon.testing.conformance.alone`, which open one.

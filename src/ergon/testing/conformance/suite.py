@@ -45,6 +45,7 @@ ALONE: Final = (
     "hints",
     "life",
     "repeats",
+    "namespaces",
     "differential",
 )
 SHARED: Final = ("several_handles", "contention", "reopening", "interruption", "differential_handles")
