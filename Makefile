@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-TARGETS := test demo bench check lint types fmt replay-proof torture lock setup doctor clean
+TARGETS := test demo bench check lint types fmt postgres replay-proof torture lock setup doctor clean
 .PHONY: help $(TARGETS)
 
 help: ## Show this list

@@ -28,6 +28,7 @@ LOCK = ROOT / "requirements.lock"
 STAMP = VENV / "installed-from"
 PYTHON_MIN = (3, 11)
 PYTHONS = ("3.11", "3.12", "3.13")  # every one replays the same histories: see `replay-proof`
+POSTGRES = "13"  # the oldest version promised; the suite runs on the newest
 
 Command = Sequence[str | Path]
 Stage = tuple[str, Command]
@@ -199,13 +200,48 @@ TYPES: list[Stage] = [
 ]
 
 
+POSTGRES_SUITE = (
+    "tests/conformance/test_postgres.py", "tests/storage/postgres", "tests/servers/test_postgres_server.py",
+    "tests/cli/test_stores.py",
+)  # fmt: skip
+POSTGRES_PART = (
+    "tests/conformance/test_postgres.py", "tests/storage/postgres/test_plans.py",
+    "tests/storage/postgres/test_refusals.py", "-k", "twice or seek or in_order or rights",
+)  # fmt: skip
+
+
 def test(arguments: list[str]) -> int:
     """Everything a change must pass; arguments go to pytest."""
     missing = missing_pythons()
     others = [version for version in PYTHONS if version not in missing and not runs(PYTHON, version)]
     replay: list[Stage] = [(f"replay on {', '.join(others)}", nox("replay", others, []))] if others else []
     pytest: Stage = ("pytest", [PYTHON, "-m", "pytest", "-n", "2", *arguments])
-    return stages(*LINT, *TYPES, pytest, *replay) or tell_missing(missing)
+    has_oldest = call(on_postgres(POSTGRES)) == 0  # else it has said why
+    oldest: list[Stage] = [(f"PostgreSQL {POSTGRES}", on_postgres(POSTGRES, "-q", *POSTGRES_PART))]
+    code = stages(*LINT, *TYPES, pytest, *(oldest if has_oldest else []), *replay)
+    return code or max(tell_missing(missing), 0 if has_oldest else tell_no_postgres())
+
+
+def on_postgres(version: str, *arguments: str) -> Command:
+    """Build the command that fetches a version of PostgreSQL if need be and runs pytest on it."""
+    return [PYTHON, "-m", "tests.servers.versions", version, *arguments]
+
+
+def tell_no_postgres() -> int:
+    """Say plainly what was not tested; it is an error only where that version was promised to be there."""
+    say(
+        f"NOT TESTED on PostgreSQL {POSTGRES}: none is here, and none could be fetched (the reason stands at the top)"
+    )
+    return 1 if os.environ.get("ERGON_REQUIRE_POSTGRES") == "1" else 0
+
+
+def postgres(arguments: list[str]) -> int:
+    """Run the tests of the log on PostgreSQL on these versions, such as `13 15`; other arguments go to pytest."""
+    split = next((place for place, text in enumerate(arguments) if not text.isdecimal()), len(arguments))
+    versions, rest = arguments[:split] or [POSTGRES], arguments[split:]
+    chosen = [] if any((ROOT / text.partition("::")[0]).exists() for text in rest) else POSTGRES_SUITE
+    options = ["-n", "2", *chosen, *rest]
+    return stages(*((f"PostgreSQL {version}", on_postgres(version, *options)) for version in versions))
 
 
 def check(arguments: list[str]) -> int:
@@ -290,7 +326,7 @@ def doctor(arguments: list[str]) -> int:  # noqa: ARG001 - takes none
 
 def clean(arguments: list[str]) -> int:  # noqa: ARG001 - takes none
     """Remove the environments and every cache."""
-    for pattern in (".venv", ".nox", ".*_cache", ".hypothesis", "build", "dist"):
+    for pattern in (".venv", ".nox", ".servers", ".*_cache", ".hypothesis", "build", "dist"):
         for path in ROOT.glob(pattern):
             shutil.rmtree(path)
     return 0
@@ -311,6 +347,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "lint": lint,
     "types": types,
     "fmt": fmt,
+    "postgres": postgres,
     "replay-proof": replay_proof,
     "torture": torture,
     "lock": lock,

