@@ -109,6 +109,10 @@ def notes_no_retry(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(intake._SQL, "note_retry", "SELECT :flow, :kind, :now")
 
 
+def counts_epochs_anew(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(intake._SQL, "begin_lives", "SELECT :flows")
+
+
 def deletes_parents_of_unfinished_children(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(intake._SQL, "family", intake._SQL["family"].replace("c.close_with_parent OR", ""))
 
@@ -195,6 +199,14 @@ DEFECTS: Final = (
         FencesByWorkerOnly,
         "fencing dead_workers",
         "a_worker_writes_nothing_under_the_lease_of_an_earlier_claim_of_its_own",
+        oracle=True,
+    ),
+    _d(
+        "counts epochs anew when an id is free again",
+        counts_epochs_anew,
+        "fencing",
+        "a_worker_writes_nothing_to_another_flow_that_got_the_id_of_one_it_had",
+        "no_epoch_of_a_deleted_flow_comes_again_for_its_id",
         oracle=True,
     ),
     _d(

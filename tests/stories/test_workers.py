@@ -449,7 +449,7 @@ async def test_a_message_that_came_while_its_flow_was_claimed_anew_is_not_left_w
         async def claim_slowly(request: ClaimRequest) -> list[ClaimedFlow]:
             claimed = await claim(request)
             if claimed:
-                assert residents.runs["f"].record.epoch == 1
+                assert residents.runs["f"].record.claims == 1
                 await handle.signal("go", "yes")
                 await residents.fetch()
             return claimed

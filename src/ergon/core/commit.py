@@ -47,12 +47,24 @@ class CancelName:
     DEADLINE: Final = "deadline"
 
 
+EPOCHS_A_LIFE: Final = 2**20
+"""A new flow's epoch is a multiple of this, and the flow that gets the id of a deleted one has a higher multiple than
+that one's last epoch."""
+
+
 class Lease(NamedTuple):
     """The right to write to a flow: who holds it, and the flow's epoch when it was claimed."""
 
     worker: str
     """The incarnation id of a registered worker."""
     epoch: int
+    """One more with each claim of the flow. It never comes again for the flow's id, also when the flow is deleted and
+    another one gets the id: what is still on its way under an earlier lease would else be taken for the new flow's."""
+
+    @property
+    def claims(self) -> int:
+        """How often the flow has been claimed, this claim included."""
+        return self.epoch % EPOCHS_A_LIFE
 
 
 class Message(NamedTuple):
@@ -100,8 +112,8 @@ class NewFlow(NamedTuple):
     """The parent's operation that awaits this flow's outcome."""
     close_with_parent: bool = True
     """Cancel this flow when its parent ends first."""
-    owner: Lease | None = None
-    """Create it already claimed by this worker (epoch 1), for a caller that runs it at once."""
+    owner: str | None = None
+    """Create it already claimed by this worker, for a caller that runs it at once. The flow's record has the epoch."""
     tags: tuple[str, ...] = ()
     """Only workers that have all of these may claim it."""
 
@@ -218,6 +230,11 @@ class FlowRecord(NamedTuple):
     close_with_parent: bool
     tags: tuple[str, ...] = ()
     """Only workers that have all of these claim it. Sorted, each once."""
+
+    @property
+    def claims(self) -> int:
+        """How often it has been claimed."""
+        return self.epoch % EPOCHS_A_LIFE
 
 
 class ClaimedFlow(NamedTuple):

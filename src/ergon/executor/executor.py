@@ -102,7 +102,6 @@ class Executor(Generic[T]):
 
     async def _take_up(self, call: FlowCall[R], incarnation: Incarnation) -> ClaimedFlow | FlowRecord:
         """Own the flow: create it, or claim it; one that ended or has nothing to do yet comes back as its record."""
-        lease = Lease(incarnation.id, 1)
         new = NewFlow(
             id=self.flow_id,
             name=call.flow.name,
@@ -110,14 +109,14 @@ class Executor(Generic[T]):
             queue=call.flow.options.queue,
             priority=call.flow.options.priority,
             timeout_seconds=call.flow.options.timeout,
-            owner=lease,
+            owner=incarnation.id,
             tags=call.flow.options.tags,
         )
         existing = await self._log.create(new)
         if existing is None:
             created = await self._log.find(self.flow_id)
             assert created is not None, "a flow that was created is in the log"
-            return ClaimedFlow(created, lease, [], [])
+            return ClaimedFlow(created, Lease(incarnation.id, created.epoch), [], [])
         if existing.name != new.name or not call.fits(existing.input):
             raise id_conflict(existing, new)
         if existing.status.is_terminal or existing.status is TaskStatus.PARKED:

@@ -74,7 +74,7 @@ class FlowRun:
             answer=read_answer,
             on_error=lambda context: host.on_flow_error(record.id, context),
         )
-        self.machine.ran_before = record.epoch > 1 and not begins_attempt(claimed.events)
+        self.machine.ran_before = record.claims > 1 and not begins_attempt(claimed.events)
         self.outbox = Outbox(
             record.id,
             claimed.lease,
@@ -129,7 +129,7 @@ class FlowRun:
             self._turn_failed(error)
             return
         self._turning = False
-        if self.record.epoch > 1:
+        if self.record.claims > 1:
             self.work.revived(history)
         self._advance()
 

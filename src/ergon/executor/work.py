@@ -192,7 +192,7 @@ class Work:
 
     def _ran_before(self, op: Operation) -> bool:
         """True when the step may have run in another process, or in an earlier attempt of the flow."""
-        if self.record.epoch == 1:
+        if self.record.claims == 1:
             return False
         return self.turns == 0 or op.id in self._begun_before or self._machine.attempt > 1
 

@@ -107,7 +107,7 @@ async def test_a_claim_whose_answer_is_lost_brings_its_flows_once(log, straight,
     claimed = await claim_one(log, "f1")
 
     assert line.lost
-    assert claimed.lease.epoch == 1
+    assert claimed.lease.claims == 1
     assert claimed.flow.claims_stalled == 0
     await commit(log, Commit("f1", claimed.lease, (event(1),)))
     assert await straight.lost("w1", [("f1", 1)]) == []

@@ -129,7 +129,7 @@ async def _create(
     flows: dict[str, Create] = {}
     for create in creates:
         create.found = None
-        if create.flow.owner is None or create.flow.owner.worker in living:
+        if create.flow.owner is None or create.flow.owner in living:
             flows.setdefault(create.flow.id, create)
     new = await intake.insert(tx, [create.flow for create in flows.values()])
     others = [

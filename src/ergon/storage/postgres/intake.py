@@ -32,13 +32,13 @@ async def owners_alive(tx: Transaction, flows: Sequence[NewFlow]) -> set[str]:
 
     Before any flow is locked: whoever declares a worker dead locks the worker first.
     """
-    owners = [flow.owner.worker for flow in flows if flow.owner is not None]
+    owners = [flow.owner for flow in flows if flow.owner is not None]
     return await leases.alive(tx, owners) if owners else set()
 
 
 def not_created(flow: NewFlow) -> LeaseLost:
     """Say why a flow was not created though its id is free."""
-    owner = flow.owner.worker if flow.owner is not None else ""
+    owner = flow.owner or ""
     return LeaseLost(f"flow {flow.id!r} was not created: worker {owner!r} is not alive")
 
 
@@ -184,6 +184,6 @@ def _columns(tx: Transaction, flow: NewFlow) -> tuple[Any, ...]:
     return (
         flow.id, flow.name, start.status, flow.queue, flow.version, flow.priority, flow.input, tx.now,
         start.started_at, start.ready_at, start.wake_at, flow.timeout_seconds, start.deadline_at, start.owner,
-        start.epoch, start.claimed_seq, flow.parent_id,
+        start.claims, start.claimed_seq, flow.parent_id,
         flow.parent_op, flow.close_with_parent, rows.as_json(sorted({*flow.tags})) if flow.tags else rows.NO_TAGS,
     )  # fmt: skip

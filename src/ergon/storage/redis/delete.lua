@@ -8,6 +8,7 @@ end
 if not TERMINAL[root.status] then
   return { 'illegal', root.status }
 end
+local EPOCHS_A_LIFE = 1048576
 local family, member, place = { root }, { [root.id] = true }, 1
 local left_alone = {}
 while family[place] and ARGV[7] ~= '1' do
@@ -30,6 +31,15 @@ end
 -- hear of it nor take it for its own.
 for _, child in ipairs(left_alone) do
   put(child, { parent_id = false, parent_op = false, num = child.num })
+end
+-- Flows created from now on have other epochs than these had.
+local epochs_from = tonumber(redis.call('HGET', META, 'epochs_from') or 0)
+local next_from = epochs_from
+for _, flow in ipairs(family) do
+  next_from = math.max(next_from, (math.floor((tonumber(flow.epoch) or 0) / EPOCHS_A_LIFE) + 1) * EPOCHS_A_LIFE)
+end
+if next_from > epochs_from then
+  redis.call('HSET', META, 'epochs_from', text(next_from))
 end
 for _, flow in ipairs(family) do
   local id = flow.id

@@ -147,18 +147,21 @@ end
 
 -- Insert a flow whose id is free. `new`: see `intake.py`.
 local function insert(new)
-  local num = math.max(tonumber(redis.call('HGET', META, 'num') or 0) + 1, math.floor(NOW * 1000000))
+  local kept = redis.call('HMGET', META, 'num', 'epochs_from')
+  local num = math.max(tonumber(kept[1] or 0) + 1, math.floor(NOW * 1000000))
+  local epochs_from = tonumber(kept[2] or 0)
   redis.call('HSET', META, 'num', text(num))
   local flow = { id = new.id }
   local changes = {
     name = new.name, status = 'pending', queue = new.queue, version = new.version, tags = new.tags,
-    priority = new.priority, rank = new.rank, input = new.input, reason = '', num = text(num), created_at = text(NOW), epoch = '0',
+    priority = new.priority, rank = new.rank, input = new.input, reason = '', num = text(num), created_at = text(NOW),
+    epoch = text(epochs_from),
     claims_stalled = '0', parent_id = new.parent_id, parent_op = new.parent_op,
     close_with_parent = new.close and '1' or '0', timeout_seconds = new.timeout and text(new.timeout),
   }
   local start_at = new.delay and NOW + new.delay or new.start_at
   if new.owner then
-    changes.status, changes.owner, changes.epoch = 'running', new.owner, '1'
+    changes.status, changes.owner, changes.epoch = 'running', new.owner, text(epochs_from + 1)
     changes.started_at, changes.claimed_seq = text(NOW), '0'
     changes.deadline_at = new.timeout and text(NOW + new.timeout)
   elseif not start_at or start_at <= NOW then

@@ -29,7 +29,7 @@ async def create(session: Session, flow: NewFlow) -> FlowRecord | None:
 
         def read(answer: list[Any]) -> bool:
             if answer[0] == b"dead":
-                owner = flow.owner.worker if flow.owner is not None else ""
+                owner = flow.owner or ""
                 raise LeaseLost(f"flow {flow.id!r} was not created: worker {owner!r} is not alive")
             return bool(answer[0] == b"ok")
 

@@ -100,7 +100,7 @@ def new_flow_fields(flow: NewFlow) -> dict[str, Any]:
         "parent_op": flow.parent_op,
         "close": flow.close_with_parent,
         "tags": msgspec.json.encode(sorted({*flow.tags})).decode(),
-        "owner": None if flow.owner is None else flow.owner.worker,
+        "owner": flow.owner,
     }
 
 

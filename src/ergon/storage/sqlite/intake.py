@@ -36,7 +36,7 @@ def create_alone(tx: Transaction, flow: NewFlow) -> FlowRecord | None:
         return None
     found = find(tx, flow.id)
     if found is None:
-        owner = flow.owner.worker if flow.owner is not None else ""
+        owner = flow.owner or ""
         raise LeaseLost(f"flow {flow.id!r} was not created: worker {owner!r} is not alive")
     return found
 
@@ -156,7 +156,7 @@ def delete(tx: Transaction, flow_id: str) -> bool:
     family, unfinished = tx.one(_SQL["family"], flow=flow_id)
     if unfinished is not None:
         raise IllegalMove(f"flow {flow_id!r} cannot be deleted yet: its child {unfinished}")
-    for statement in ("delete_events", "delete_inbox", "delete_flows", "leave_alone"):
+    for statement in ("begin_lives", "delete_events", "delete_inbox", "delete_flows", "leave_alone"):
         tx.run(_SQL[statement], flows=family)
     return True
 
@@ -170,6 +170,6 @@ def _columns(tx: Transaction, flow: NewFlow) -> tuple[Any, ...]:
     return (
         flow.id, flow.name, start.status, flow.queue, flow.version, flow.priority, flow.input, tx.now,
         start.started_at, start.ready_at, start.wake_at, flow.timeout_seconds, start.deadline_at, start.owner,
-        start.epoch, start.claimed_seq, flow.parent_id,
+        start.claims, start.claimed_seq, flow.parent_id,
         flow.parent_op, int(flow.close_with_parent), as_json(sorted({*flow.tags})) if flow.tags else rows.NO_TAGS,
     )  # fmt: skip

@@ -1,10 +1,12 @@
 -- name: insert
--- A flow whose id exists is not inserted; nor is one already claimed by a worker that is not alive.
+-- A flow whose id exists is not inserted; nor is one already claimed by a worker that is not alive. Its epochs begin
+-- above those of every flow that was deleted: `begin_lives`.
 INSERT INTO flows (id, name, status, queue, version, priority, input, created_at, started_at, ready_at, wake_at,
                    timeout_seconds, deadline_at, owner, epoch, claimed_seq, parent_id, parent_op, close_with_parent,
                    tags)
 SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9,
-       v.column10, v.column11, v.column12, v.column13, v.column14, v.column15, v.column16, v.column17, v.column18,
+       v.column10, v.column11, v.column12, v.column13, v.column14,
+       v.column15 + (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'epochs_from'), v.column16, v.column17, v.column18,
        v.column19, v.column20
 FROM (VALUES {rows}) AS v
 WHERE v.column1 IS NOT NULL
@@ -79,6 +81,14 @@ FROM family;
 -- Children that outlive a deleted flow were started by a flow that is no more. Another one that gets its id must
 -- neither hear of them nor take them for its own.
 UPDATE flows SET parent_id = NULL, parent_op = NULL WHERE parent_id IN (SELECT value FROM json_each(:flows));
+
+-- name: begin_lives
+-- Flows created from now on have other epochs than these had. 1048576: EPOCHS_A_LIFE. Most often nothing changes: a
+-- flow that is deleted was created before others were.
+UPDATE meta SET value = d.next
+FROM (SELECT (max(f.epoch) / 1048576 + 1) * 1048576 AS next
+      FROM json_each(:flows) AS j CROSS JOIN flows AS f ON f.id = j.value) AS d
+WHERE meta.key = 'epochs_from' AND CAST(meta.value AS INTEGER) < d.next;
 
 -- name: delete_events
 DELETE FROM events WHERE flow_num IN (SELECT f.num FROM json_each(:flows) AS j CROSS JOIN flows AS f ON f.id = j.value);

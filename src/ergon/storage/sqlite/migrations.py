@@ -107,6 +107,7 @@ def _apply(connection: sqlite3.Connection, number: int, text: str, now: float) -
                 ("created_by", f"ergon {VERSION}, SQLite {sqlite3.sqlite_version}"),
                 ("created_at", repr(now)),
                 ("compatible_from", "1"),
+                ("epochs_from", "0"),
             ],
         )
     connection.execute(f"PRAGMA user_version={number:d}")

@@ -32,7 +32,7 @@ async def test_a_worker_that_is_not_alive_creates_no_flow_for_itself(log: Execut
 
     for worker in ("dead", "retired", "never-there"):
         with pytest.raises(LeaseLost):
-            await log.create(new_flow("f1", owner=Lease(worker, 1)))
+            await log.create(new_flow("f1", owner=worker))
 
     assert await log.find("f1") is None
 
@@ -99,7 +99,7 @@ async def test_each_claim_gives_a_higher_epoch_and_only_the_last_one_writes(log:
     )
 
     assert [type(error) for error in errors] == [LeaseLost] * 3 + [type(None)]
-    assert [lease.epoch for lease in leases] == [1, 2, 3, 4]
+    assert [lease.claims for lease in leases] == [1, 2, 3, 4]
     assert await log.history("f1") == [event(1, "3")]
 
 

@@ -87,7 +87,7 @@ async def test_a_flow_due_in_the_future_is_left_alone_also_by_its_id(log: Execut
 
     assert await claim(log) == []
     assert await claim(log, flow_id="f1") == []
-    assert (await record(log, "f1")).epoch == 0
+    assert (await record(log, "f1")).claims == 0
 
 
 async def test_flows_that_fall_due_are_claimed_by_priority(log: ExecutionLog) -> None:
@@ -130,7 +130,7 @@ async def test_a_sleeping_flow_wakes_when_it_is_due_never_before(log: ExecutionL
     (claimed,) = await until(lambda: claim(log))
 
     assert await stamp(log) >= due
-    assert claimed.lease.epoch == 2
+    assert claimed.lease.claims == 2
     assert claimed.flow.wake_at is None
 
 

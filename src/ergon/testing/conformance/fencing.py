@@ -16,7 +16,9 @@ from ergon.testing.conformance.kit import (
     commit,
     event,
     kill_worker,
+    new_flow,
     parent_of,
+    record,
     register,
     settle,
     signal,
@@ -187,20 +189,57 @@ async def test_a_flow_that_was_retried_is_not_written_to_by_its_earlier_owner(
 
 
 @each_write
-@pytest.mark.parametrize("stale", [Lease("w1", 0), Lease("w1", 2), Lease("w2", 1), Lease("", 1)])
+@pytest.mark.parametrize("worker, later", [("w1", -1), ("w1", 1), ("w2", 0), ("", 0)])
 async def test_a_lease_that_was_never_given_writes_nothing(
-    log: ExecutionLog, write: Write, stale: Lease
+    log: ExecutionLog, write: Write, worker: str, later: int
 ) -> None:
-    await owned(log)
+    lease = await owned(log)
 
-    await refuse(log, stale, write)
+    await refuse(log, Lease(worker, lease.epoch + later), write)
 
 
 @each_write
 async def test_a_flow_that_was_deleted_is_written_to_no_more(log: ExecutionLog, write: Write) -> None:
     lease = await owned(log)
-    await log.move("p", TaskStatus.CANCELLED)
-    await settle(log, "c", Lease("w2", 1), TaskStatus.CANCELLED)
-    assert await log.delete("p")
+    await killed_and_deleted(log)
 
     await refuse(log, lease, write)
+
+
+@each_write
+async def test_a_worker_writes_nothing_to_another_flow_that_got_the_id_of_one_it_had(
+    log: ExecutionLog, write: Write
+) -> None:
+    lease = await owned(log)
+    await killed_and_deleted(log)
+    await parent_of(log, child())
+
+    await refuse(log, lease, write)
+
+
+@pytest.mark.parametrize("how", ["claimed", "created with an owner", "started as a child"])
+async def test_no_epoch_of_a_deleted_flow_comes_again_for_its_id(log: ExecutionLog, how: str) -> None:
+    lease = await owned(log)
+    earlier = {"p": lease.epoch, "c": (await record(log, "c")).epoch}
+    await settle(log, "p", lease, TaskStatus.SUSPENDED)
+    earlier["p"] = max(earlier["p"], (await claim_one(log, "p")).lease.epoch)
+    await killed_and_deleted(log)
+
+    if how == "created with an owner":
+        for id in ("p", "c"):
+            await log.create(new_flow(id, owner="w1"))
+    elif how == "started as a child":
+        await parent_of(log, child("c"), child("p"), id="other")
+    for id in ("p", "c"):
+        if how != "created with an owner":
+            await log.create(new_flow(id))
+            await claim_one(log, id)
+        assert (await record(log, id)).epoch > earlier[id]
+        assert (await record(log, id)).claims == 1
+
+
+async def killed_and_deleted(log: ExecutionLog) -> None:
+    """What `owned` made is gone."""
+    await log.move("p", TaskStatus.CANCELLED)
+    await settle(log, "c", Lease("w2", (await record(log, "c")).epoch), TaskStatus.CANCELLED)
+    assert await log.delete("p")

@@ -25,7 +25,7 @@ async def test_flows_of_other_names_stay_untouched(log: ExecutionLog) -> None:
     await log.create(new_flow("mine"))
 
     assert ids(await claim(log)) == ["mine"]
-    assert ((await record(log, "other")).status, (await record(log, "other")).epoch) == ("pending", 0)
+    assert ((await record(log, "other")).status, (await record(log, "other")).claims) == ("pending", 0)
 
 
 async def test_flows_of_other_queues_stay_untouched(log: ExecutionLog) -> None:

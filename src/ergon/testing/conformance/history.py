@@ -211,4 +211,4 @@ async def test_a_flow_may_be_let_go_many_times_and_its_history_grows_on(log: Exe
         assert [e.seq for e in claimed.events] == list(range(1, n + 1))
         lease = claimed.lease
 
-    assert lease.epoch == 6
+    assert lease.claims == 6

@@ -49,7 +49,7 @@ async def test_a_resumed_flow_is_claimed_again(log: ExecutionLog) -> None:
     moved = await log.move("f1", PENDING)
 
     assert (moved.status, moved.claims_stalled, moved.wake_at) == (PENDING, 0, None)
-    assert (await claim_one(log, "f1")).lease.epoch == 2
+    assert (await claim_one(log, "f1")).lease.claims == 2
 
 
 @pytest.mark.parametrize("status", [TaskStatus.SUSPENDED, PENDING])

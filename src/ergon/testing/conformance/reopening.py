@@ -141,4 +141,4 @@ async def test_an_epoch_goes_on_over_openings(store: Store) -> None:
         await settle(log, "f1", await claimed_flow(log), TaskStatus.PENDING)
 
     async with store.open() as log:
-        assert (await claim_one(log, "f1")).lease.epoch == 2
+        assert (await claim_one(log, "f1")).lease.claims == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ergon.core.commit import Commit, Lease, Settled
+from ergon.core.commit import Commit, Settled
 from ergon.core.status import TaskStatus
 from ergon.errors import IllegalMove, LeaseLost
 from ergon.storage.log import ExecutionLog
@@ -114,13 +114,13 @@ async def test_a_new_flow_that_comes_twice_is_there_once_with_what_came_first(lo
 
 async def test_a_new_flow_of_its_own_that_a_worker_creates_twice_stays_its_own(log: ExecutionLog) -> None:
     await register(log)
-    flow = new_flow("f1", owner=Lease("w1", 1))
+    flow = new_flow("f1", owner="w1")
     await log.create(flow)
 
     found = await log.create(flow)
 
     assert found is not None
-    assert (found.owner, found.epoch) == ("w1", 1)
+    assert (found.owner, found.claims) == ("w1", 1)
 
 
 async def test_a_signal_with_a_key_that_comes_twice_is_heard_once_however_far_apart(

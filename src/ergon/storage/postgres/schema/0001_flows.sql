@@ -35,7 +35,7 @@ CREATE TABLE flows (
     timeout_seconds   double precision,
     deadline_at       double precision,           -- started_at + timeout_seconds
     owner             text COLLATE "C",           -- the incarnation that runs it; only while running
-    epoch             bigint NOT NULL DEFAULT 0,  -- grows with each claim: the fencing token
+    epoch             bigint NOT NULL DEFAULT 0,  -- one more with each claim: the fencing token
     claims_stalled    bigint NOT NULL DEFAULT 0,  -- claims in a row whose owner died and recorded nothing
     claimed_seq       bigint,                     -- last event at the last claim; NULL once given back willingly
     parent_id         text COLLATE "C",           -- NULL also once a detached child's parent is deleted

@@ -3,7 +3,8 @@
 -- Times are seconds since 1970-01-01 UTC unless a column says otherwise. JSON is kept as text, readable with SQL.
 
 -- Facts about this file, one a row: generation (an id made with the file: another id is another file, such as a
--- restored backup), created_by, created_at, compatible_from (the oldest schema version whose code may use it).
+-- restored backup), created_by, created_at, compatible_from (the oldest schema version whose code may use it), epochs_from (where the epochs
+-- of new flows begin: above those of deleted ones).
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -31,7 +32,7 @@ CREATE TABLE flows (
     timeout_seconds   REAL,
     deadline_at       REAL,                      -- started_at + timeout_seconds
     owner             TEXT,                      -- the incarnation that runs it; only while running
-    epoch             INTEGER NOT NULL DEFAULT 0,  -- grows with each claim: the fencing token
+    epoch             INTEGER NOT NULL DEFAULT 0,  -- one more with each claim: the fencing token
     claims_stalled    INTEGER NOT NULL DEFAULT 0,  -- claims in a row whose owner died and recorded nothing
     claimed_seq       INTEGER,                   -- last event at the last claim; NULL once given back willingly
     parent_id         TEXT,                      -- NULL also once a detached child's parent is deleted

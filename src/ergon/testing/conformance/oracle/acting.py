@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ergon.core.commit import ClaimRequest, Commit, FlowFilter, FlowRecord, Lease, Message, WorkerRecord
+from ergon.core.commit import ClaimRequest, Commit, FlowFilter, FlowRecord, Message, WorkerRecord
 from ergon.core.status import TaskStatus
 from ergon.storage.log import ExecutionLog
 from ergon.testing.conformance.kit import commit_all, kill_worker, worker_record
@@ -55,7 +55,7 @@ class Comparison:
         parent = args["parent"] if args["parent"] != args["id"] else None
         new = make_flow(self._prefix, log.now(), args, self._named(parent))
         if args["owner"] is not None:
-            new = new._replace(owner=Lease(self._named(args["owner"]) or "", 1))
+            new = new._replace(owner=self._named(args["owner"]) or "")
         there = await answered(log.create(new))
         if isinstance(there, FlowRecord):
             equal("the flow that is there", there, await log.find(new.id))
@@ -213,7 +213,7 @@ class Comparison:
         worker, flows = self._prefix + args["worker"], self._model.flows.by_id
         ids = [self._prefix + id for id in FLOWS]
         owned = [(flow.id, flow.epoch) for flow in flows.values() if flow.owner == worker]
-        claims = [(id, 1) for id in ids]
+        claims = [(id, flows[id].first_epoch if id in flows else 1) for id in ids]
         expected = {
             id: flows[id].status if id in flows else None for id, one in claims if (id, one) not in owned
         }

@@ -30,11 +30,21 @@ def compare(model: Model, seen: Seen, prefix: str) -> None:
         there = model.find(id)
         equal(f"whether {id[len(prefix) :]} is there", found is not None, there is not None)
         if found is not None and there is not None:
+            if there.epoch < 0:
+                _learn_epoch(found, there, model.flows.epochs.get(id, -1))
             equal(f"flow {id[len(prefix) :]}", _record(found), _expected(there))
     for id, events in seen.histories.items():
         there = model.find(id)
         equal(f"the history of {id[len(prefix) :]}", plain(events), plain(there.events if there else []))
         align(f"the inbox of {id[len(prefix) :]}", seen.inboxes[id], there.unread if there else [])
+
+
+def _learn_epoch(found: FlowRecord, there: ModelFlow, earlier: int) -> None:
+    """Of a new flow: an epoch that it has been claimed at was never one of an earlier flow with its id."""
+    equal(f"how often {found.id} has been claimed", found.claims, int(there.owner is not None))
+    if found.epoch < earlier + (there.owner is not None):
+        raise Difference(f"the epochs of {found.id} come again: {found.epoch}, and it had {earlier} before")
+    there.epoch = found.epoch
 
 
 def align(what: str, found: list[Received], expected: list[ModelMessage]) -> None:

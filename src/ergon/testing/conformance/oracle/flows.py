@@ -9,7 +9,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from ergon.core.commit import CANCEL_KEY, CancelName, MessageKind, parent_cancelled, read_reason
+from ergon.core.commit import (
+    CANCEL_KEY,
+    EPOCHS_A_LIFE,
+    CancelName,
+    MessageKind,
+    parent_cancelled,
+    read_reason,
+)
 from ergon.core.history import Event
 from ergon.core.status import TERMINAL, TaskStatus
 
@@ -63,7 +70,8 @@ class ModelFlow:
     """It is paused, and its start time is one that does not come."""
     ready: Ready = (1, 0)
     owner: str | None = None
-    epoch: int = 0
+    epoch: int = -1
+    """Learned when the two are compared, for a log begins to count where it likes; negative until then."""
     stalled: int = 0
     claimed_seq: int | None = None
     events: list[Event] = field(default_factory=list)
@@ -78,6 +86,11 @@ class ModelFlow:
         return max((event.seq for event in self.events), default=0)
 
     @property
+    def first_epoch(self) -> int:
+        """The epoch of its first claim."""
+        return self.epoch - self.epoch % EPOCHS_A_LIFE + 1
+
+    @property
     def unread(self) -> list[ModelMessage]:
         return [message for message in self.messages if message.consumed is None]
 
@@ -89,6 +102,8 @@ class Flows:
         self.by_id: dict[str, ModelFlow] = {}
         self.tick = 0
         self.created = 0
+        self.epochs: dict[str, int] = {}
+        """By id: the last epoch of the flow that had it before."""
         self._ended: list[ModelFlow] = []
 
     # -- one flow --------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ class Model:
         """None when it was created."""
         if self.find(new.id) is not None:
             return "exists"
-        if new.owner is not None and not self.is_alive(new.owner.worker):
+        if new.owner is not None and not self.is_alive(new.owner):
             return LEASE_LOST
         self._insert(new)
         return None
@@ -52,7 +52,7 @@ class Model:
         flow.ready = (0 if new.start_at is not None else 1, self.flows.tick)
         flow.wake = new.delay_seconds is not None
         if new.owner is not None:
-            flow.status, flow.owner, flow.epoch = S.RUNNING, new.owner.worker, 1
+            flow.status, flow.owner = S.RUNNING, new.owner
             flow.started, flow.deadline, flow.wake, flow.claimed_seq = True, flow.timeout, False, 0
         self.flows.by_id[new.id] = flow
 
@@ -126,6 +126,7 @@ class Model:
         if not all(one.ended for one in family):
             return ILLEGAL
         for one in family:
+            self.flows.epochs[one.id] = one.epoch
             del self.flows.by_id[one.id]
         for one in family:
             for child in self.flows.children(one.id):
