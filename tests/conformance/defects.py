@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from ergon.storage.sqlite import children, ended, intake, leases
+from ergon.storage.sqlite import children, ended, inbox, intake, leases
 from tests.conformance.faulty import (
     ActsWhateverTheStatus,
     AnswersBeforeItIsWritten,
@@ -94,6 +94,10 @@ def tells_of_no_taken_id(patch: pytest.MonkeyPatch) -> None:
 def cancels_whoever_has_the_id(patch: pytest.MonkeyPatch) -> None:
     before, _, _ = children._SQL["theirs"].partition("WHERE")
     patch.setitem(children._SQL, "theirs", before)
+
+
+def repeats_cancels_beside_new_ones(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(inbox._SQL, "repeated", "SELECT iif(:cancels <> '', '[]', '[]')")
 
 
 def releases_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -423,6 +427,12 @@ DEFECTS: Final = (
         "child_cancels",
         "a_cancel_never_reaches_a_flow_that_only_has_the_id",
         oracle=True,
+    ),
+    _d(
+        "obeys a repeated cancel beside a new one",
+        repeats_cancels_beside_new_ones,
+        "child_cancels",
+        "a_cancel_that_is_repeated_beside_a_new_one_wakes_no_child_that_is_held_back",
     ),
     _d(
         "notes no failure of what is retried",

@@ -25,32 +25,19 @@ async def deliver(tx: Transaction, messages: list[Message]) -> int:
     The others were for flows that have ended or do not exist, or repeat a key. Flows that a cancellation ended are
     in `tx.ended` afterwards.
     """
-    cancelled: dict[str, str] = {}
-    heard: list[tuple[str, str | None]] = []
-    flows: list[str] = []
-    for flow_id, kind, _, payload, key in messages:
-        if kind == MessageKind.CANCEL:
-            cancelled.setdefault(flow_id, read_reason(payload))
-            heard.append((flow_id, key))
-        else:
-            flows.append(flow_id)
-    if keyed := [(flow_id, key) for flow_id, key in heard if key is not None]:
-        await tx.write(_SQL["forget_heard"], *columns(keyed, 2))
+    cancels = [message for message in messages if message.kind == MessageKind.CANCEL]
+    flows = [message.flow_id for message in messages if message.kind != MessageKind.CANCEL]
+    meant = await _meant(tx, cancels) if cancels else {}
     rows = [
         (message.flow_id, message.kind, message.name, message.payload, message.key) for message in messages
     ]
     inserted = await tx.write(_SQL["insert"], *columns(rows, 5), tx.now)
-    if not inserted:
-        # A person who repeats a cancel that is unread means it also if the flow was held back meanwhile.
-        repeated = {flow_id: cancelled[flow_id] for flow_id, key in heard if key == CANCEL_KEY}
-        if repeated:
-            await _cancel(tx, repeated)
-        return 0
-    if flows and await tx.write(_SQL["wake"], flows, tx.now):
-        tx.ready = True
-    if cancelled:
-        await _cancel(tx, cancelled)
-    tx.inbox.update(flows, cancelled)
+    if inserted:
+        if flows and await tx.write(_SQL["wake"], flows, tx.now):
+            tx.ready = True
+        tx.inbox.update(flows, (cancel.flow_id for cancel in cancels))
+    if meant:
+        await _cancel(tx, meant)
     return inserted
 
 
@@ -62,6 +49,25 @@ async def has_key(connection: Connection, message: Message) -> bool:
         _SQL["find_key"], message.flow_id, message.kind, message.name, message.key
     )
     return found is not None
+
+
+async def _meant(tx: Transaction, cancels: list[Message]) -> dict[str, str]:
+    """The flows that are to be cancelled, each with the reason.
+
+    A cancel that is repeated while it is unread changes nothing: the flow may have been held back meanwhile. But a
+    person who repeats one means it.
+    """
+    repeated: set[int] = set()
+    if any(cancel.key is not None for cancel in cancels):
+        keyed = [(cancel.flow_id, cancel.key) for cancel in cancels if cancel.key is not None]
+        await tx.write(_SQL["forget_heard"], *columns(keyed, 2))
+        named = [(cancel.flow_id, cancel.name, cancel.key) for cancel in cancels]
+        repeated = {row[0] - 1 for row in await tx.rows(_SQL["repeated"], *columns(named, 3))}
+    meant: dict[str, str] = {}
+    for place, cancel in enumerate(cancels):
+        if place not in repeated or cancel.key == CANCEL_KEY:
+            meant.setdefault(cancel.flow_id, read_reason(cancel.payload))
+    return meant
 
 
 async def _cancel(tx: Transaction, reasons: dict[str, str]) -> None:

@@ -21,6 +21,12 @@ WHERE i.flow_id = v.flow_id AND i.key = v.key AND i.consumed_seq IS NOT NULL
   AND i.kind = 'cancel' AND i.name IN ('', 'again', 'parent_ended') AND i.key IN ('cancel', 'parent-closed')
   AND f.status NOT IN ('completed', 'failed', 'cancelled');
 
+-- name: repeated
+-- The cancellations, by place, whose flow has had them.
+SELECT v.place
+FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS v (flow_id, name, key, place)
+JOIN inbox AS i ON i.flow_id = v.flow_id AND i.kind = 'cancel' AND i.name = v.name AND i.key = v.key;
+
 -- name: wake
 UPDATE flows SET status = 'pending', wake_at = NULL, ready_at = $2
 WHERE status || '' = 'suspended' AND id = ANY ($1::text[]);

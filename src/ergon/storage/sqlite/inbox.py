@@ -23,30 +23,22 @@ def deliver(tx: Transaction, messages: list[Message]) -> int:
     in `tx.ended` afterwards.
     """
     rows: list[Any] = []
-    cancelled: dict[str, str] = {}
-    heard: list[tuple[str, str | None]] = []
+    cancels: list[Message] = []
     flows: list[str] = []
-    for flow_id, kind, name, payload, key in messages:
-        rows += (flow_id, kind, name, payload, key, tx.now)
-        if kind == MessageKind.CANCEL:
-            cancelled.setdefault(flow_id, read_reason(payload))
-            heard.append((flow_id, key))
+    for message in messages:
+        rows += (*message, tx.now)
+        if message.kind == MessageKind.CANCEL:
+            cancels.append(message)
         else:
-            flows.append(flow_id)
-    if heard:
-        tx.run(_SQL["forget_heard"], cancels=as_json(heard))
+            flows.append(message.flow_id)
+    meant = _meant(tx, cancels) if cancels else {}
     inserted = _INSERT.run(tx.connection, rows)
-    if not inserted:
-        # A person who repeats a cancel that is unread means it also if the flow was held back meanwhile.
-        repeated = {flow_id: cancelled[flow_id] for flow_id, key in heard if key == CANCEL_KEY}
-        if repeated:
-            _cancel(tx, repeated)
-        return 0
-    if flows and tx.run(_SQL["wake"], flows=as_json(flows), now=tx.now):
-        tx.ready = True
-    if cancelled:
-        _cancel(tx, cancelled)
-    tx.inbox.update(flows, cancelled)
+    if inserted:
+        if flows and tx.run(_SQL["wake"], flows=as_json(flows), now=tx.now):
+            tx.ready = True
+        tx.inbox.update(flows, (cancel.flow_id for cancel in cancels))
+    if meant:
+        _cancel(tx, meant)
     return inserted
 
 
@@ -56,6 +48,22 @@ def has_key(connection: sqlite3.Connection, message: Message) -> bool:
         return False
     named = {"flow": message.flow_id, "kind": message.kind, "name": message.name, "key": message.key}
     return connection.execute(_SQL["find_key"], named).fetchone() is not None
+
+
+def _meant(tx: Transaction, cancels: list[Message]) -> dict[str, str]:
+    """The flows that are to be cancelled, each with the reason.
+
+    A cancel that is repeated while it is unread changes nothing: the flow may have been held back meanwhile. But a
+    person who repeats one means it.
+    """
+    named = as_json((cancel.flow_id, cancel.name, cancel.key) for cancel in cancels)
+    tx.run(_SQL["forget_heard"], cancels=named)
+    repeated = json.loads(tx.one(_SQL["repeated"], cancels=named)[0])
+    meant: dict[str, str] = {}
+    for place, cancel in enumerate(cancels):
+        if place not in repeated or cancel.key == CANCEL_KEY:
+            meant.setdefault(cancel.flow_id, read_reason(cancel.payload))
+    return meant
 
 
 def _cancel(tx: Transaction, reasons: dict[str, str]) -> None:

@@ -11,9 +11,16 @@ ON CONFLICT (flow_id, kind, name, key) WHERE key IS NOT NULL DO NOTHING;
 -- been tried again. One that is unread is. Keys that a parent derives from its attempt stay, for its replays repeat them.
 UPDATE inbox SET key = NULL
 WHERE consumed_seq IS NOT NULL AND kind = 'cancel' AND name IN ('', 'again', 'parent_ended') AND key IN ('cancel', 'parent-closed')
-  AND (flow_id, key) IN (SELECT json_extract(j.value, '$[0]'), json_extract(j.value, '$[1]') FROM json_each(:cancels) AS j)
+  AND (flow_id, key) IN (SELECT json_extract(j.value, '$[0]'), json_extract(j.value, '$[2]') FROM json_each(:cancels) AS j)
   AND EXISTS (SELECT 1 FROM flows AS f
               WHERE f.id = inbox.flow_id AND f.status NOT IN ('completed', 'failed', 'cancelled'));
+
+-- name: repeated
+-- The cancellations, by place, whose flow has had them.
+SELECT json_group_array(j.key)
+FROM json_each(:cancels) AS j CROSS JOIN inbox AS i
+ON i.flow_id = json_extract(j.value, '$[0]') AND i.kind = 'cancel' AND i.name = json_extract(j.value, '$[1]')
+   AND i.key = json_extract(j.value, '$[2]');
 
 -- name: wake
 -- `+status`: the way in is the id, never the index of statuses, which may hold a million.

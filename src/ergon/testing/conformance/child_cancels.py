@@ -41,6 +41,28 @@ async def test_a_cancel_reaches_the_child_of_that_operation_once(log: ExecutionL
     assert await status_of(log, "unstarted") is TaskStatus.CANCELLED
 
 
+@pytest.mark.parametrize("heard", [False, True])
+async def test_a_cancel_that_is_repeated_beside_a_new_one_wakes_no_child_that_is_held_back(
+    log: ExecutionLog, *, heard: bool
+) -> None:
+    """A replay of the parent repeats what an earlier run asked; an operator may have paused the child meanwhile."""
+    await register(log)
+    lease = await parent_of(log, child(), child("other", "0:4"))
+    held, other = await claim_one(log, "c"), await claim_one(log, "other")
+    await commit(log, Commit("p", lease, cancels=(stop(),)))
+    if heard:
+        (told,) = await log.inbox("c")
+        await commit(log, Commit("c", held.lease, (event(1),), ((told.id, 1),)))
+    await log.move("c", TaskStatus.PAUSED)
+    await settle(log, "other", other.lease, TaskStatus.SUSPENDED)
+
+    await commit(log, Commit("p", lease, cancels=(stop(), stop("other", "0:4"))))
+
+    assert await status_of(log, "c") is TaskStatus.PAUSED
+    assert len(await log.inbox("c")) == (0 if heard else 1)
+    assert await status_of(log, "other") is TaskStatus.PENDING
+
+
 async def test_a_cancel_never_reaches_a_flow_that_only_has_the_id(log: ExecutionLog) -> None:
     """A parent may stop waiting before it knows that its child's id belongs to a stranger."""
     await register(log)
