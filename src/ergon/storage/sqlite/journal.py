@@ -18,12 +18,13 @@ from ergon.storage.sqlite.transaction import Transaction
 
 _SQL: Final = statements("journal.sql")
 _EVENTS: Final = Bulk(_SQL["append_events"], 12)
+LONE: Final = _SQL["append_lone"]
 _CONSUME: Final = Bulk(_SQL["consume"], 3)
 _RETURN: Final = Bulk(_SQL["return"], 2)
 _SETTLE: Final = Bulk(_SQL["settle"], 9)
 _WAKE: Final = Bulk(_SQL["wake_if_unread"], 3)
 
-FIRST: Final = (_SETTLE.text(1), _EVENTS.text(1))
+FIRST: Final = (_SETTLE.text(1), LONE)
 """What every flow needs: see `priming.py`."""
 
 
@@ -43,6 +44,21 @@ def apply(tx: Transaction, commits: list[Commit]) -> bool:
     if rows and _EVENTS.run(tx.connection, rows) * 12 != len(rows):
         return False
     return not more or _apply_rest(tx, more)
+
+
+def is_lone(commit: Commit) -> bool:
+    """Tell whether it is one event and nothing else, as the result of a step is."""
+    _, _, events, consumed, cancels, new, settled, returned = commit
+    return len(events) == 1 and not (consumed or cancels or new or settled or returned)
+
+
+def write_lone(connection: sqlite3.Connection, commit: Commit) -> None:
+    """Write a lone event as a transaction of its own.
+
+    Raises what SQLite says when it cannot, `sqlite3.IntegrityError` too when the flow has another owner or has this
+    event; nothing is written then.
+    """
+    connection.execute(LONE, (commit.flow_id, *commit.lease, *commit.events[0]))
 
 
 def apply_alone(tx: Transaction, commit: Commit) -> None:

@@ -6,6 +6,12 @@ SELECT f.num, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9, 
 FROM (VALUES {rows}) AS v CROSS JOIN flows AS f
 WHERE f.id = v.column1 AND f.owner = v.column2 AND f.epoch = v.column3;
 
+-- name: append_lone
+-- The same for one event, as a transaction of its own. A flow that is not owned gives no number, which `events` refuses:
+-- nothing is written then, and no number of rows has to be compared before it is durable.
+INSERT INTO events (flow_num, seq, kind, op, name, digest, payload, at, source, attempt)
+VALUES ((SELECT num FROM flows WHERE id = ? AND owner = ? AND epoch = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
 -- name: consume
 UPDATE inbox SET consumed_seq = v.column3
 FROM (VALUES {rows}) AS v

@@ -60,9 +60,14 @@ class Turnstile:
             os.close(self._file)
             self._file = None
 
+    @property
+    def is_free(self) -> bool:
+        """True while nobody queues."""
+        return self._flag is None or not self._flag[0]
+
     def begin(self, connection: sqlite3.Connection) -> None:
         """Begin a write transaction, or raise SQLite's busy error when patience ends."""
-        if self._flag is None or not self._flag[0]:
+        if self.is_free:
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 return
