@@ -2,8 +2,8 @@
 
 The fast path writes all commits with one statement a table and compares numbers of rows. When a number is wrong or
 a row is refused, everything is rolled back and each part is applied by itself, in order, under a savepoint: slow,
-exact, and rare. A batch that is one lone event, as the result of a step is when nothing else runs, needs no BEGIN and no
-COMMIT: its one statement is a transaction by itself.
+exact, and rare. A batch that is one lone event, as the result of a step is when nothing else runs, needs no BEGIN and
+no COMMIT: its one statement is a transaction by itself.
 
 A transaction whose end is unknown (a failed write or fsync) is never guessed about. The connection is reopened and
 asked: for the first event of a batch of commits, or for the batch's number in table `landed`, which batches with
