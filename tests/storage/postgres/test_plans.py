@@ -23,8 +23,8 @@ from ergon.storage.postgres.statements import statements
 BY_ID: Final = {"flows_pkey", "events_pkey", "inbox_pkey", "inbox_unread", "inbox_keys"}
 READY: Final = {"flows_ready"}
 HOT: Final[dict[str, dict[str, set[str]]]] = {
+    "appends.sql": {"one": BY_ID, "of_one_flow": BY_ID, "of_many": BY_ID},
     "journal.sql": {
-        "append": BY_ID,
         "lock": BY_ID | {"flows_children"},
         "add": BY_ID,
         "consume": BY_ID,
@@ -85,9 +85,11 @@ HOT: Final[dict[str, dict[str, set[str]]]] = {
 }  # fmt: skip
 ALL: Final = [(file, name) for file, names in HOT.items() for name in names]
 ON_ONE_FLOW: Final = [
-    ("journal.sql", name)
-    for name in ("append", "add", "consume", "return", "settle", "wake_if_unread", "find_events")
+    ("journal.sql", name) for name in ("add", "consume", "return", "settle", "wake_if_unread", "find_events")
 ] + [
+    ("appends.sql", "one"),
+    ("appends.sql", "of_one_flow"),
+    ("appends.sql", "of_many"),
     ("claims.sql", "load_events"),
     ("claims.sql", "load_inbox"),
     ("catalog.sql", "history"),

@@ -20,6 +20,7 @@ from ergon.core.commit import Commit, Hint
 from ergon.errors import ErgonError
 from ergon.storage.failpoints import Failpoint
 from ergon.storage.postgres import intake, journal
+from ergon.storage.postgres.appends import append, has_only_events
 from ergon.storage.postgres.errors import is_of_one_part, translate
 from ergon.storage.postgres.lane import Lane
 from ergon.storage.postgres.transaction import Transaction
@@ -60,11 +61,11 @@ class GroupCommit:
             return [failure for _ in batch], None
 
     async def _is_appended(self, batch: Sequence[What]) -> bool:
-        commits = [what for what in batch if type(what) is Commit and journal.has_only_events(what)]
+        commits = [what for what in batch if type(what) is Commit and has_only_events(what)]
         if len(commits) != len(batch):
             return False
         try:
-            return await self._lane.run(lambda connection: journal.append(connection, commits))
+            return await self._lane.run(lambda connection: append(connection, commits))
         except Exception as error:
             if is_of_one_part(error):
                 return False
@@ -164,6 +165,6 @@ def _check_order(commits: Sequence[Commit]) -> None:
     last: dict[str, Commit] = {}
     for commit in commits:
         before = last.get(commit.flow_id)
-        if before is not None and not (journal.has_only_events(before) and journal.has_only_events(commit)):
+        if before is not None and not (has_only_events(before) and has_only_events(commit)):
             raise journal.Refused
         last[commit.flow_id] = commit

@@ -15,7 +15,7 @@ from ergon.core.commit import Commit
 from ergon.core.status import TERMINAL, TaskStatus
 from ergon.errors import IllegalMove, LeaseLost
 from ergon.storage.postgres import children, ended
-from ergon.storage.postgres.driver import Connection, changed
+from ergon.storage.postgres.driver import Connection
 from ergon.storage.postgres.locks import Standing, lock
 from ergon.storage.postgres.rows import columns, event, kept
 from ergon.storage.postgres.statements import statements
@@ -26,25 +26,6 @@ _SQL: Final = statements("journal.sql")
 
 class Refused(Exception):
     """Something of several commits, or of one, was not written whole: roll back, and find out which by trying each."""
-
-
-def has_only_events(commit: Commit) -> bool:
-    """Tell whether a commit is of the most common kind."""
-    _, _, events, consumed, cancels, new, settled, returned = commit
-    return bool(events) and settled is None and not (consumed or cancels or new or returned)
-
-
-async def append(connection: Connection, commits: Sequence[Commit]) -> bool:
-    """Write commits that have only events, in a transaction of their own; each is written whole or not at all.
-
-    False when one was not, because its lease owns the flow no more. Raises the server's error, having written
-    nothing, when an event is there already. Either may also mean that this very call, repeated, wrote them before.
-    """
-    rows: list[tuple[Any, ...]] = []
-    for commit in sorted(commits, key=_flow_id):
-        head = (commit.flow_id, *commit.lease)
-        rows += [head + event for event in commit.events]
-    return changed(await connection.execute(_SQL["append"], *columns(rows, 12))) == len(rows)
 
 
 async def locked(
@@ -171,10 +152,6 @@ async def _settle(tx: Transaction, commits: Sequence[Commit]) -> None:
         raise Refused
     if suspended and await tx.write(_SQL["wake_if_unread"], *columns(suspended, 2), now):
         tx.ready = True
-
-
-def _flow_id(commit: Commit) -> str:
-    return commit.flow_id
 
 
 def _not_owned(commit: Commit, standing: Standing | None) -> LeaseLost:

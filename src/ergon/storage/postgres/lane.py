@@ -30,6 +30,7 @@ from ergon.storage.postgres.driver import Connection
 from ergon.storage.postgres.errors import is_again, is_cut, translate
 from ergon.storage.postgres.patience import Patience
 from ergon.storage.postgres.transaction import Transaction
+from ergon.storage.postgres.watch import Watch
 
 T = TypeVar("T")
 logger: Final = logging.getLogger("ergon.storage")
@@ -59,6 +60,7 @@ class Lane:
         self._marked = False
         self._closed = False
         self._patience = Patience(settings.patience_seconds)
+        self._watch = Watch(settings.patience_seconds)
 
     async def open(self) -> None:
         """Connect now, without patience. Raises what keeps it from connecting."""
@@ -82,7 +84,7 @@ class Lane:
             connection = None
             try:
                 connection = await self._session()
-                async with asyncio.timeout(self._settings.patience_seconds):
+                with self._watch.over(connection):
                     tx = await self._begin(connection)
                     value = await work(tx)
                     hint = tx.hint()
@@ -124,7 +126,7 @@ class Lane:
             connection = None
             try:
                 connection = await self._session()
-                async with asyncio.timeout(self._settings.patience_seconds):
+                with self._watch.over(connection):
                     if not self._settings.address.pgbouncer:
                         return await function(connection)
                     await self._begin(connection)
@@ -154,6 +156,7 @@ class Lane:
     async def close(self) -> None:
         """Say goodbye."""
         self._closed = True
+        self._watch.end()
         connection, self._connection = self._connection, None
         if connection is None or connection.is_closed():
             return
@@ -168,6 +171,7 @@ class Lane:
     def terminate(self) -> None:
         """Close without a word: the event loop is going."""
         self._closed = True
+        self._watch.end()
         self._drop(tell=False)
 
     async def _begin(self, connection: Connection) -> Transaction:
@@ -184,7 +188,7 @@ class Lane:
         while True:
             try:
                 connection = await self._session()
-                async with asyncio.timeout(self._settings.patience_seconds):
+                with self._watch.over(connection):
                     tx = await self._begin(connection)
                     row = await tx.one(_ASK, self._writer_id, tx.now)
                     await connection.execute("COMMIT")
