@@ -16,6 +16,7 @@ from benchmarks import (
     w4_replay,
     w5_queue,
     w6_waiting,
+    w8_crash,
     w9_processes,
 )
 from benchmarks.model import DBOS, ERGON, FLOOR, POSTGRES, REDIS, Bar, Figures, Params, Row, Workload
@@ -82,6 +83,7 @@ def of(store: str) -> tuple[Workload, ...]:
         on(store, w5_queue.WORKLOAD, rivals={DBOS: {"flows": 200}} if dbos else None,
            rows=_unbarred(w5_queue.WORKLOAD, "drain_flows_per_s")),
         on(store, w6_waiting.WORKLOAD),
+        on(store, w8_crash.WORKLOAD, notes=w8_crash.WORKLOAD.notes[:2]),
         on(store, w9_processes.WORKLOAD),
     )  # fmt: skip
 

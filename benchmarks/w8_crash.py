@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.model import ERGON, Bar, Figures, Params, Row, Workload, at_most
+from benchmarks.places import place
 
 LEASE_SECONDS = 2.0
 
@@ -20,46 +21,45 @@ def ergon(params: Params) -> Figures:
 
     The flow's steps write the time at which they began into a file; the longest silence there ends the wait.
     """
-    folder = Path(params["folder"])
     return {
-        "resume_ms": asyncio.run(_killed_and_started_again(folder)),
-        "takeover_ms": asyncio.run(_killed_beside_another(folder)),
-        "frozen_ms": asyncio.run(_frozen_beside_another(folder)),
+        "resume_ms": asyncio.run(_killed_and_started_again(params)),
+        "takeover_ms": asyncio.run(_killed_beside_another(params)),
+        "frozen_ms": asyncio.run(_frozen_beside_another(params)),
     }
 
 
-async def _killed_and_started_again(folder: Path) -> float:
+async def _killed_and_started_again(params: Params) -> float:
     from benchmarks.processes import GO, READY, hear, say, started, worker_process
 
-    path, trace = await _scheduled(folder, "again")
-    with worker_process(str(path), "traced", lease_seconds=LEASE_SECONDS) as first:
+    log, trace = await _scheduled(params, "again")
+    with worker_process(log, "traced", lease_seconds=LEASE_SECONDS) as first:
         say(first, GO)
         await _some_steps(trace)
         kill(first)
     died_at = last_moment(trace)
     start = time.perf_counter()
-    with started(str(path), "traced", lease_seconds=LEASE_SECONDS) as second:
+    with started(log, "traced", lease_seconds=LEASE_SECONDS) as second:
         say(second, GO)  # it reads this once it is up
         hear(second, READY)
         return await _next_step(trace, died_at, start)
 
 
-async def _killed_beside_another(folder: Path) -> float:
-    return await _beside_another(folder, "beside", kill)
+async def _killed_beside_another(params: Params) -> float:
+    return await _beside_another(params, "beside", kill)
 
 
-async def _frozen_beside_another(folder: Path) -> float:
+async def _frozen_beside_another(params: Params) -> float:
     """Frozen, not dead: nobody can see that it is gone, so the other has to wait for its lease to end."""
-    return await _beside_another(folder, "frozen", lambda process: os.kill(process.pid, signal.SIGSTOP))
+    return await _beside_another(params, "frozen", lambda process: os.kill(process.pid, signal.SIGSTOP))
 
 
-async def _beside_another(folder: Path, name: str, stop: Callable[[subprocess.Popen[str]], None]) -> float:
+async def _beside_another(params: Params, name: str, stop: Callable[[subprocess.Popen[str]], None]) -> float:
     from benchmarks.processes import GO, say, worker_process
 
-    path, trace = await _scheduled(folder, name)
+    log, trace = await _scheduled(params, name)
     with (
-        worker_process(str(path), "traced", lease_seconds=LEASE_SECONDS) as first,
-        worker_process(str(path), "traced", lease_seconds=LEASE_SECONDS) as second,
+        worker_process(log, "traced", lease_seconds=LEASE_SECONDS) as first,
+        worker_process(log, "traced", lease_seconds=LEASE_SECONDS) as second,
     ):
         say(first, GO)
         await _some_steps(trace)
@@ -75,14 +75,14 @@ async def _beside_another(folder: Path, name: str, stop: Callable[[subprocess.Po
             kill(first)
 
 
-async def _scheduled(folder: Path, name: str) -> tuple[Path, Path]:
+async def _scheduled(params: Params, name: str) -> tuple[str, Path]:
     from benchmarks import flows
-    from ergon import Scheduler, SqliteExecutionLog
+    from ergon import Scheduler, open_log
 
-    path, trace = folder / f"{name}.db", folder / f"{name}.trace"
-    async with SqliteExecutionLog(path) as log:
+    url, trace = place(params, name), Path(params["folder"]) / f"{name}.trace"
+    async with open_log(url) as log:
         await Scheduler(log).schedule(flows.traced.bind(str(trace), 10_000), id=name)
-    return path, trace
+    return url, trace
 
 
 async def _some_steps(trace: Path) -> None:
