@@ -335,6 +335,41 @@ async def test_a_later_attempt_does_not_get_the_child_that_the_one_before_cancel
     assert (await kinds(log)).count("abandoned") == 1
 
 
+@pytest.mark.parametrize("by", ["the flow", "a step"])
+async def test_a_child_that_an_attempt_gives_up_as_it_fails_is_cancelled_though_the_flow_is_tried_again(
+    log: ExecutionLog, by: str
+) -> None:
+    """The next attempt may take another way: nobody would ever ask for that child again."""
+    attempts: list[int] = []
+
+    @step
+    async def fails() -> None:
+        await until(lambda: children_of(log))
+        raise ConnectionError("down")
+
+    @step
+    async def pays() -> str:
+        return await card(1)
+
+    @flow(retry=FAST)
+    async def parent() -> str:
+        attempts.append(len(attempts))
+        if len(attempts) == 1:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(invoke(card.bind(1)).result() if by == "the flow" else pays())
+                group.create_task(fails())
+        return await wait_signal("go", str)
+
+    async with worker(log, parent, card):
+        handle = await start(log, parent.bind())
+        await until(lambda: len(attempts) == 2)
+        (child,) = await children_of(log)
+
+        await until_status(handle_of(log, child), "cancelled")
+        await handle.signal("go", "on")
+        assert await handle.result(10) == "on"
+
+
 async def test_a_flow_retried_by_hand_does_not_get_the_child_that_ended_with_it(log: ExecutionLog) -> None:
     """Its failure took the child along, which must not fail the next attempt too."""
     broken = True

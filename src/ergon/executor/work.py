@@ -150,10 +150,18 @@ class Work:
             self._children.cancel_those_of_step(op, asked, more=self._ran_before(op))
 
     def leave_open(self, *, for_good: bool) -> None:
-        """The attempt of the flow has failed: note which children are open. `for_good`: their parent has ended."""
+        """The attempt of the flow has failed: note which children are open. `for_good`: their parent has ended.
+
+        What it stopped waiting for in its last turn is given up like anything before; the log does that for a parent
+        that ends.
+        """
         machine = self._machine
         abandoned = machine.take_abandoned()
         self._leave_signals(abandoned)
+        if not for_good:
+            for op in abandoned:
+                self.abandon(op)
+            abandoned = []
         for op in (*machine.pending.values(), *abandoned):
             if self._is_over(op):
                 continue
