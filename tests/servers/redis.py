@@ -10,8 +10,8 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -31,10 +31,12 @@ _numbers = count(1)
 class RedisServer:
     """One server of our own: started here, and killed and started again as a test pleases."""
 
-    def __init__(self, *options: str, cluster: bool = False) -> None:
+    def __init__(self, *options: str, cluster: bool = False, node_timeout_ms: int = 5000) -> None:
+        """`node_timeout_ms`: how long a cluster waits for a silent node until a replica takes its place."""
         self.folder = short_folder("ergon-redis-")
         self._options = options or ALWAYS
         self._cluster = cluster
+        self._node_timeout_ms = node_timeout_ms
         self.port = _port(cluster=cluster)
         self._server = self._start()
 
@@ -81,7 +83,9 @@ class RedisServer:
         raise NoServer(f"Redis did not start: {server.output.read_text()[-2000:]}")
 
     def _command(self) -> list[str | Path]:
-        cluster = ("--cluster-enabled", "yes", "--cluster-node-timeout", "5000") if self._cluster else ()
+        cluster: tuple[str, ...] = ()
+        if self._cluster:
+            cluster = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(self._node_timeout_ms))
         return [
             *(_binary(), "--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket", self.socket),
             *(
@@ -113,39 +117,62 @@ class RedisServer:
 
 
 class RedisCluster:
-    """Three masters that share the slots."""
+    """Three masters that share the slots; with `replicas`, each has one that takes its place when it is gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, replicas: bool = False) -> None:
         self.nodes: list[RedisServer] = []
+        """The masters."""
+        self.replicas: list[RedisServer] = []
+        """Of each master in turn."""
         try:
-            self.nodes += [RedisServer(*ALWAYS, cluster=True) for _ in range(3)]
+            self.nodes += [self._node(fast=replicas) for _ in range(3)]
+            if replicas:
+                self.replicas += [self._node(fast=True) for _ in range(3)]
             self._join()
         except BaseException:
             self.stop()
             raise
+
+    def _node(self, *, fast: bool) -> RedisServer:
+        return RedisServer(*ALWAYS, cluster=True, node_timeout_ms=1000 if fast else 5000)
 
     @property
     def url(self) -> str:
         return self.nodes[0].url
 
     def stop(self) -> None:
-        for node in self.nodes:
+        for node in (*self.nodes, *self.replicas):
             node.stop()
 
     def _join(self) -> None:
-        clients = [node.client() for node in self.nodes]
+        nodes = [*self.nodes, *self.replicas]
+        clients = [node.client() for node in nodes]
         edges = [0, 5461, 10923, 16384]
         for number, client in enumerate(clients):
             client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-            client.execute_command("CLUSTER", "ADDSLOTS", *range(edges[number], edges[number + 1]))
+            if number < len(self.nodes):
+                client.execute_command("CLUSTER", "ADDSLOTS", *range(edges[number], edges[number + 1]))
             client.execute_command("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port)
-        give_up_at = time.monotonic() + START_SECONDS
-        while not all(_is_whole(client) for client in clients):
-            if time.monotonic() > give_up_at:
-                raise NoServer("the cluster of three masters did not come up")
-            time.sleep(0.02)
+        _wait_for(lambda: all(_is_whole(client, len(nodes)) for client in clients))
+        for master, replica in zip(clients, clients[len(self.nodes) :], strict=False):
+            replica.execute_command("CLUSTER", "REPLICATE", _id_of(master))
+        for master in clients[: len(self.replicas)]:
+            _wait_for(partial(master.wait, 1, 100))
         for client in clients:
             client.close()
+
+
+def _wait_for(is_so: Callable[[], object]) -> None:
+    give_up_at = time.monotonic() + START_SECONDS
+    while not is_so():
+        if time.monotonic() > give_up_at:
+            raise NoServer("the cluster did not come up")
+        time.sleep(0.02)
+
+
+def _id_of(client: Any) -> str:
+    told = client.execute_command("CLUSTER", "MYID")
+    return told if isinstance(told, str) else told.decode()
 
 
 @contextlib.contextmanager
@@ -180,9 +207,9 @@ def new_prefix() -> str:
     return f"ergon-test-{os.getpid()}-{time.time_ns()}-{next(_numbers)}"
 
 
-def _is_whole(client: Any) -> bool:
+def _is_whole(client: Any, nodes: int) -> bool:
     info = client.execute_command("CLUSTER INFO")
-    return bool(info.get("cluster_state") == "ok" and info.get("cluster_known_nodes") == "3")
+    return bool(info.get("cluster_state") == "ok" and info.get("cluster_known_nodes") == str(nodes))
 
 
 def _port(*, cluster: bool) -> int:

@@ -24,6 +24,8 @@ SECRET = "s3cret-word"
         f"redis://:{SECRET}@host/first",
         f"redis://:{SECRET}@host/0?prefx=orders",
         f"redis://:{SECRET}@host/0?ephemeral=perhaps",
+        f"redis://:{SECRET}@host/0?replicas=some",
+        f"redis://:{SECRET}@host/0?flushed=perhaps",
         f"redis://:{SECRET}@host/0?prefix=a{{b}}",
         f"redis://:{SECRET}@host/0?prefix=",
         f"rediss://:{SECRET}@host/0?ssl_cert_reqs=maybe",
@@ -46,6 +48,7 @@ def test_a_url_that_is_none_is_refused_in_one_line_without_its_password(url):
         (f"redis://me:{SECRET}@host", "redis://me@host:6379/0"),
         (f"rediss://:{SECRET}@host:7000/3?prefix=shop", "rediss://host:7000/3?prefix=shop"),
         (f"valkey://:{SECRET}@[::1]/", "valkey://[::1]:6379/0"),
+        (f"redis://:{SECRET}@host/0?flushed=1&replicas=2", "redis://host:6379/0?replicas=2&flushed=true"),
         (f"unix://me:{SECRET}@/run/a%20b.sock?db=2&ephemeral=yes", "unix://me@/run/a%20b.sock?db=2&ephemeral=true"),
     ],
 )  # fmt: skip
@@ -107,6 +110,11 @@ async def test_a_server_that_would_lose_flows_is_refused_unless_that_is_meant(se
     assert "ephemeral=True" in str(refused.value)
     async with open_log(f"{url}?ephemeral=true") as log:
         assert (await log.durability()).level == "D1"
+
+
+async def test_a_server_that_may_lose_flows_and_is_to_flush_them_is_refused():
+    with pytest.raises(LogRefused, match="ephemeral and flushed exclude each other"):
+        await RedisExecutionLog(server_url(), ephemeral=True, flushed=True).connect()
 
 
 async def test_a_replica_is_refused(own_server, server_with):

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from ergon import open_log
 from ergon.core.commit import Commit, FlowFilter
 from ergon.errors import LogBusy, LogRefused
 from ergon.storage.redis import RedisExecutionLog
@@ -93,3 +94,27 @@ async def test_a_write_that_no_replica_confirms_is_not_acknowledged(own_server):
     async with RedisExecutionLog(own_server.url, replicas=1, busy_timeout_seconds=0.1) as log:
         with pytest.raises(LogBusy, match="0 of 1 replicas confirmed"):
             await log.create(new_flow("f1"))
+
+
+async def test_a_write_that_waits_for_the_disk_outlives_the_server_whatever_it_flushes_by_itself(server_with):
+    server = server_with("--appendonly", "yes", "--appendfsync", "everysec")
+
+    async with open_log(f"{server.url}?flushed=true", require="D3") as log:
+        await log.create(new_flow("f1"))
+        server.restart()
+        assert await log.find("f1") is not None
+
+
+async def test_replicas_confirm_that_it_is_on_disk_where_that_is_asked_for(own_server, server_with):
+    replica = server_with(
+        "--appendonly", "yes", "--appendfsync", "everysec", "--replicaof", "127.0.0.1", str(own_server.port)
+    )
+    with own_server.client() as client:
+        while not client.wait(1, 100):
+            client.set("anything", "1")
+
+    async with RedisExecutionLog(own_server.url, replicas=1, flushed=True, require="D4") as log:
+        await log.create(new_flow("f1"))
+        replica.restart()
+        with replica.client() as client:
+            assert client.hget("{ergon:0}:flow:f1", "name") == "order"

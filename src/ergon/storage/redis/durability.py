@@ -14,6 +14,8 @@ from ergon.storage.redis.server import Server
 from ergon.storage.redis.settings import Settings
 
 _VERSION_MIN: Final = 6
+_FLUSHED_VERSION_MIN: Final = (7, 2)
+"""The first with WAITAOF. Valkey calls itself 7.2 or later to whoever asks for the version of Redis."""
 
 
 def check_server(server: Server, settings: Settings) -> None:
@@ -28,8 +30,15 @@ def check_server(server: Server, settings: Settings) -> None:
         raise LogRefused(
             f"log {settings.where}: this server is a replica and takes no writes; name the master"
         )
-    if server.is_cluster and settings.replicas:
-        raise LogRefused(f"log {settings.where}: waiting for replicas works on one master, not on a cluster")
+    if settings.flushed and settings.ephemeral:
+        raise LogRefused(
+            f"log {settings.where}: ephemeral and flushed exclude each other; leave one of them out"
+        )
+    if settings.flushed and _version_of(info) < _FLUSHED_VERSION_MIN:
+        raise LogRefused(
+            f"log {settings.where}: the server is version {version}, which cannot wait for its disk; flushed needs "
+            "Redis 7.2 or any Valkey. Set appendfsync always instead"
+        )
     if settings.ephemeral:
         return
     loses = _loses(info)
@@ -53,11 +62,12 @@ async def measure(server: Server, settings: Settings) -> Durability:
         "maxmemory-policy": str(info.get("maxmemory_policy", "unknown")),
         "replicas": str(info.get("connected_slaves", 0)),
         "waits for replicas": str(settings.replicas),
+        "waits for the disk": "yes" if settings.flushed else "no",
     }
     limits = _loses(info)
     level = "D1"
     if not limits:
-        if fsync != "always":
+        if fsync != "always" and not settings.flushed:
             told = (
                 f"appendfsync is {fsync}"
                 if fsync != "unknown"
@@ -65,14 +75,15 @@ async def measure(server: Server, settings: Settings) -> Durability:
             )
             limits.append(
                 f"{told}: a crash of the server, or a power loss, can undo what was acknowledged in the last two "
-                "seconds; set appendfsync always"
+                "seconds; set appendfsync always, or flushed=True to wait for the disk (in a URL: ?flushed=true)"
             )
         elif settings.replicas:
             level = "D4"
         else:
             level = "D3"
             limits.append(
-                "one machine has the data: set replicas=1 to wait until a replica has each write too"
+                "one machine has the data: set replicas=1 to wait until a replica has each write too (in a URL: "
+                "?replicas=1)"
             )
     if level == "D4":
         limits.append("a failover to a replica that lags can undo what was acknowledged")
@@ -100,6 +111,11 @@ def _loses(info: dict[str, Any]) -> list[str]:
             f"when memory is short it throws keys away; set maxmemory-policy noeviction (it is {policy})"
         )
     return loses
+
+
+def _version_of(info: dict[str, Any]) -> tuple[int, ...]:
+    parts = str(info.get("redis_version", "0")).split(".")[:2]
+    return tuple(int(part) for part in parts if part.isdigit())
 
 
 async def _info(server: Server) -> dict[str, Any]:

@@ -35,7 +35,9 @@ class RedisExecutionLog(ExecutionLog):
     prefix: how the log's keys begin, `ergon` by default; several logs share a server by different ones.
     namespace: a log of its own beside the one of that prefix: keys of `acme` begin with `ergon/acme`. None by default.
     ephemeral: use a server that loses what it acknowledged (no append-only file, or one that evicts keys).
-    replicas: how many replicas must have each write before it counts as done.
+    replicas: how many replicas must have each write, in memory at least, before it counts as done; 0 by default.
+    flushed: a write counts as done only once it is on disk, of the server and of those replicas, whatever `appendfsync`
+        says: up to a second each. From Redis 7.2 on. False by default.
     busy_timeout_seconds: how long a write or a read waits for a server that cannot be reached, before `LogBusy`.
     require: refuse to open below that durability class; D3 is what `appendfsync always` gives.
     create: make a new log where there is none; False: connecting raises `LogRefused` then.
@@ -51,7 +53,8 @@ class RedisExecutionLog(ExecutionLog):
         prefix: str | None = None,
         namespace: str | None = None,
         ephemeral: bool | None = None,
-        replicas: int = 0,
+        replicas: int | None = None,
+        flushed: bool | None = None,
         busy_timeout_seconds: float = 30.0,
         require: str | None = None,
         create: bool = True,
@@ -62,6 +65,7 @@ class RedisExecutionLog(ExecutionLog):
             namespace=namespace,
             ephemeral=ephemeral,
             replicas=replicas,
+            flushed=flushed,
             busy_timeout_seconds=busy_timeout_seconds,
             create=create,
         )

@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from redis.exceptions import NoScriptError
@@ -69,20 +70,27 @@ class Courier:
     async def _do(self, here: int, there: int, words: list[bytes]) -> Answer | None:
         call = self._partitions.call_on
         receive = call(there, "receive", (b"%d" % here, *words))
-        answer: Answer = await self._ask(receive)
+        answer: Answer = await self._ask(receive, is_kept=True)
         if answer[0] != b"ok":
             return None  # another log is in its place
         cross_out = call(here, "cross_out", (b"%d" % there, *words))
         await self._ask(cross_out)
         return answer
 
-    async def _ask(self, command: Command) -> Any:
-        """Ask once more after a broken connection: each of these may be done twice."""
+    async def _ask(self, command: Command, *, is_kept: bool = False) -> Any:
+        """Ask once more after a broken connection: each of these may be done twice.
+
+        `is_kept`: where writes wait for replicas, this one does. The word that it took is crossed out after it.
+        """
+        run = partial(self._partitions.run, self._server) if is_kept else self._server.run
         give_up_at = time.monotonic() + self._seconds
         attempt = 0
         while True:
             try:
-                return (await self._server.run([command], strict=True))[0]
+                answer = (await run([command]))[0]
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer
             except Exception as error:
                 if not (is_lost(error) or is_not_done(error)) or time.monotonic() > give_up_at:
                     raise

@@ -24,6 +24,7 @@ from ergon.storage.redis.settings import Settings
 
 T = TypeVar("T")
 PARTITIONS_OF_A_CLUSTER: Final = 16
+_CONFIRM_SECONDS_MAX: Final = 5.0
 
 
 class Caller(NamedTuple):
@@ -85,16 +86,13 @@ class Partitions:
         return ("EVALSHA", self._shas[script], 1, meta, *self._head, *by, *values)
 
     async def run(self, server: Server, commands: Sequence[Command]) -> list[Any]:
-        """Send writes, and wait for replicas where that was asked for."""
-        replicas = self._settings.replicas
-        if not replicas:
+        """Send writes, and wait for the disk, or replicas, of each master that got some, where that was asked for."""
+        confirm = _confirmation(self._settings)
+        if confirm is None:
             return await server.run(commands)
-        *answers, confirmed = await server.run([*commands, _confirm(server, replicas)])
-        if isinstance(confirmed, Exception):
-            raise confirmed
-        number = confirmed[1] if isinstance(confirmed, list) else confirmed
-        if number < replicas:
-            raise TimeoutError(f"only {number} of {replicas} replicas confirmed the write in 5 s")
+        answers, confirmations = await server.run_confirmed(commands, confirm)
+        for confirmed in confirmations:
+            _check_confirmed(confirmed, self._settings)
         return answers
 
     def replaced(self, found: bytes) -> LogDamaged:
@@ -122,12 +120,27 @@ class Partitions:
         task.add_done_callback(self._telling.discard)
 
 
-def _confirm(server: Server, replicas: int) -> Command:
-    """Wait until so many replicas have flushed what was written; from before 7.2, until they have it in memory."""
-    version = [
-        int(part) for part in str(server.info.get("redis_version", "0")).split(".")[:2] if part.isdigit()
-    ]
-    return ("WAITAOF", 1, replicas, 5_000) if version >= [7, 2] else ("WAIT", replicas, 5_000)
+def _confirmation(settings: Settings) -> Command | None:
+    """What to ask after a write, so that it answers once the write is where it should be; None: nothing."""
+    wait_ms = max(int(_confirm_seconds(settings) * 1000), 1)  # 0 would be for ever
+    if settings.flushed:
+        return ("WAITAOF", 1, settings.replicas, wait_ms)
+    return ("WAIT", settings.replicas, wait_ms) if settings.replicas else None
+
+
+def _confirm_seconds(settings: Settings) -> float:
+    return min(_CONFIRM_SECONDS_MAX, settings.busy_timeout_seconds)
+
+
+def _check_confirmed(confirmed: Any, settings: Settings) -> None:
+    if isinstance(confirmed, Exception):
+        raise confirmed
+    flushed, replicas = confirmed if isinstance(confirmed, list) else (1, confirmed)
+    within = f"in {_confirm_seconds(settings):g} s"
+    if not flushed:
+        raise TimeoutError(f"the server did not flush the write {within}")
+    if replicas < settings.replicas:
+        raise TimeoutError(f"only {replicas} of {settings.replicas} replicas confirmed the write {within}")
 
 
 def base_of(prefix: str, partition: int) -> str:

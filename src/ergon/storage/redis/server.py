@@ -84,32 +84,46 @@ class Server:
             return []
         if not self.is_cluster:
             return await self._only.run(commands, strict=strict)
-        answers = await self._run_on_cluster(commands)
-        errors = [answer for answer in answers if isinstance(answer, Exception)]
-        if any(isinstance(error, _ELSEWHERE) or is_lost(error) for error in errors):
-            self._is_outdated = True
-        if strict and errors:
-            raise errors[0]
+        answers, _ = await self._run_on_cluster(commands, ())
+        if strict:
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
         return answers
 
-    async def _run_on_cluster(self, commands: Sequence[Command]) -> list[Any]:
+    async def run_confirmed(
+        self, commands: Sequence[Command], confirm: Command
+    ) -> tuple[list[Any], list[Any]]:
+        """`run`, and last ask each server that got a command for `confirm`; the second list has what they say to it."""
+        if not self.is_cluster:
+            *answers, confirmed = await self._only.run([*commands, confirm])
+            return answers, [confirmed]
+        return await self._run_on_cluster(commands, (confirm,))
+
+    async def _run_on_cluster(
+        self, commands: Sequence[Command], last: Sequence[Command]
+    ) -> tuple[list[Any], list[Any]]:
         if self._is_outdated:
             await self._look()
         asked: dict[Address, list[int]] = {}
         for place, command in enumerate(commands):
             asked.setdefault(self._owner(_slot(command)), []).append(place)
         answers: list[Any] = [None] * len(commands)
+        said_last: list[Any] = []
 
         async def ask(address: Address, places: list[int]) -> None:
             try:
-                some = await self._link(address).run([commands[place] for place in places])
+                some = await self._link(address).run([*(commands[place] for place in places), *last])
             except (RedisError, OSError) as error:
-                some = [error] * len(places)
-            for place, answer in zip(places, some, strict=True):
+                some = [error] * (len(places) + len(last))
+            for place, answer in zip(places, some, strict=False):
                 answers[place] = answer
+            said_last.extend(some[len(places) :])
 
         await asyncio.gather(*(ask(address, places) for address, places in asked.items()))
-        return answers
+        if any(isinstance(answer, _ELSEWHERE) or is_lost(answer) for answer in answers):
+            self._is_outdated = True
+        return answers, said_last
 
     async def publish(self, channel: str, message: bytes) -> None:
         """Tell whoever listens. Any node of a cluster passes it on to all others."""

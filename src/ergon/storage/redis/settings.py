@@ -14,7 +14,7 @@ NAMESPACE_MARK: Final = "/"
 _PORT: Final = 6379
 _SCHEMES: Final = {"redis": False, "valkey": False, "rediss": True, "valkeys": True, "unix": False}
 _TLS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
-_OURS: Final = ("db", "ephemeral", "prefix")
+_OURS: Final = ("db", "ephemeral", "flushed", "prefix", "replicas")
 _YES: Final = {
     "1": True,
     "true": True,
@@ -48,7 +48,9 @@ class Settings:
     tls: dict[str, Any] = field(default_factory=dict)
     busy_timeout_seconds: float = 30.0
     replicas: int = 0
-    """How many replicas must have each write before it counts as done."""
+    """How many replicas must have each write, in memory at least, before it counts as done."""
+    flushed: bool = False
+    """Whether a write counts as done only once it is on disk, whatever the server's `appendfsync` says."""
     create: bool = True
     """Make a new log where there is none."""
 
@@ -61,6 +63,10 @@ class Settings:
             options["namespace"] = self.namespace
         if self.ephemeral:
             options["ephemeral"] = "true"
+        if self.replicas:
+            options["replicas"] = str(self.replicas)
+        if self.flushed:
+            options["flushed"] = "true"
         if self.path is not None:
             options = {"db": str(self.db), **options} if self.db else options
             place = f"unix://{user}{quote(self.path)}"
@@ -94,7 +100,8 @@ def parse(
     namespace: str | None = None,
     ephemeral: bool | None = None,
     busy_timeout_seconds: float = 30.0,
-    replicas: int = 0,
+    replicas: int | None = None,
+    flushed: bool | None = None,
     create: bool = True,
 ) -> Settings:
     """Read a URL; what is given beside it counts more than what stands in it. Raises `LogRefused`, `InvalidName`.
@@ -129,7 +136,8 @@ def parse(
         ephemeral=ephemeral if ephemeral is not None else _flag("ephemeral", options.get("ephemeral", "0")),
         tls=_tls(options),
         busy_timeout_seconds=busy_timeout_seconds,
-        replicas=replicas,
+        replicas=replicas if replicas is not None else _replicas(options.get("replicas", "0")),
+        flushed=flushed if flushed is not None else _flag("flushed", options.get("flushed", "0")),
         create=create,
     )
 
@@ -147,6 +155,12 @@ def _db(text: str | None) -> int:
         return 0
     if not (text.isascii() and text.isdigit()):
         raise LogRefused("the database of a Redis URL, after the slash, is a number such as 0")
+    return int(text)
+
+
+def _replicas(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 4):
+        raise LogRefused("replicas in a Redis URL is a number such as 1")
     return int(text)
 
 
