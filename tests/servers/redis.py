@@ -83,22 +83,12 @@ class RedisServer:
         raise NoServer(f"Redis did not start: {server.output.read_text()[-2000:]}")
 
     def _command(self) -> list[str | Path]:
-        cluster: tuple[str, ...] = ()
+        command: list[str | Path] = [_binary(), "--bind", "127.0.0.1", "--port", str(self.port)]
+        command += ["--unixsocket", self.socket, "--unixsocketperm", "777", "--dir", self.folder]
+        command += ["--loglevel", "notice"]
         if self._cluster:
-            cluster = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(self._node_timeout_ms))
-        return [
-            *(_binary(), "--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket", self.socket),
-            *(
-                "--unixsocketperm",
-                "777",
-                "--dir",
-                self.folder,
-                "--loglevel",
-                "notice",
-                *cluster,
-                *self._options,
-            ),
-        ]
+            command += ["--cluster-enabled", "yes", "--cluster-node-timeout", str(self._node_timeout_ms)]
+        return [*command, *self._options]
 
     def _is_ready(self, server: Guarded) -> bool:
         give_up_at = time.monotonic() + START_SECONDS
