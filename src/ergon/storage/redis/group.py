@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any, Final
 from uuid import uuid4
 
@@ -23,6 +24,7 @@ from ergon.core.commit import Commit, Hint, Settled
 from ergon.errors import EncodingError, ErgonError, LogBusy, LogClosed, LogDamaged, StoreError
 from ergon.storage import failpoints
 from ergon.storage.redis import journal
+from ergon.storage.redis.appends import Appends, fits, not_appended
 from ergon.storage.redis.connection import Command, leave_if_cancelled, pause
 from ergon.storage.redis.errors import is_lost, is_not_done, translate
 from ergon.storage.redis.outbox import Courier
@@ -34,6 +36,8 @@ from ergon.storage.redis.writes import Done, What, Write
 BATCH_MAX: Final = 1_000
 _log: Final = logging.getLogger("ergon.storage")
 Outcome = tuple[Done, "BaseException | None"]
+Places = tuple[int, ...]
+"""Of what one call writes, in its batch."""
 
 
 class News:
@@ -170,22 +174,17 @@ class GroupCommit:
     async def _write(self, batch: Sequence[tuple[What, Done]]) -> tuple[list[Outcome], News]:
         """Send a batch until each part has an answer, or nobody can be expected to wait any longer."""
         errors: list[BaseException | None] = [None] * len(batch)
-        commands: dict[int, Command] = {}
         oldest = b"%d" % (self._number + 1)
-        for place, (what, _) in enumerate(batch):
-            try:
-                commands[place] = self._command(what, oldest)
-            except (ValueError, TypeError, OverflowError) as error:  # UnicodeError among them
-                errors[place] = error if isinstance(error, ErgonError) else _unwritable(error)
+        commands = self._commands(batch, oldest, errors)
         if self._failpoint is not None:
             self._failpoint.before([_name(what) for what, _ in batch])
         news = News()
         give_up_at = time.monotonic() + self._settings.busy_timeout_seconds
         attempt = 0
         while commands:
-            waiting = await self._round(batch, commands, errors, news)
+            waiting = await self._round(batch, commands, oldest, errors, news)
             if waiting is None:
-                break
+                continue  # all have their answer, or some are asked for by themselves
             if time.monotonic() > give_up_at or isinstance(waiting, ErgonError):
                 self._give_up(batch, commands, errors, waiting)
                 break
@@ -198,28 +197,41 @@ class GroupCommit:
     async def _round(
         self,
         batch: Sequence[tuple[What, Done]],
-        commands: dict[int, Command],
+        commands: dict[Places, Command],
+        oldest: bytes,
         errors: list[BaseException | None],
         news: News,
     ) -> BaseException | None:
-        """Send what has no answer yet; leave in `commands` what must be sent again, and return why."""
-        places = list(commands)
+        """Send what has no answer yet; leave in `commands` what must be sent again, and return why.
+
+        None also when that is only what `append.lua` did not write: `commit.lua` says why, or writes it.
+        """
         try:
-            answers = await self._partitions.run(self._server, [commands[place] for place in places])
+            answers = await self._partitions.run(self._server, list(commands.values()))
         except Exception as error:  # noqa: BLE001 - judged here
             if not is_lost(error) and not is_not_done(error):
                 return translate(error, self._settings.where)
             return error
         again: BaseException | None = None
-        for place, answer in zip(places, answers, strict=True):
+        alone: dict[Places, Command] = {}
+        for places, answer in zip(list(commands), answers, strict=True):
             if isinstance(answer, Exception) and (is_lost(answer) or is_not_done(answer)):
                 again = answer
-                continue
-            if again is not None and not isinstance(answer, int | Exception) and answer[0] == b"gap":
-                continue  # what comes before it is sent again: so is this
-            del commands[place]
-            errors[place] = self._settle(batch[place][0], answer, news)
-        if again is not None and isinstance(again, NoScriptError):
+            elif (again is not None or alone) and _says_gap(answer):
+                pass  # what comes before it is sent again: so is this
+            else:
+                del commands[places]
+                left = not_appended(places, answer)
+                if left is None:
+                    for place in places:
+                        errors[place] = self._settle(batch[place][0], answer, news)
+                else:
+                    alone.update({(place,): self._command(batch[place][0], oldest) for place in left})
+        if alone:
+            left_over = sorted({**commands, **alone}.items())  # in the order in which they were submitted
+            commands.clear()
+            commands.update(left_over)
+        if isinstance(again, NoScriptError):
             with suppress(Exception):
                 await self._server.load_scripts()
         return again
@@ -227,8 +239,6 @@ class GroupCommit:
     def _settle(self, what: What, answer: Any, news: News) -> BaseException | None:
         if isinstance(answer, Exception):
             return translate(answer, self._settings.where)
-        if isinstance(answer, int):
-            return None  # a commit of nothing but events
         if answer[0] == b"generation":
             return self._partitions.replaced(answer[1])
         try:
@@ -248,6 +258,27 @@ class GroupCommit:
             news.add(answer, self._partitions.of(what.flow_id))
         return None
 
+    def _commands(
+        self, batch: Sequence[tuple[What, Done]], oldest: bytes, errors: list[BaseException | None]
+    ) -> dict[Places, Command]:
+        """The calls for a batch. Those of `append.lua` go first: only a flow's first commit is among them."""
+        appends = Appends(self._partitions)
+        others: dict[Places, Command] = {}
+        seen: set[str] = set()
+        for place, (what, _) in enumerate(batch):
+            try:
+                if type(what) is Commit:
+                    if what.flow_id not in seen and fits(what):
+                        appends.add(place, what)
+                    else:
+                        others[place,] = self._command(what, oldest)
+                    seen.add(what.flow_id)
+                else:
+                    others[place,] = self._command(what, oldest)
+            except (ValueError, TypeError, OverflowError) as error:  # UnicodeError among them
+                errors[place] = error if isinstance(error, ErgonError) else _unwritable(error)
+        return {**dict(appends.commands()), **others}
+
     def _command(self, what: What, oldest: bytes) -> Command:
         self._number += 1
         writer, number = self.writer.encode(), b"%d" % self._number
@@ -259,17 +290,21 @@ class GroupCommit:
     def _give_up(
         self,
         batch: Sequence[tuple[What, Done]],
-        commands: dict[int, Command],
+        commands: dict[Places, Command],
         errors: list[BaseException | None],
         why: BaseException,
     ) -> None:
         said = translate(why, self._settings.where)
-        for place in commands:
+        for place in chain.from_iterable(commands):
             what = batch[place][0]
             if isinstance(what, Write) and is_lost(why) and isinstance(said, StoreError):
                 errors[place] = what.unknown(said)
             else:
                 errors[place] = said if isinstance(said, ErgonError) else LogBusy(repr(said))
+
+
+def _says_gap(answer: Any) -> bool:
+    return isinstance(answer, list) and answer[0] == b"gap"
 
 
 def _name(what: What) -> str:

@@ -85,6 +85,11 @@ class Partitions:
         meta = self._bases[partition] + "meta"
         return ("EVALSHA", self._shas[script], 1, meta, *self._head, *by, *values)
 
+    def append(self, partition: int, values: Sequence[bytes]) -> Command:
+        """A call of the script that only adds events."""
+        meta = self._bases[partition] + "meta"
+        return ("EVALSHA", self._shas["append"], 1, meta, *self._head, *values)
+
     async def run(self, server: Server, commands: Sequence[Command]) -> list[Any]:
         """Send writes, and wait for the disk, or replicas, of each master that got some, where that was asked for."""
         confirm = _confirmation(self._settings)

@@ -1,7 +1,7 @@
 """The Lua scripts, each in a `.lua` file beside the Python that calls it.
 
-A script is the prelude, the files that its first line names after `-- needs:` and theirs before them, and then itself.
-Each is sent once to a server (`SCRIPT LOAD`) and called by its digest from then on.
+A script is the prelude, but for two that do without, the files that its first line names after `-- needs:` and theirs
+before them, and then itself. Each is sent once to a server (`SCRIPT LOAD`) and called by its digest from then on.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ _FOLDER: Final = Path(__file__).parent
 _NEEDS: Final = "-- needs:"
 _PARTS: Final = frozenset({"prelude", "flows", "inbox", "ended", "children"})
 """Files that are no script by themselves."""
+_ALONE: Final = frozenset({"open", "append"})
+"""Scripts that begin without the prelude."""
 
 
 class Script(NamedTuple):
@@ -37,7 +39,7 @@ def _assemble(name: str) -> Script:
 
 
 def _parts(name: str) -> list[str]:
-    if name == "open":
+    if name in _ALONE:
         return [name]
     found: list[str] = ["prelude"]
 
