@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -32,6 +33,9 @@ class Place:
     ledger: Path
     namespace: str
 
+    said: Path
+    """What worker processes write to their standard error."""
+
     @property
     def port(self) -> int:
         """Where the server listens."""
@@ -39,6 +43,8 @@ class Place:
 
     def url(self, port: int | None = None) -> str:
         """How to reach the log; `port`: by a line between."""
+        if self.store == "sqlite":
+            return str(self.ledger.with_name("log.db"))
         if self.store == "postgres":
             base = f"postgresql://postgres@127.0.0.1:{port or self.port}/postgres?"
         else:
@@ -52,13 +58,19 @@ class Place:
 
     @asynccontextmanager
     async def worker(
-        self, name: str, *, port: int | None = None, **options: Any
+        self, name: str, *, port: int | None = None, code: Path | None = None, **options: Any
     ) -> AsyncIterator[asyncio.subprocess.Process]:
-        """A worker process that is ready; killed at the end of the block if it still runs."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.fleet.programs", self.url(port), str(self.ledger), name, json.dumps(options),
-            stdout=subprocess.PIPE, cwd=ROOT,
-        )  # fmt: skip
+        """A worker process that is ready; killed at the end of the block if it still runs.
+
+        `code`: a folder with another `ergon` than the one under test.
+        """
+        path = os.pathsep.join(str(folder) for folder in (code or ROOT / "src", ROOT))
+        with self.said.open("ab") as said:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "tests.fleet.programs",
+                self.url(port), str(self.ledger), name, json.dumps(options),
+                stdout=subprocess.PIPE, stderr=said, cwd=ROOT, env={**os.environ, "PYTHONPATH": path},
+            )  # fmt: skip
         assert process.stdout is not None
         try:
             assert await process.stdout.readline() == b"ready\n"
@@ -73,7 +85,7 @@ class Place:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     ledger = tmp_path / "ledger"
     Ledger(ledger)  # so that it is there
-    return Place(request.param, ledger, f"fleet-{next(_numbers)}")
+    return Place(request.param, ledger, f"fleet-{next(_numbers)}", tmp_path / "said")
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 from ergon.core.commit import WorkerRecord
-from ergon.errors import LeaseLost, LogClosed, StoreError
+from ergon.errors import LeaseLost, LogClosed, LogTooNew, StoreError
 from ergon.executor import keeper
 from ergon.storage.log import ExecutionLog
 from ergon.storage.process import this_process
@@ -171,7 +171,7 @@ class Incarnation:
             due = asked_at + every
             try:
                 await self._log.renew(self.id, lease_seconds=self._lease_seconds, doing=told)
-            except LeaseLost as error:
+            except (LeaseLost, LogTooNew) as error:  # neither will be otherwise later
                 self._lose(str(error))
                 return
             except StoreError as error:
@@ -207,7 +207,8 @@ class Incarnation:
     def _lose(self, why: str) -> None:
         self.lost = True
         logger.error(
-            "worker %s lost its lease (%s): it was frozen or cut off for longer than %g s. Its flows go on elsewhere",
+            "worker %s lost its lease (%s): it was frozen or cut off for longer than %g s, or the log is not for its "
+            "version any more. Its flows go on elsewhere",
             self._name,
             why,
             self._lease_seconds,

@@ -26,7 +26,7 @@ from ergon.core.commit import ClaimRequest, Hint
 from ergon.core.durability import SURVIVES
 from ergon.core.names import check_name, check_tags
 from ergon.core.versions import VersionSet
-from ergon.errors import LogClosed, StoreError, UsageError
+from ergon.errors import LogClosed, LogTooNew, StoreError, UsageError
 from ergon.executor.host import Host
 from ergon.executor.incarnation import Incarnation
 from ergon.flows.flow import BoundFlow, Flow
@@ -271,6 +271,9 @@ class Worker:
             try:
                 await self._begin()
             except LogClosed:
+                return
+            except LogTooNew as error:
+                logger.error("worker %s does nothing more: %s", self.name, error)  # noqa: TRY400 - one line says it
                 return
             except Exception:
                 logger.exception("worker %s could not register again; trying in 1 s", self.name)

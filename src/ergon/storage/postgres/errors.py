@@ -16,6 +16,7 @@ from ergon.errors import (
     LogDamaged,
     LogFull,
     LogRefused,
+    LogTooNew,
     StoreError,
 )
 
@@ -78,6 +79,10 @@ def translate(error: BaseException, where: str) -> BaseException:
     """Return what to raise instead of `error`, about the log at `where`."""
     if isinstance(error, ErgonError):
         return error
+    if getattr(error, "constraint_name", None) == TOO_OLD:
+        return LogTooNew(
+            f"log {where} was given a newer schema while it was open, which this Ergon cannot use; upgrade this process"
+        )
     code, words = code_of(error), said(error)
     for applies, kind, sentence in _KINDS:
         if applies(error):
@@ -106,6 +111,10 @@ def not_opened(error: BaseException, where: str) -> BaseException:
     if isinstance(error, ValueError) and not is_of_one_part(error):  # the driver's, about an option
         return LogRefused(f"log {where}: its URL has an option that does not fit: {type(error).__name__}")
     return translate(error, where)
+
+
+TOO_OLD: Final = "landed_for"
+"""The constraint that a migration leaves for code which it cannot serve; see `migrations.py`."""
 
 
 _KINDS: Final[tuple[tuple[Callable[[BaseException], bool], type[Exception], str], ...]] = (

@@ -20,7 +20,6 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
-from uuid import uuid4
 
 from ergon.core.commit import Hint
 from ergon.errors import LogClosed, StoreError
@@ -28,6 +27,7 @@ from ergon.storage.postgres.clock import ServerClock
 from ergon.storage.postgres.connection import Settings, Standby, begin, open_session
 from ergon.storage.postgres.driver import Connection
 from ergon.storage.postgres.errors import is_again, is_cut, translate
+from ergon.storage.postgres.migrations import new_writer
 from ergon.storage.postgres.patience import Patience
 from ergon.storage.postgres.transaction import Transaction
 from ergon.storage.postgres.watch import Watch
@@ -55,7 +55,7 @@ class Lane:
     def __init__(self, settings: Settings, clock: ServerClock, *, on_cut: Callable[[], None]) -> None:
         self._settings, self._clock, self._on_cut = settings, clock, on_cut
         self._connection: Connection | None = None
-        self._writer_id = uuid4().hex
+        self._writer_id = new_writer()
         self._batch = 0
         self._marked = False
         self._closed = False

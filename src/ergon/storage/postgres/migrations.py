@@ -5,6 +5,10 @@ with it, so that it works behind a pooler too. They are never edited after a rel
 `meta` is the number of the last one. Code of one version works on the schema of the next (`compatible_from` says
 whether it may), so that workers can be replaced one by one.
 
+A migration that older code must not live to see raises `compatible_from`. Whoever has the log open is then stopped in
+the same transaction, and the usual write pays nothing for it: every worker is declared dead, so that no commit of
+theirs matches, and a constraint refuses the writers of older code in table `landed`, where all other transactions end.
+
 A crash while this runs leaves the schema as it was: PostgreSQL rolls tables back like rows.
 """
 
@@ -19,7 +23,7 @@ from ergon.core.release import VERSION
 from ergon.errors import LogDamaged, LogRefused, LogTooNew
 from ergon.storage.postgres.connection import Settings
 from ergon.storage.postgres.driver import Connection
-from ergon.storage.postgres.errors import code_of, said
+from ergon.storage.postgres.errors import TOO_OLD, code_of, said
 from ergon.storage.postgres.transaction import Transaction
 
 APPLICATION: Final = "ergon"
@@ -88,8 +92,11 @@ async def migrate(tx: Transaction, settings: Settings) -> None:
             await tx.connection.execute(made[0])
         for number, text in migrations():
             if number > version:
+                before = await _compatible_from(tx) if number > 1 else 1
                 await tx.connection.execute(text)
                 await _note(tx, number)
+                if (oldest := await _compatible_from(tx)) > before:
+                    await _stop_older(tx, oldest)
     except Exception as error:
         if code_of(error) != "42501":
             raise
@@ -142,6 +149,32 @@ async def _note(tx: Transaction, number: int) -> None:
         "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         str(number),
     )
+
+
+_STOP_OLDER: Final = (
+    "UPDATE workers SET state = 'dead' WHERE state IN ('alive', 'draining')",
+    "SELECT 1 FROM flows WHERE owner IS NOT NULL ORDER BY id FOR NO KEY UPDATE",
+    "UPDATE flows SET status = 'pending', owner = NULL, ready_at = {now!r}, claimed_seq = NULL WHERE owner IS NOT NULL",
+    f"ALTER TABLE landed DROP CONSTRAINT IF EXISTS {TOO_OLD}",
+    # Whoever landed before may stay; NOT VALID looks at new rows only.
+    f"ALTER TABLE landed ADD CONSTRAINT {TOO_OLD} CHECK (writer COLLATE \"C\" >= '{{oldest:04d}}') NOT VALID",
+)
+"""Last the table in which other transactions end: none of them waits for anything any more once it is there."""
+
+
+async def _stop_older(tx: Transaction, oldest: int) -> None:
+    for statement in _STOP_OLDER:
+        await tx.connection.execute(statement.format(now=tx.now, oldest=oldest))
+
+
+async def _compatible_from(tx: Transaction) -> int:
+    row = await tx.one("SELECT value FROM meta WHERE key = 'compatible_from'")
+    return int(row[0]) if row is not None else 0
+
+
+def new_writer() -> str:
+    """A name in table `landed`: it begins with the schema that this code knows."""
+    return f"{migrations()[-1][0]:04d}-{uuid4().hex}"
 
 
 def _version(facts: dict[str, str], where: str) -> int:

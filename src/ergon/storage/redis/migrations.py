@@ -3,6 +3,8 @@
 Each part of a log says in its `meta` what it is: the generation (an id made with the log: another one is another log),
 how many parts there are, and the schema's version, which grows when keys change their meaning. Code of one version
 works on the schema of the next (`compatible_from` says whether it may), so that workers can be replaced one by one.
+A schema that older code must not live to see gives each part another generation as it is made: the old one, `+`, and
+the version. Every script compares it, so code that has the log open writes nothing more from then on.
 
 A crash between the parts of a new log leaves the later ones out: the next to open it makes them, with the generation of
 the first. Once all are there the first says so (`complete`), and a part that is missing then has been lost.

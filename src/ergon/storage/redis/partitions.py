@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 
 from ergon.core.commit import Hint
-from ergon.errors import LogDamaged
+from ergon.errors import LogDamaged, LogTooNew
 from ergon.storage.redis.connection import Command
 from ergon.storage.redis.scripts import scripts
 from ergon.storage.redis.server import Server
@@ -100,8 +100,13 @@ class Partitions:
             _check_confirmed(confirmed, self._settings)
         return answers
 
-    def replaced(self, found: bytes) -> LogDamaged:
+    def replaced(self, found: bytes) -> LogDamaged | LogTooNew:
         """Say that this is not the log that was opened."""
+        if found.decode("utf-8", "replace").startswith(f"{self.generation}+"):
+            return LogTooNew(
+                f"log {self._settings.where} was given a newer schema while it was open, which this Ergon cannot use; "
+                "upgrade this process"
+            )
         what = "it is empty now (FLUSHALL, FLUSHDB, or a restart that lost its data)"
         if found:
             what = "another log is in its place, such as a restored copy"

@@ -13,6 +13,7 @@ from ergon.errors import (
     LogDamaged,
     LogFull,
     LogRefused,
+    LogTooNew,
     StoreError,
 )
 
@@ -32,6 +33,8 @@ _NO_ROOM: Final = {
     sqlite3.SQLITE_IOERR_TRUNCATE,
     sqlite3.SQLITE_IOERR_SHMSIZE,
 }
+TOO_OLD: Final = "this Ergon is too old for the schema"
+"""What the trigger says that a migration leaves for code which it cannot serve; see `migrations.py`."""
 _QUOTED: Final = re.compile(r" with text '.*", re.DOTALL)
 """How Python's sqlite3 quotes a text it cannot decode: a row's content, which must not reach a message."""
 
@@ -85,6 +88,10 @@ def leaves_outcome_unknown(error: sqlite3.Error) -> bool:
 
 def translate(error: sqlite3.Error, where: str) -> StoreError | EncodingError:
     """Return what to raise instead of `error`, about the log at `where`."""
+    if TOO_OLD in str(error):
+        return LogTooNew(
+            f"log {where} was given a newer schema while it was open, which this Ergon cannot use; upgrade this process"
+        )
     code = int(getattr(error, "sqlite_errorcode", 0))
     words = without_content(error)
     primary, said = code & 0xFF, f"{words} ({getattr(error, 'sqlite_errorname', 'no code')})"
@@ -106,6 +113,10 @@ def translate(error: sqlite3.Error, where: str) -> StoreError | EncodingError:
         return EncodingError(f"a value is larger than this SQLite can keep: {said}")
     if isinstance(error, sqlite3.ProgrammingError) and not code:
         return LogClosed(f"log {where}: {words}")
-    if is_unreadable(error):
-        return LogDamaged(f"log {where}: a row cannot be read; restore a backup, or mend the row: {said}")
-    return StoreError(f"log {where}: {said}")
+    is_row = is_unreadable(error)
+    kind, about = (
+        (LogDamaged, "a row cannot be read; restore a backup, or mend the row: ")
+        if is_row
+        else (StoreError, "")
+    )
+    return kind(f"log {where}: {about}{said}")

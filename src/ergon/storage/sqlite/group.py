@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
 
 from ergon.core.commit import Commit, Hint
 from ergon.errors import ErgonError, LogBusy, LogDamaged, LogRefused, LogTooNew, StoreError
@@ -26,6 +25,7 @@ from ergon.storage.clock import Clock
 from ergon.storage.failpoints import Failpoint
 from ergon.storage.sqlite import intake, journal
 from ergon.storage.sqlite.errors import is_busy, is_of_one_part, leaves_outcome_unknown, translate
+from ergon.storage.sqlite.migrations import new_writer
 from ergon.storage.sqlite.place import Anchor
 from ergon.storage.sqlite.transaction import Transaction
 from ergon.storage.sqlite.turnstile import Turnstile
@@ -62,7 +62,7 @@ class GroupCommit:
         self._anchor = Anchor(path) if path is not None else None
         self._connect, self._turnstile, self._clock, self._where = connect, turnstile, clock, where
         self._failpoint, self._path, self._in_memory = failpoint, path, path is None
-        self._writer_id = uuid4().hex
+        self._writer_id = new_writer()
         self._batch = 0
         self._marked = False
         self._changes_before = 0

@@ -3,6 +3,10 @@
 `schema/NNNN_name.sql` are applied in order, each in its own transaction under the write lock, once. They are never
 edited after a release. `PRAGMA user_version` is the number of the last one. Code of one version works on the schema
 of the next (`meta.compatible_from` says whether it may), so that workers can be replaced one by one.
+
+A migration that older code must not live to see raises `compatible_from`. Whoever has the log open is then stopped in
+the same transaction, and the usual write pays nothing for it: every worker is declared dead, so that no commit of
+theirs matches, and a trigger refuses the writers of older code in table `landed`, where every other transaction ends.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from uuid import uuid4
 
 from ergon.core.release import VERSION
 from ergon.errors import LogDamaged, LogRefused, LogTooNew
+from ergon.storage.sqlite.errors import TOO_OLD
 from ergon.storage.sqlite.turnstile import Turnstile
 
 APPLICATION_ID: Final = 0x4572676E
@@ -95,6 +100,7 @@ def _inspect_snapshot(connection: sqlite3.Connection, where: str) -> int:
 
 def _apply(connection: sqlite3.Connection, number: int, text: str, now: float) -> None:
     strict = sqlite3.sqlite_version_info >= (3, 37)
+    before = compatible_from(connection) if number > 1 else 1
     for statement in split(text):
         plain = statement.replace(") STRICT, WITHOUT ROWID", ") WITHOUT ROWID").replace(") STRICT", ")")
         connection.execute(statement if strict else plain)
@@ -110,14 +116,37 @@ def _apply(connection: sqlite3.Connection, number: int, text: str, now: float) -
                 ("epochs_from", "0"),
             ],
         )
+    elif compatible_from(connection) > before:
+        _stop_older(connection, compatible_from(connection), now)
     connection.execute(f"PRAGMA user_version={number:d}")
 
 
+def _stop_older(connection: sqlite3.Connection, oldest: int, now: float) -> None:
+    connection.execute("UPDATE workers SET state = 'dead' WHERE state IN ('alive', 'draining')")
+    connection.execute(
+        "UPDATE flows SET status = 'pending', owner = NULL, ready_at = ?, claimed_seq = NULL WHERE owner IS NOT NULL",
+        (now,),
+    )
+    connection.execute("DROP TRIGGER IF EXISTS landed_for")
+    connection.execute(
+        f"CREATE TRIGGER landed_for BEFORE INSERT ON landed WHEN NEW.writer < '{oldest:04d}' "
+        f"BEGIN SELECT RAISE(ABORT, '{TOO_OLD}'); END"
+    )
+
+
+def compatible_from(connection: sqlite3.Connection) -> int:
+    """Return the oldest schema version whose code may use the file; 0 where it does not say."""
+    row = connection.execute("SELECT value FROM meta WHERE key = 'compatible_from'").fetchone()
+    return int(row[0]) if row is not None else 0
+
+
+def new_writer() -> str:
+    """A name in table `landed`: it begins with the schema that this code knows."""
+    return f"{migrations()[-1][0]:04d}-{uuid4().hex}"
+
+
 def _check_compatible(connection: sqlite3.Connection, where: str, version: int, newest: int) -> None:
-    row = None
-    if version == newest + 1:
-        row = connection.execute("SELECT value FROM meta WHERE key = 'compatible_from'").fetchone()
-    if row is None or int(row[0]) > newest:
+    if version != newest + 1 or not 0 < compatible_from(connection) <= newest:
         raise LogTooNew(
             f"log {where} has schema version {version}, this Ergon knows up to {newest}; upgrade this process"
         )
