@@ -110,7 +110,7 @@ async def test_a_claim_whose_answer_is_lost_brings_its_flows_once(log, straight,
     assert claimed.lease.claims == 1
     assert claimed.flow.claims_stalled == 0
     await commit(log, Commit("f1", claimed.lease, (event(1),)))
-    assert await straight.lost("w1", [("f1", 1)]) == []
+    assert await straight.lost("w1", [("f1", claimed.lease.epoch)]) == []
 
 
 @each_lost
