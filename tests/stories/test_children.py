@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ from ergon import (
     step,
     wait_signal,
 )
-from tests.stories.helpers import start, until, until_status, worker
+from tests.stories.helpers import kinds, start, until, until_status, worker
 
 
 class OutOfStock(RetryableError):
@@ -41,6 +42,13 @@ class OutOfStock(RetryableError):
 async def flows_named(log: ExecutionLog, name: str) -> list[FlowRecord]:
     found, _ = await log.list(FlowFilter(names=(name,)))
     return found
+
+
+async def until_event(log: ExecutionLog, flow_id: str, kind: str) -> None:
+    async def happened() -> bool:
+        return kind in await kinds(log, flow_id)
+
+    await until(happened)
 
 
 def handle_of(log: ExecutionLog, id: str) -> FlowHandle[Any]:
@@ -239,6 +247,32 @@ async def test_a_child_nobody_awaits_ends_with_its_parent_unless_it_is_detached(
         detached = handle_of(log, "detached")
         await detached.signal("go", "lives on")
         assert await detached.result(10) == "lives on"
+
+
+async def test_nobody_complains_when_a_detached_child_fails_that_nobody_asks_about(
+    log: ExecutionLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was left to itself; what it came to is in the log."""
+
+    @flow
+    async def parent() -> str:
+        invoke(waits.bind(), id="detached", detached=True)
+        await wait_signal("go", str)
+        await wait_signal("end", str)
+        return "left it alone"
+
+    async with worker(log, parent, waits, evict_after_seconds=60):
+        handle = await start(log, parent.bind())
+        await until(lambda: log.find("detached"))
+        await handle_of(log, "detached").cancel()
+        await until_event(log, "f", "child_failed")
+        await handle.signal("go", "on")
+        await until_event(log, "f", "signal_received")
+        gc.collect()
+        await handle.signal("end", "now")
+
+        assert await handle.result(10) == "left it alone"
+    assert [record.message for record in caplog.records if "never retrieved" in record.message] == []
 
 
 async def test_a_detached_child_survives_the_cancellation_of_its_parent(log: ExecutionLog) -> None:

@@ -203,6 +203,36 @@ async def test_a_step_does_not_get_the_signal_that_another_step_waited_for_in_it
         assert await handle.result(10) == "pay"
 
 
+async def test_a_signal_that_the_new_attempt_has_received_again_is_not_received_twice(
+    log: ExecutionLog,
+) -> None:
+    """Also when the flow has left memory since: what it has received again is in the history."""
+
+    @flow(retry=RetryPolicy(attempts_max=2, backoff="fixed", first_delay_seconds=0.001))
+    async def two_of_them() -> list[str]:
+        first = await wait_signal("decision", str)
+        await once_only()
+        await wait_signal("go on", str)
+        return [first, await wait_signal("decision", str)]
+
+    @step
+    async def once_only() -> None:
+        attempts.append(len(attempts))
+        if len(attempts) == 1:
+            raise ConnectionError("down")
+
+    attempts: list[int] = []
+    async with worker(log, two_of_them, evict_after_seconds=0.01):
+        handle = await start(log, two_of_them.bind())
+        await handle.signal("decision", "yes")
+        await until(lambda: len(attempts) == 2)
+        await until_status(handle, "suspended")
+        await handle.signal("go on", "now")
+        await handle.signal("decision", "no")
+
+        assert await handle.result(10) == ["yes", "no"]
+
+
 async def test_a_step_does_not_fail_because_another_did_in_its_place(log: ExecutionLog) -> None:
     down = fails_once()
 

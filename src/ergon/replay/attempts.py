@@ -126,6 +126,9 @@ class EarlierAttempts:
         self.present_began = began
         for event in history[:start]:
             self._learn(event)
+        for event in history[start:] if self.signals else ():
+            if event.kind == EventKind.SIGNAL_RECEIVED and event.digest == SEEN_AGAIN:
+                self.signals[event.name].popleft()
         for call in self._calls.values():
             self._same.setdefault((call.name, call.digest), []).append(call)
         self.retraces = self.count > 0 and all(event.kind in _RETRIES for event in history[start:])

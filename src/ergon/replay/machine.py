@@ -26,7 +26,7 @@ from ergon.replay.attempts import NO_ATTEMPTS, EarlierAttempts
 from ergon.replay.eviction import evict
 from ergon.replay.loop import FlowLoop
 from ergon.replay.mailbox import Mailbox
-from ergon.replay.operations import Operation, Place, place_text
+from ergon.replay.operations import Operation, OperationKind, Place, place_text
 from ergon.replay.tasks import FlowTask, Scope
 
 ordering.install()
@@ -343,12 +343,17 @@ class FlowMachine:
             try:
                 value = self._answer(op, event)
             except Exception as error:  # noqa: BLE001  # the recorded error, or one that says why it cannot be decoded
-                op.set_exception(error)
+                self._fail(op, error)
                 return
         elif isinstance(value, BaseException) and event.kind in _FAILURES:
-            op.set_exception(value)
+            self._fail(op, value)
             return
         op.set_result(value)
+
+    def _fail(self, op: Operation, error: BaseException) -> None:
+        op.set_exception(error)
+        if op.kind == OperationKind.CHILD and op.request.detached:
+            op.exception()  # nobody need ask how it went: no complaint that it was never retrieved
 
     def _unasked(self, event: Event) -> None:
         """An event whose operation the flow does not wait for: left behind, or never asked for."""
