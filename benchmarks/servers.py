@@ -37,7 +37,7 @@ class Servers:
 
         if given := os.environ.get(VARIABLE):
             return given
-        server = Postgres(**_POSTGRES_SETTINGS)
+        server = Postgres(settings=_POSTGRES_SETTINGS)
         self._stack.callback(server.stop)
         return server.url()
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from tests.servers import postgres
+from tests.servers.binaries import free_port
 from tests.servers.redis import new_prefix, server_url
 
 SECRET = "s3cret-word"
@@ -94,6 +95,20 @@ def test_worker_processes_share_a_server_and_no_command_line_tells_its_password(
     assert workers.returncode == 0, err
     assert not any(SECRET.encode() in line for line in lines)
     assert SECRET not in err
+
+
+def test_a_url_of_several_servers_leads_to_the_one_that_is_there(ergon) -> None:
+    gone, port = free_port(), postgres.server().port
+    database = urlsplit(asyncio.run(postgres.new_database(postgres.server().url()))).path
+    url = f"postgresql://postgres:{SECRET}@127.0.0.1:{gone},127.0.0.1:{port}{database}?target_session_attrs=read-write"
+    nowhere = f"postgresql://postgres:{SECRET}@127.0.0.1:{gone},localhost:{gone}{database}"
+
+    ran = ergon("run", "--require", "D1", "shop.py:count", "--input", '{"n": 4}', "--id", "c", "--log", url)
+    doctor, lost = ergon("doctor", "--log", url), ergon("doctor", "--log", nowhere)
+
+    assert (ran.out, doctor.code, lost.code) == ("7\n", 0, 1)
+    assert f"127.0.0.1:{gone} cannot be reached" in lost.out
+    assert SECRET not in ran.err + doctor.out + lost.out + lost.err
 
 
 async def schedule(url: str, ids: list[str]) -> None:

@@ -7,6 +7,7 @@ first test that asks. Tests keep apart by databases of their own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -47,19 +48,33 @@ _numbers = count(1)
 class Postgres:
     """One server of our own: started here, and restarted, crashed and frozen as a test pleases."""
 
-    def __init__(self, version: str | None = None, **settings: str) -> None:
-        """`version`: the major one; by default that of the variable, else the newest there is."""
+    def __init__(
+        self,
+        version: str | None = None,
+        *,
+        settings: Mapping[str, str] | None = None,
+        copy_of: Postgres | None = None,
+    ) -> None:
+        """`version`: the major one; by default that of the variable, else the newest there is.
+
+        `copy_of`: a server that was shut down, of whose data a copy is taken instead of making new ones.
+        """
         self._bin = _binaries(version or os.environ.get(VERSION))
         self.folder = short_folder("ergon-pg-")
-        self._settings: Mapping[str, str] = {
-            "fsync": "off", "autovacuum": "off", "max_connections": "100", "shared_buffers": "64MB", **settings,
+        self._settings: dict[str, str] = {
+            "fsync": "off", "autovacuum": "off", "max_connections": "100", "shared_buffers": "64MB", **(settings or {}),
         }  # fmt: skip
         self._environment = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.environ.get("PATH", "")}
         (self.folder / "output").touch()
-        self._run(
-            "initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"
-        )
-        (self.folder / "data/pg_hba.conf").write_text(_HBA)
+        if copy_of is None:
+            self._run(
+                *("initdb", "-D", "data", "-U", "postgres", "-A", "trust"),
+                *("-E", "UTF8", "--locale=C", "--no-sync"),
+            )
+            (self.folder / "data/pg_hba.conf").write_text(_HBA)
+        else:
+            subprocess.run(["cp", "-a", copy_of.folder / "data", self.folder / "data"], check=True)
+            (self.folder / "data/standby.signal").touch()
         self.port = free_port()
         self._server = self._start()
 
@@ -78,17 +93,45 @@ class Postgres:
         """End it as a kill -9 of all its processes would."""
         self._end(signal.SIGQUIT)
 
+    def kill(self) -> None:
+        """End all its processes by SIGKILL."""
+        self._signal_all(signal.SIGKILL)
+        self._server.process.wait(30)
+        self._server.leave()
+
+    def freeze(self) -> None:
+        """Stop all its processes, as if its machine were lost: it answers nobody, and nothing is cut."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        self._signal_all(signal.SIGCONT)
+
     def shut_down(self) -> None:
         """End it as an operator does: connections are cut, nothing is lost."""
         self._end(signal.SIGINT)
 
-    def start(self) -> None:
-        """Start it again, on the same port."""
+    def start(self, **settings: str) -> None:
+        """Start it again, on the same port, with other settings if given."""
+        self._settings.update(settings)
         self._server = self._start()
 
     def stop(self) -> None:
         """End it for good."""
+        if self._server.process.poll() is None:
+            self.thaw()
         self._server.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)  # the guard of one that had ended is gone
+
+    def _signal_all(self, how: signal.Signals) -> None:
+        """To the first process, and then to its children, each of which has a session of its own."""
+        first = self._server.process.pid
+        os.kill(first, how)
+        listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
+        for pid, parent in (map(int, line.split()) for line in listed.stdout.splitlines()):
+            if parent == first:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, how)
 
     def _end(self, how: signal.Signals) -> None:
         self._server.process.send_signal(how)
@@ -147,6 +190,38 @@ class Postgres:
         )
         if done.returncode:
             raise NoServer(f"{program} failed: {done.stderr[-2000:]}")
+
+
+class Pair:
+    """A primary whose commits wait for its standby, and that standby."""
+
+    def __init__(self) -> None:
+        self.primary = Postgres(settings={"fsync": "on"})
+        self.primary.shut_down()
+        try:
+            follows = {"primary_conninfo": self._conninfo(), "wal_retrieve_retry_interval": "50ms"}
+            self.standby = Postgres(copy_of=self.primary, settings={"fsync": "on", **follows})
+        except BaseException:
+            self.primary.stop()
+            raise
+        self.primary.start(synchronous_standby_names="standby")
+
+    def _conninfo(self) -> str:
+        return f"host={self.primary.folder} port={self.primary.port} user=postgres application_name=standby"
+
+    def url(self, *, password: str = "", options: str = "") -> str:
+        """Both, the primary first."""
+        hosts = f"127.0.0.1:{self.primary.port},127.0.0.1:{self.standby.port}"
+        return f"postgresql://postgres{password and ':'}{password}@{hosts}/postgres{options}"
+
+    async def promote(self) -> None:
+        """Make the standby a primary."""
+        await execute(self.standby.url(), "SELECT pg_promote()")
+
+    def stop(self) -> None:
+        """End both for good."""
+        self.primary.stop()
+        self.standby.stop()
 
 
 @cache

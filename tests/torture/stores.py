@@ -96,7 +96,7 @@ class PostgresStore:
     def __init__(self) -> None:
         from tests.servers.postgres import Postgres
 
-        self._server = Postgres(fsync="on", synchronous_commit="on")
+        self._server = Postgres(settings={"fsync": "on", "synchronous_commit": "on"})
         self.url = self._server.url()
         self.facts = "PostgreSQL, fsync=on, synchronous_commit=on"
         self.faults: dict[str, Callable[[], object]] = {

@@ -173,6 +173,41 @@ async def test_cuts_at_any_statement_lose_and_repeat_nothing(log, straight, line
         assert await status_of(straight, flow) is TaskStatus.COMPLETED
 
 
+@each_lost
+async def test_tables_whose_making_is_not_answered_are_made_once(own_url, line, what):
+    """Where the answer is looked for is a table too, which may not be there."""
+    line.lose(what, "COMMIT")
+
+    async with PostgresExecutionLog(line.url(database_of(own_url)), require="D1") as log:
+        assert await log.create(new_flow("f1")) is None
+
+    assert line.lost == [f"{what} of COMMIT"]
+
+
+async def test_tables_are_made_at_whichever_statement_the_line_is_cut(own_url, line):
+    seen, cut_at = (
+        [0],
+        2,
+    )  # the first asks who the server is: a server that cannot be reached then is told at once
+
+    def cut(sql: str) -> None:
+        seen[0] += 1
+        if seen[0] == cut_at:
+            line.cut()
+
+    line.on_statement = cut
+    while True:
+        seen[0] = 0
+        url = f"{line.url(database_of(own_url))}&schema=cut_at_{cut_at}"
+        async with PostgresExecutionLog(url, require="D1") as log:
+            statements = seen[0]
+            assert await log.create(new_flow("f1")) is None
+        if cut_at >= statements:
+            break
+        cut_at += 1
+    assert cut_at > 8
+
+
 async def test_a_line_that_goes_silent_is_given_up_and_dialled_again(own_url, line):
     async with PostgresExecutionLog(
         line.url(database_of(own_url)), require="D1", busy_timeout_seconds=3

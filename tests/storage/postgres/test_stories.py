@@ -9,10 +9,11 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 
+import asyncpg
 import pytest
 
 from ergon import PostgresExecutionLog, Scheduler, Worker, WorkerOptions, flow, step, wait_signal
-from ergon.testing.conformance.kit import until
+from ergon.testing.conformance.kit import new_flow, until
 from tests.servers import postgres
 from tests.storage.postgres.programs import counted
 
@@ -40,7 +41,7 @@ async def ask() -> str:
 @pytest.fixture
 def server() -> Iterator[postgres.Postgres]:
     """A server of its own, to be ended and started again."""
-    own = postgres.Postgres(fsync="on")
+    own = postgres.Postgres(settings={"fsync": "on"})
     yield own
     own.stop()
 
@@ -99,6 +100,22 @@ async def test_flows_go_on_when_their_server_was_restarted(server, how):
         assert [event.seq for event in await log.history("sum")] == list(range(1, 201))
 
 
+async def test_a_server_that_is_restarted_while_tables_are_made_has_them_afterwards(server):
+    in_front = await asyncpg.connect(server.url())
+    await in_front.execute("SELECT pg_advisory_lock(hashtextextended('ergon ergon', 0))")
+    log = PostgresExecutionLog(server.url())
+    connecting = asyncio.create_task(log.connect())
+    held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    await until(lambda: _is_one(in_front, held))
+
+    server.crash()
+    server.start()
+
+    await connecting
+    assert await log.create(new_flow("f1")) is None
+    await log.close()
+
+
 async def test_a_worker_that_was_killed_is_replaced_and_its_finished_steps_stay_done(url, tmp_path):
     program = [sys.executable, "-m", "tests.storage.postgres.programs", url, str(tmp_path / "ran")]
     first = subprocess.Popen(program)
@@ -140,6 +157,10 @@ async def test_a_worker_frozen_beyond_its_lease_writes_nothing_more_and_goes_on_
 
 async def _is(handle, status: str) -> bool:
     return str(await handle.status()) == status
+
+
+async def _is_one(connection: asyncpg.Connection, sql: str) -> bool:
+    return bool(await connection.fetchval(sql) == 1)
 
 
 async def _has_events(log: PostgresExecutionLog, flow_id: str, least: int) -> bool:

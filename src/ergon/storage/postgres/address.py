@@ -1,10 +1,14 @@
-"""From a URL to where the server is: what the driver gets, and what may be shown of it (never a password)."""
+"""From a URL to where the server is: what the driver gets, and what may be shown of it (never a password).
+
+A URL may name several servers, as libpq's may. Which of them takes writes is found out by whoever dials, so each has an
+address for the driver of its own.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from ergon.core.namespaces import check_namespace, split_namespace, with_namespace
 from ergon.errors import LogRefused
@@ -13,15 +17,26 @@ SCHEMES: Final = ("postgresql", "postgres")
 _SECRET: Final = frozenset({"password", "sslpassword"})
 _YES: Final = frozenset({"1", "true", "yes", "on"})
 _NO: Final = frozenset({"0", "false", "no", "off"})
+_WRITES: Final = frozenset({"any", "read-write", "primary"})
 _SHAPE: Final = "write it as postgresql://user@host:5432/database?schema=ergon"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """One of those that a URL names."""
+
+    name: str
+    """As the URL has it; empty for the driver's own default."""
+    dsn: str = field(repr=False)
+    """For the driver: it may hold a secret among its options, and holds none of our own options."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     """Where a log is. Its `repr` shows no secret."""
 
-    dsn: str = field(repr=False)
-    """For the driver: with the password, without our own options."""
+    servers: tuple[Server, ...]
+    """In the order of the URL; at least one."""
     user: str | None
     password: str | None = field(repr=False)
     url: str
@@ -53,10 +68,17 @@ def read_url(
     if parts.fragment:
         raise LogRefused("the URL of the PostgreSQL log holds a '#'; in a password, write it as %23")
     named, bounced = options.pop("schema", None), options.pop("pgbouncer", None)
+    _check_target(options.get("target_session_attrs", "any"))
     schema = schema if schema is not None else named if named is not None else "ergon"
     _check_schema(schema, namespace)
     if pgbouncer is None:
         pgbouncer = _flag(bounced)
+    try:
+        servers = _servers(parts, hosts, options)
+    except ValueError:
+        raise LogRefused(
+            f"the URL of the PostgreSQL log has a host without a name, or not one port for each host; {_SHAPE}"
+        ) from None
     user, _, password = login.partition(":")
     plain = parts._replace(scheme="postgresql", netloc=hosts, fragment="")
     shown = {key: value for key, value in options.items() if key not in _SECRET}
@@ -67,7 +89,7 @@ def read_url(
     if pgbouncer:
         shown["pgbouncer"] = "1"
     return Address(
-        dsn=urlunsplit(plain._replace(query=urlencode(options))),
+        servers=servers,
         user=unquote(user) or None,
         password=unquote(password) or None,
         url=_unsplit(plain._replace(netloc=f"{user}{at}{hosts}" if user else hosts, query=urlencode(shown))),
@@ -76,6 +98,38 @@ def read_url(
         pgbouncer=pgbouncer,
         application=options.get("application_name", "ergon"),
     )
+
+
+def _servers(parts: SplitResult, hosts: str, options: dict[str, str]) -> tuple[Server, ...]:
+    """Give each server that the URL names an address that names it alone; without any, the driver's own default."""
+    options = {key: value for key, value in options.items() if key != "target_session_attrs"}
+    plain = parts._replace(scheme="postgresql", fragment="")
+    if hosts:  # for the driver, too, they win over options
+        return tuple(
+            Server(name=host, dsn=urlunsplit(plain._replace(netloc=host, query=urlencode(options))))
+            for host in _each(hosts)
+        )
+    names, ports = _each(options.get("host", "")), options.get("port", "").split(",")
+    if len(ports) == 1:
+        ports *= len(names)
+    servers = []
+    for name, port in zip(names, ports, strict=True):
+        where = {key: value for key, value in (("host", name), ("port", port)) if value}
+        query = urlencode({**options, **where})
+        servers.append(
+            Server(
+                name=f"{name}:{port}" if port else name,
+                dsn=urlunsplit(plain._replace(netloc="", query=query)),
+            )
+        )
+    return tuple(servers)
+
+
+def _each(hosts: str) -> list[str]:
+    found = hosts.split(",")
+    if len(found) > 1 and not all(found):
+        raise ValueError
+    return found
 
 
 def _unsplit(parts: object) -> str:
@@ -105,6 +159,14 @@ def _check_schema(schema: str, namespace: str) -> None:
         schema.encode()
     except UnicodeEncodeError:
         raise LogRefused(f"schema={schema!r} holds a lone surrogate, which is not text") from None
+
+
+def _check_target(wanted: str) -> None:
+    if wanted not in _WRITES:
+        raise LogRefused(
+            f"target_session_attrs={wanted!r} in the URL: a log needs the server that takes writes; leave it out, or "
+            "say read-write"
+        )
 
 
 def _flag(text: str | None) -> bool:

@@ -1,4 +1,9 @@
-"""Open a session with the settings the promises rest on, and look where it leads.
+"""Open a session with the settings the promises rest on, on the server that takes writes, and look where it leads.
+
+Of several servers, the one that was found to take writes is dialled first from then on, by every session of the log:
+a machine that is gone answers nobody, and each dial to it would cost its whole time again. Sessions that still lead to
+another one are given up (`Turn`). A primary that was replaced and comes back is known by its timeline, which each
+promotion makes greater; only a process that has not seen the new one yet may take it for the primary.
 
 Where a session is ours from end to end, its settings are made as it begins. Behind a pooler that hands each
 transaction to another session (pgbouncer) they are made at the start of each transaction, for that one alone, and
@@ -7,15 +12,22 @@ nothing is prepared.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
-from ergon.errors import LogRefused
-from ergon.storage.postgres.address import Address
+from ergon.errors import LogBusy, LogRefused
+from ergon.storage.postgres.address import Address, Server
 from ergon.storage.postgres.clock import ServerClock
 from ergon.storage.postgres.driver import Connection, Row, dial, driver
+from ergon.storage.postgres.errors import is_cut, said
+
+logger: Final = logging.getLogger("ergon.storage")
 
 CONNECT_SECONDS: Final = 10.0
+"""For all servers of a log together, each of which gets its part."""
 LOCK_SECONDS: Final = 10
 """How long a statement waits for a row that another transaction holds."""
 IDLE_SECONDS: Final = 5
@@ -41,8 +53,10 @@ _SESSION: Final = {
 
 _GREET: Final = """
 SELECT current_setting('server_version_num')::int, current_setting('server_encoding'), pg_is_in_recovery(),
-       extract(epoch FROM clock_timestamp())::float8, set_config('search_path', quote_ident($1) || ', pg_temp', $2)
+       current_setting('transaction_read_only')::bool, extract(epoch FROM clock_timestamp())::float8,
+       set_config('search_path', quote_ident($1) || ', pg_temp', $2)
 """
+_TIMELINE: Final = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
 BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _BEGUN: Final = "SELECT extract(epoch FROM clock_timestamp())::float8"
 _BEGUN_POOLED: Final = f"""
@@ -54,6 +68,16 @@ SELECT extract(epoch FROM clock_timestamp())::float8, set_config('search_path', 
 """  # noqa: S608 - from our own constants
 
 
+@dataclass(slots=True)
+class Turn:
+    """What the sessions of a log know in common of its servers."""
+
+    place: int = 0
+    """Which one was the last that was found to take writes."""
+    timeline: int = 0
+    """The greatest that was seen; 0 where there is one server only, as it is not asked then."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How a log reaches its server."""
@@ -61,6 +85,7 @@ class Settings:
     address: Address
     patience_seconds: float
     """How long a write waits for a server that cannot be reached, or that does not answer."""
+    turn: Turn = field(default_factory=Turn)
 
     @property
     def where(self) -> str:
@@ -72,18 +97,52 @@ class Standby(LogRefused):
     """The server only reads: a standby, or a primary that became one."""
 
 
+class Replaced(Standby):
+    """The server takes writes that nobody wants: another one has become the primary since."""
+
+
+class NonePrimary(LogBusy):
+    """None of several servers takes writes now: one may be about to."""
+
+
+def is_away(error: BaseException) -> bool:
+    """Tell whether no session that writes can be had, or the one that was there is gone: dial again."""
+    return is_cut(error) or isinstance(error, Standby | NonePrimary)
+
+
 async def open_session(settings: Settings, clock: ServerClock) -> Connection:
-    """Open a session and look where it leads. Raises the driver's errors, and `LogRefused`."""
-    address = settings.address
+    """Open a session on the server that takes writes. Raises the driver's errors, and `LogRefused` or `LogBusy`."""
     driver()
-    timeout = max(min(CONNECT_SECONDS, settings.patience_seconds), 0.1)
-    options = {"user": address.user, "password": address.password, "timeout": timeout}
+    servers, turn = settings.address.servers, settings.turn
+    seconds = max(min(CONNECT_SECONDS, settings.patience_seconds) / len(servers), 0.1)
+    first, failures = turn.place, list[tuple[Server, Exception]]()
+    for number in range(len(servers)):
+        place = (first + number) % len(servers)
+        try:
+            async with asyncio.timeout(seconds):
+                connection = await _open_on(servers[place], settings, clock)
+        except Exception as error:
+            if len(servers) == 1 or not is_away(error):
+                raise
+            failures.append((servers[place], error))
+        else:
+            if turn.place != place:
+                turn.place = place
+                logger.info("log %s: %s takes writes now", settings.where, servers[place].name)
+            return connection
+    raise _none_of(failures, settings.where) from failures[-1][1]
+
+
+async def _open_on(server: Server, settings: Settings, clock: ServerClock) -> Connection:
+    address = settings.address
+    # Whether it takes writes is a question of our own: the driver would ask another time.
+    options = {"user": address.user, "password": address.password, "target_session_attrs": "any"}
     if address.pgbouncer:
-        connection = await dial(address.dsn, statement_cache_size=0, **options)
+        connection = await dial(server.dsn, statement_cache_size=0, **options)
     else:
         named = {"application_name": address.application, **_SESSION}
         connection = await dial(
-            address.dsn,
+            server.dsn,
             server_settings=named,
             statement_cache_size=256,
             max_cached_statement_lifetime=0,
@@ -91,10 +150,28 @@ async def open_session(settings: Settings, clock: ServerClock) -> Connection:
         )
     try:
         await _greet(connection, settings, clock)
+        if len(address.servers) > 1:
+            await _compare(connection, settings)
     except BaseException:
         connection.terminate()
         raise
     return connection
+
+
+def _none_of(failures: Sequence[tuple[Server, Exception]], where: str) -> NonePrimary:
+    """Say of each server why it is not the one."""
+    reasons = "; ".join(f"{server.name} {_reason(error)}" for server, error in failures)
+    return NonePrimary(f"log {where}: none of its servers takes writes now, try again: {reasons}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Replaced):
+        return "was replaced by another primary, stop it"
+    if isinstance(error, Standby):
+        return "only reads"
+    if isinstance(error, TimeoutError):
+        return "does not answer"
+    return f"cannot be reached ({said(error)})"
 
 
 async def begin(connection: Connection, address: Address) -> float:
@@ -118,11 +195,20 @@ async def _greet(connection: Connection, settings: Settings, clock: ServerClock)
     assert row is not None, "the statement returns one row"
     _check(row, settings.where)
     clock.forget()
-    clock.read(row[3])
+    clock.read(row[4])
+
+
+async def _compare(connection: Connection, settings: Settings) -> None:
+    row = await connection.fetchrow(_TIMELINE)
+    assert row is not None, "the statement returns one row"
+    timeline, turn = int(row[0], 16), settings.turn
+    if timeline < turn.timeline:
+        raise Replaced(f"log {settings.where}: this server was replaced by another primary; stop it")
+    turn.timeline = timeline
 
 
 def _check(row: Row, where: str) -> None:
-    version, encoding, is_standby = row[:3]
+    version, encoding, is_standby, only_reads = row[:4]
     if version < _VERSION_MIN:
         raise LogRefused(
             f"log {where}: PostgreSQL {version // 10000} is too old; Ergon needs 13 or later, upgrade the server"
@@ -133,6 +219,11 @@ def _check(row: Row, where: str) -> None:
         )
     if is_standby:
         raise Standby(
-            f"log {where}: this server is a standby, which only reads; name the primary, or all servers and "
-            "target_session_attrs=read-write"
+            f"log {where}: this server is a standby, which only reads; name the primary, or all servers, separated by "
+            "commas"
+        )
+    if only_reads:
+        raise Standby(
+            f"log {where}: sessions here only read, as default_transaction_read_only is on; turn it off for this role "
+            "and database, or name another server"
         )

@@ -33,6 +33,10 @@ class Connection(Protocol):
         """Call back for each notification."""
         ...
 
+    def add_log_listener(self, callback: Callable[[Any, Any], None]) -> None:
+        """Call back for each warning and notice of the server."""
+        ...
+
     def add_termination_listener(self, callback: Callable[[Any], None]) -> None:
         """Call back when the connection ends, however it does."""
         ...

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from copy import copy
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Final
 
@@ -78,7 +80,9 @@ class Keeper:
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 if connection is None or connection.is_closed():
-                    connection = await open_session(self._settings, self._clock)
+                    # What the log knows of its servers is for this thread to read, not to write.
+                    known = replace(self._settings, turn=copy(self._settings.turn))
+                    connection = await open_session(known, self._clock)
                 _, lease_now = self._clock.read(await begin(connection, self._settings.address))
                 for worker_id, seconds in wanted.items():
                     await connection.execute(RENEW, worker_id, lease_now + seconds)

@@ -9,6 +9,8 @@ What a cut connection, or a crash of the server, leaves behind after each await 
   locked until it has ended. Whoever asks writes the same row, thus waits for it, and then reads its number or an
   earlier one.
 - while nobody can be asked: the outcome stays unknown, and the answer says so.
+- while a synchronous standby is waited for: what an operator cancels then is the wait, not the commit, and the server
+  says COMMIT with a warning. Whoever asks writes, so waits for the standby too; only then is it acknowledged.
 
 A process that dies asks nobody: its lanes' rows stay for a day.
 """
@@ -19,14 +21,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from ergon.core.commit import Hint
-from ergon.errors import LogClosed, StoreError
+from ergon.errors import LogBusy, LogClosed, StoreError
 from ergon.storage.postgres.clock import ServerClock
-from ergon.storage.postgres.connection import Settings, Standby, begin, open_session
+from ergon.storage.postgres.connection import Settings, Standby, begin, is_away, open_session
 from ergon.storage.postgres.driver import Connection
-from ergon.storage.postgres.errors import is_again, is_cut, translate
+from ergon.storage.postgres.errors import code_of, is_again, translate
 from ergon.storage.postgres.migrations import new_writer
 from ergon.storage.postgres.patience import Patience
 from ergon.storage.postgres.transaction import Transaction
@@ -43,10 +45,16 @@ _MARK: Final = (
     "INSERT INTO landed (writer, batch, at) VALUES ($1, $2, $3) "
     "ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, at = excluded.at"
 )
+_WARNING: Final = "01000"
+_NO_TABLE: Final = frozenset({"42P01", "3F000"})
 _ASK: Final = (
     "INSERT INTO landed AS l (writer, batch, at) VALUES ($1, 0, $2) "
     "ON CONFLICT (writer) DO UPDATE SET at = excluded.at RETURNING l.batch"
 )
+
+
+class Unconfirmed(ConnectionError):
+    """The server has committed, and does not know whether its synchronous standby has: as if the answer were lost."""
 
 
 class Lane:
@@ -58,6 +66,8 @@ class Lane:
         self._writer_id = new_writer()
         self._batch = 0
         self._marked = False
+        self._is_unconfirmed = False
+        self._place = 0
         self._closed = False
         self._patience = Patience(settings.patience_seconds)
         self._watch = Watch(settings.patience_seconds)
@@ -65,7 +75,7 @@ class Lane:
     async def open(self) -> None:
         """Connect now, without patience. Raises what keeps it from connecting."""
         if self._connection is None or self._connection.is_closed():
-            self._connection = await open_session(self._settings, self._clock)
+            await self._dial()
 
     async def transact(
         self, work: Callable[[Transaction], Awaitable[T]], *, repeatable: bool = False
@@ -95,12 +105,13 @@ class Lane:
                     if (said := await connection.execute("COMMIT")) != "COMMIT":
                         answer = None
                         raise StoreError(f"log {self._settings.where}: the server said {said} to COMMIT")
+                    self._check_confirmed()
                 return value, hint
             except asyncio.CancelledError:
                 self._drop()
                 raise
             except Exception as error:
-                if is_cut(error) or isinstance(error, Standby):
+                if is_away(error):
                     self._drop()
                     if answer is not None and await self._has_landed(
                         self._batch, error, repeatable=repeatable
@@ -128,16 +139,18 @@ class Lane:
                 connection = await self._session()
                 with self._watch.over(connection):
                     if not self._settings.address.pgbouncer:
-                        return await function(connection)
-                    await self._begin(connection)
-                    value = await function(connection)
-                    await connection.execute("COMMIT")
+                        value = await function(connection)
+                    else:
+                        await self._begin(connection)
+                        value = await function(connection)
+                        await connection.execute("COMMIT")
+                    self._check_confirmed()
                     return value
             except asyncio.CancelledError:
                 self._drop()
                 raise
             except Exception as error:
-                if is_cut(error) or isinstance(error, Standby):
+                if is_away(error):
                     self._drop()
                     await self._wait(error)
                 elif is_again(error) and met < _AGAIN_MAX:
@@ -179,10 +192,27 @@ class Lane:
         return Transaction(connection, now, lease_now)
 
     async def _session(self) -> Connection:
+        if self._connection is not None and self._place != self._settings.turn.place:
+            self._drop()  # another server became the primary, as some other session found
         if self._connection is None or self._connection.is_closed():
-            self._connection = None
-            self._connection = await open_session(self._settings, self._clock)
+            await self._dial()
+        assert self._connection is not None, "it was just opened"
         return self._connection
+
+    async def _dial(self) -> None:
+        self._connection, self._is_unconfirmed = None, False
+        self._connection = await open_session(self._settings, self._clock)
+        self._place = self._settings.turn.place
+        self._connection.add_log_listener(self._on_words)
+
+    def _on_words(self, _connection: Any, words: Any) -> None:
+        """Called before whoever waits for the statement's answer goes on."""
+        if words.sqlstate == _WARNING:
+            self._is_unconfirmed = True
+
+    def _check_confirmed(self) -> None:
+        if self._is_unconfirmed:
+            raise Unconfirmed("a commit's wait for the standby was cancelled")
 
     async def _has_landed(self, number: int, cause: BaseException, *, repeatable: bool) -> bool:
         while True:
@@ -192,9 +222,13 @@ class Lane:
                     tx = await self._begin(connection)
                     row = await tx.one(_ASK, self._writer_id, tx.now)
                     await connection.execute("COMMIT")
+                    self._check_confirmed()
                 return row is not None and int(row[0]) == number
             except Exception as error:
-                if not is_cut(error) and not is_again(error) and not isinstance(error, Standby):
+                if code_of(error) in _NO_TABLE:  # the transaction was to make it
+                    await self._roll_back(self._connection)
+                    return False
+                if not is_away(error) and not is_again(error):
                     raise
                 self._drop()
                 try:
@@ -211,6 +245,8 @@ class Lane:
             self._patience.hurry(_CLOSING_SECONDS)
         try:
             await self._patience.wait(error)
+        except Standby as last:  # as it had a primary before, there will be one again
+            raise LogBusy(str(last)) from last
         except Exception as last:
             raise translate(last, self._settings.where) from last
 

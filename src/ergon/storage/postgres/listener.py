@@ -85,7 +85,9 @@ class Listener:
             wait = min(2 * wait, longest)
 
     async def _serve(self, connection: Connection) -> None:
-        while not connection.is_closed():
+        turn = self._settings.turn
+        place = turn.place
+        while not connection.is_closed() and place == turn.place:
             try:
                 async with asyncio.timeout(_SILENT_SECONDS):
                     await self._something.wait()
