@@ -17,8 +17,8 @@ from tests.storage.kit import until
 
 pytestmark = pytest.mark.timeout(180)  # processes are slow to start where many tests run at once
 
-LEASE_SECONDS = 2.0
-STEPS = 60
+LEASE_SECONDS = 1.5
+STEPS = 36
 WAYS: dict[str, Callable[[Tap], None]] = {
     "drop": Tap.drop,
     "delay": lambda tap: tap.delay(3.0),

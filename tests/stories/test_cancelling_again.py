@@ -152,6 +152,7 @@ WAYS = {"finally": in_finally, "except": in_except, "with": in_with}
 WAYS |= {"task": in_task, "gather": in_gather, "group": in_group}
 
 
+@pytest.mark.every_log
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_cancel_that_comes_while_the_flow_cleans_up_breaks_nothing_off(
     log: ExecutionLog, way: str
@@ -362,6 +363,7 @@ async def test_the_end_of_a_parent_does_not_break_off_what_a_person_cancelled(lo
     clean_up.assert_done()
 
 
+@pytest.mark.every_log
 async def test_a_cleaning_up_that_hangs_is_broken_off_by_who_says_so(log: ExecutionLog) -> None:
     clean_up = CleanUp()
 
@@ -526,6 +528,7 @@ async def test_a_person_who_repeats_a_cancel_wakes_a_flow_that_was_paused_while_
     assert clean_up.done[-1] == "notified"
 
 
+@pytest.mark.every_log
 async def test_one_act_upon_a_parent_interrupts_a_child_that_goes_on_once(log: ExecutionLog) -> None:
     """The parent that is cancelled first stops waiting for its child, and then ends."""
 

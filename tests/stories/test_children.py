@@ -60,6 +60,7 @@ async def waits() -> str:
     return await wait_signal("go", str)
 
 
+@pytest.mark.every_log
 async def test_a_child_is_called_like_a_function_and_its_result_comes_back_typed(
     either_log: ExecutionLog,
 ) -> None:
@@ -158,6 +159,7 @@ async def test_a_child_with_its_own_id_on_another_queue_is_run_by_that_queues_wo
             assert await handle.result(10) == "went"
 
 
+@pytest.mark.every_log
 async def test_a_taken_id_is_an_error_in_the_parent_and_harms_nobody(log: ExecutionLog) -> None:
     @flow
     async def parent() -> str:
@@ -173,6 +175,7 @@ async def test_a_taken_id_is_an_error_in_the_parent_and_harms_nobody(log: Execut
         assert await handle_of(log, "taken").result(10) == "fine"
 
 
+@pytest.mark.every_log
 async def test_the_error_of_a_child_keeps_its_class_its_data_and_its_retryability(log: ExecutionLog) -> None:
     @flow
     async def child() -> None:
@@ -190,6 +193,7 @@ async def test_the_error_of_a_child_keeps_its_class_its_data_and_its_retryabilit
         assert await (await start(log, parent.bind())).result(10) == ["chair", False]
 
 
+@pytest.mark.every_log
 async def test_cancelling_a_parent_cancels_its_children_and_theirs(log: ExecutionLog) -> None:
     @flow
     async def child() -> str:
@@ -210,6 +214,7 @@ async def test_cancelling_a_parent_cancels_its_children_and_theirs(log: Executio
             await until_status(handle_of(log, id), "cancelled")
 
 
+@pytest.mark.every_log
 async def test_a_parent_that_stops_waiting_cancels_the_child(log: ExecutionLog) -> None:
     @flow
     async def parent() -> str:
@@ -275,6 +280,7 @@ async def test_nobody_complains_when_a_detached_child_fails_that_nobody_asks_abo
     assert [record.message for record in caplog.records if "never retrieved" in record.message] == []
 
 
+@pytest.mark.every_log
 async def test_a_detached_child_survives_the_cancellation_of_its_parent(log: ExecutionLog) -> None:
     @flow
     async def parent() -> str:
@@ -336,6 +342,7 @@ async def test_a_child_runs_the_version_of_its_parent(log: ExecutionLog) -> None
     assert (record.version, record.parent_id) == ("2", "f")
 
 
+@pytest.mark.every_log
 async def test_a_hundred_children_at_once(log: ExecutionLog) -> None:
     @step
     async def work(number: int) -> int:

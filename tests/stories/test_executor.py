@@ -85,6 +85,7 @@ async def test_a_flow_is_run_suspended_and_run_again(either_log: ExecutionLog) -
     assert ran == ["charge", "ship"]
 
 
+@pytest.mark.every_log
 async def test_a_worker_may_go_on_with_what_an_executor_began_and_the_other_way_round(
     log: ExecutionLog,
 ) -> None:
@@ -193,6 +194,7 @@ async def test_code_that_no_longer_matches_parks_the_flow(log: ExecutionLog) -> 
     assert await Executor(before.bind(), log, "f").run() == Completed(None)
 
 
+@pytest.mark.every_log
 async def test_cancelling_whoever_awaits_the_executor_gives_the_flow_back(log: ExecutionLog) -> None:
     @step
     async def slow() -> str:
@@ -233,6 +235,7 @@ async def test_a_time_limit_around_the_executor_gives_the_flow_back_too(log: Exe
     assert await Scheduler(log).handle("f").status() == "pending"
 
 
+@pytest.mark.every_log
 async def test_a_flow_taken_over_while_it_ran_here_raises_lease_lost(log: ExecutionLog) -> None:
     gate = asyncio.Event()
 
@@ -254,6 +257,7 @@ async def test_a_flow_taken_over_while_it_ran_here_raises_lease_lost(log: Execut
         await running
 
 
+@pytest.mark.every_log
 async def test_children_are_left_to_workers(log: ExecutionLog) -> None:
     @flow
     async def child() -> str:

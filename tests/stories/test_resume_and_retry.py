@@ -11,6 +11,7 @@ from ergon.errors import IllegalMove
 from ergon.testing.conformance.kit import claimed_flow, commit, event, new_flow, register, settle, status_of
 
 
+@pytest.mark.every_log
 async def test_resume_is_for_paused_flows_and_retry_for_failed_ones(log):
     await register(log)
     await log.create(new_flow("paused"))

@@ -46,6 +46,7 @@ class Refused(Exception):
         self.balance = balance
 
 
+@pytest.mark.every_log
 async def test_a_failed_step_is_tried_again_until_it_succeeds(log: ExecutionLog) -> None:
     attempts: list[int] = []
 
@@ -91,6 +92,7 @@ async def test_a_plain_function_is_tried_again_too(log: ExecutionLog) -> None:
     assert attempts == [1, 2]
 
 
+@pytest.mark.every_log
 async def test_after_the_last_attempt_the_flow_gets_the_error_itself(log: ExecutionLog) -> None:
     count = 0
 
@@ -159,6 +161,7 @@ async def test_an_error_may_say_that_another_attempt_is_useless(log: ExecutionLo
     assert count == 1
 
 
+@pytest.mark.every_log
 async def test_an_error_may_say_when_to_come_back(log: ExecutionLog, clock: SettableClock) -> None:
     """Its wish is recorded as the time of the next attempt, so that it outlives the worker."""
 
@@ -491,6 +494,7 @@ async def test_a_retried_flow_meets_the_recorded_failure_of_a_child_with_a_fixed
     assert count == 1
 
 
+@pytest.mark.every_log
 async def test_a_failed_flow_can_be_retried_by_hand(log: ExecutionLog) -> None:
     effects: list[str] = []
     broken = True

@@ -26,6 +26,7 @@ def soon_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
 HOURLY = RetryPolicy(attempts_max=3, first_delay_seconds=3_600, delay_max_seconds=3_600)
 
 
+@pytest.mark.every_log
 async def test_a_flow_that_backs_off_is_tried_again_at_once_when_an_operator_asks(
     either_log: ExecutionLog,
 ) -> None:

@@ -75,6 +75,7 @@ async def test_the_same_id_and_input_is_the_same_flow(either_log: ExecutionLog) 
     assert ran == ["a"]
 
 
+@pytest.mark.every_log
 async def test_an_id_with_another_input_or_name_is_a_conflict(log: ExecutionLog) -> None:
     await start(log, job.bind("a"))
 
@@ -101,6 +102,7 @@ async def test_a_bad_id_is_refused(log: ExecutionLog) -> None:
 # -- in time -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_log
 async def test_a_delayed_flow_starts_when_its_time_has_come_and_not_before(
     log: ExecutionLog, clock: SettableClock
 ) -> None:
@@ -122,6 +124,7 @@ async def test_a_delayed_flow_starts_when_its_time_has_come_and_not_before(
         assert await dated.result(10) == "dated"
 
 
+@pytest.mark.every_log
 async def test_a_worker_that_runs_wakes_for_a_flow_that_falls_due(log: ExecutionLog) -> None:
     async with worker(log, job, poll_seconds=60):
         handle = await start(log, job.bind(), delay=0.15)
@@ -144,6 +147,7 @@ async def test_a_start_time_that_means_nothing_is_refused(log: ExecutionLog) -> 
 # -- by priority, in queues ----------------------------------------------------------------------------------
 
 
+@pytest.mark.every_log
 async def test_a_higher_priority_is_claimed_first_and_the_oldest_first_among_equals(
     log: ExecutionLog,
 ) -> None:
@@ -155,6 +159,7 @@ async def test_a_higher_priority_is_claimed_first_and_the_oldest_first_among_equ
     assert ran == ["urgent", "urgent too", "a", "b", "c", "low"]
 
 
+@pytest.mark.every_log
 async def test_a_worker_takes_only_from_its_queues(log: ExecutionLog) -> None:
     @flow(queue="mail")
     async def send_mail() -> str:
@@ -174,6 +179,7 @@ async def test_a_worker_takes_only_from_its_queues(log: ExecutionLog) -> None:
 # -- only where the code is ------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_log
 async def test_flows_whose_code_is_nowhere_hold_nobody_up(log: ExecutionLog) -> None:
     for number in range(300):
         await Scheduler(log).schedule_named("nobody_knows_me", {}, id=f"unknown-{number}")
@@ -202,6 +208,7 @@ async def test_a_worker_claims_only_the_versions_it_runs(log: ExecutionLog) -> N
         assert await one.result(10) == "one"
 
 
+@pytest.mark.every_log
 async def test_a_worker_runs_a_range_of_versions(log: ExecutionLog) -> None:
     scheduler = Scheduler(log)
     handles = {
@@ -245,6 +252,7 @@ async def test_a_scheduler_has_one_of_three_version_states(
     assert (await handle.record()).version == "2026-05-01"
 
 
+@pytest.mark.every_log
 async def test_a_flow_is_started_by_name_from_a_program_without_its_code(log: ExecutionLog) -> None:
     handle = await Scheduler(log).schedule_named("job", {"name": "remote"}, id="f")
 
@@ -276,6 +284,7 @@ async def test_a_scheduler_is_refused_inside_a_flow(log: ExecutionLog) -> None:
 # -- an operator's acts ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_log
 async def test_a_paused_flow_stands_still_until_it_is_resumed(log: ExecutionLog) -> None:
     async with worker(log, waits):
         handle = await start(log, waits.bind())
@@ -342,6 +351,7 @@ async def test_pausing_while_a_step_runs_lets_the_resumed_flow_run_it_again(log:
         assert await handle.result(10) == "done"
 
 
+@pytest.mark.every_log
 async def test_cancelling_raises_where_the_flow_waits_and_its_clean_up_runs_durably(
     log: ExecutionLog,
 ) -> None:
@@ -363,6 +373,7 @@ async def test_cancelling_raises_where_the_flow_waits_and_its_clean_up_runs_dura
     assert (await kinds(log)) == ["cancel_requested", "step_completed"]
 
 
+@pytest.mark.every_log
 async def test_cancelling_reaches_into_a_running_step(log: ExecutionLog) -> None:
     @step
     async def slow() -> None:
@@ -403,6 +414,7 @@ async def test_a_flow_that_catches_its_cancellation_goes_on(log: ExecutionLog) -
         assert await handle.result(10) == "made good"
 
 
+@pytest.mark.every_log
 async def test_a_flow_cancelled_before_it_started_never_runs(log: ExecutionLog) -> None:
     handle = await start(log, job.bind())
     await handle.cancel()
@@ -438,6 +450,7 @@ async def test_a_flow_cancelled_while_no_worker_lives_starts_no_step(log: Execut
     assert ran == ["slow"]
 
 
+@pytest.mark.every_log
 async def test_a_killed_flow_runs_no_more_of_its_code(log: ExecutionLog) -> None:
     @flow
     async def careful() -> str:
@@ -479,6 +492,7 @@ async def test_killing_a_flow_stops_its_running_step(log: ExecutionLog) -> None:
         await until(lambda: "stopped" in ran, within=3)
 
 
+@pytest.mark.every_log
 async def test_a_deadline_cancels_the_flow_and_survives_restarts(log: ExecutionLog) -> None:
     @flow(timeout=0.4)
     async def limited() -> None:
@@ -639,6 +653,7 @@ async def test_acts_that_make_no_sense_are_refused_with_the_status(log: Executio
             await act()
 
 
+@pytest.mark.every_log
 async def test_flows_are_listed_newest_first_by_page_and_counted(log: ExecutionLog) -> None:
     scheduler = Scheduler(log)
     for number in range(5):
@@ -703,6 +718,7 @@ async def test_a_flow_that_has_started_cannot_be_given_another_start(log: Execut
         await handle.reschedule(delay=5, at=datetime.now(UTC))
 
 
+@pytest.mark.every_log
 async def test_an_ended_flow_can_be_deleted_and_a_running_one_not(log: ExecutionLog) -> None:
     scheduler = Scheduler(log)
     handle = await start(log, job.bind())

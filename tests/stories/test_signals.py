@@ -45,6 +45,7 @@ async def test_signals_of_one_name_come_in_the_order_they_were_sent(either_log: 
         assert await handle.result(10) == ["ann", "bob", "eve"]
 
 
+@pytest.mark.every_log
 async def test_signals_sent_before_the_flow_runs_or_waits_are_kept(log: ExecutionLog) -> None:
     handle = await start(log, three.bind())
     await handle.signal("vote", "early")
@@ -56,6 +57,7 @@ async def test_signals_sent_before_the_flow_runs_or_waits_are_kept(log: Executio
         assert await handle.result(10) == ["early", "between", "workers"]
 
 
+@pytest.mark.every_log
 async def test_a_signal_with_the_same_key_counts_once(log: ExecutionLog) -> None:
     """A call that timed out can be repeated, even after the flow has ended."""
     handle = await start(log, three.bind())
@@ -108,6 +110,7 @@ async def test_a_value_of_the_wrong_type_raises_where_it_is_waited_for_and_the_f
     assert set(refused) == {"$.approved"}
 
 
+@pytest.mark.every_log
 async def test_a_wait_that_times_out_loses_no_signal(log: ExecutionLog) -> None:
     @flow
     async def patient() -> list[str]:
@@ -149,6 +152,7 @@ async def test_names_do_not_stand_in_each_others_way(log: ExecutionLog) -> None:
         assert await handle.result(10) == ["A", "B"]
 
 
+@pytest.mark.every_log
 async def test_branches_that_wait_for_one_name_are_served_in_turn(log: ExecutionLog) -> None:
     @flow
     async def branches() -> list[str]:
@@ -162,6 +166,7 @@ async def test_branches_that_wait_for_one_name_are_served_in_turn(log: Execution
         assert await handle.result(10) == ["a", "b", "c"]
 
 
+@pytest.mark.every_log
 async def test_many_signals_from_many_senders_arrive_once_each(log: ExecutionLog) -> None:
     @step
     async def note(vote: int) -> int:

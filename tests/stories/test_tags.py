@@ -26,6 +26,7 @@ async def film() -> list[str]:
     return [await one.result(), await other.result()]
 
 
+@pytest.mark.every_log
 async def test_a_flow_with_a_tag_waits_for_a_worker_that_has_it(log: ExecutionLog) -> None:
     async with worker(log, render, plain):
         tagged = await start(log, render.bind(), "tagged")

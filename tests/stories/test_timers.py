@@ -72,6 +72,7 @@ async def test_a_timer_survives_the_death_of_its_worker(
         assert await handle.result(10) == "rested"
 
 
+@pytest.mark.every_log
 async def test_a_restart_does_not_begin_the_wait_again(log: ExecutionLog) -> None:
     @flow
     async def rest() -> None:
@@ -102,6 +103,7 @@ async def test_a_named_timer_is_told_by_its_name(log: ExecutionLog) -> None:
     assert 'timer "fraud-check", due at' in await handle.why()
 
 
+@pytest.mark.every_log
 async def test_timers_fire_in_the_order_they_are_due(log: ExecutionLog) -> None:
     order: list[str] = []
 
@@ -118,6 +120,7 @@ async def test_timers_fire_in_the_order_they_are_due(log: ExecutionLog) -> None:
         assert await (await start(log, race.bind())).result(10) == ["early", "middle", "late"]
 
 
+@pytest.mark.every_log
 async def test_a_timer_that_is_cancelled_writes_nothing(log: ExecutionLog) -> None:
     @flow
     async def hurry() -> str:

@@ -70,6 +70,7 @@ async def waits(log: ExecutionLog, count: int) -> bool:
     return (await kinds(log)).count("step_waited") == count
 
 
+@pytest.mark.every_log
 async def test_signals_in_a_step_are_recorded_one_by_one(log: ExecutionLog) -> None:
     """After a restart the first two answer at once, from the history, and only the third is waited for."""
     runs: list[list[str]] = []
@@ -115,6 +116,7 @@ async def test_a_typed_signal_is_decoded_in_a_step_too(log: ExecutionLog) -> Non
         assert await handle.result(10) == Decision(True, "ann")
 
 
+@pytest.mark.every_log
 async def test_a_child_started_by_a_step_is_started_once(log: ExecutionLog) -> None:
     effects: list[str] = []
 

@@ -275,6 +275,7 @@ async def test_a_later_attempt_that_calls_a_step_in_the_place_of_a_child_goes_on
         assert await handle.result(10) == "in coins"
 
 
+@pytest.mark.every_log
 async def test_a_later_attempt_finds_the_child_that_is_still_open(log: ExecutionLog) -> None:
     attempts: list[str] = []
 

@@ -64,6 +64,7 @@ async def fails() -> None:
     raise ValueError("no")
 
 
+@pytest.mark.every_log
 async def test_a_ready_flow_names_what_is_missing(log: ExecutionLog) -> None:
     handle = await start(log, waits.bind())
 
@@ -91,6 +92,7 @@ async def test_a_name_that_no_live_worker_knows_is_answered_with_the_nearest_tha
         assert "did you mean" not in await other.why()
 
 
+@pytest.mark.every_log
 async def test_a_running_flow_names_its_step_its_worker_and_the_line_of_code(log: ExecutionLog) -> None:
     """Long before its lease is renewed: whoever asks does so because nothing seems to move."""
     gate = asyncio.Event()
@@ -204,6 +206,7 @@ async def test_an_executor_tells_what_its_flow_does(log: ExecutionLog) -> None:
     assert isinstance(await running, Completed)
 
 
+@pytest.mark.every_log
 @pytest.mark.parametrize(
     "body, sentence",
     [
@@ -229,6 +232,7 @@ async def test_a_suspended_flow_names_what_it_waits_for(
     assert ("and 2 more" in why) == (body is many)
 
 
+@pytest.mark.every_log
 async def test_a_flow_that_waits_for_a_child_says_why_the_child_does_not_move(log: ExecutionLog) -> None:
     handle = await start(log, has_a_child.bind())
     async with worker(log, has_a_child):  # it has no code for the child
@@ -355,6 +359,7 @@ async def test_a_due_flow_without_a_worker_says_that_nobody_runs_it(
     assert "no worker is alive" in await handle.why()
 
 
+@pytest.mark.every_log
 async def test_an_ended_flow_says_how_and_when(log: ExecutionLog) -> None:
     async with worker(log, ends, fails, waits):
         one = await start(log, ends.bind(), "a")

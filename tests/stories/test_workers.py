@@ -78,6 +78,7 @@ async def waits_for_go() -> str:
 # -- drain ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_log
 async def test_a_drained_worker_lets_running_steps_end_and_leaves_nothing_leased(log: ExecutionLog) -> None:
     began, release = asyncio.Event(), asyncio.Event()
 
@@ -110,6 +111,7 @@ async def test_a_drained_worker_lets_running_steps_end_and_leaves_nothing_leased
         assert await slow_handle.result(10) == "after"
 
 
+@pytest.mark.every_log
 async def test_a_step_that_outlasts_the_drain_is_interrupted_and_runs_again_elsewhere(
     log: ExecutionLog,
 ) -> None:
@@ -247,6 +249,7 @@ async def test_a_renewal_that_meets_a_defect_of_the_log_does_not_end_the_renewin
 # -- capacity ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_log
 async def test_five_flows_in_memory_for_two_all_complete(log: ExecutionLog) -> None:
     """Flows that only wait make room: capacity bounds memory, not how many flows are under way."""
     async with worker(log, two_steps, capacity=2):
@@ -260,6 +263,7 @@ async def test_five_flows_in_memory_for_two_all_complete(log: ExecutionLog) -> N
     assert len(ran) == 10
 
 
+@pytest.mark.every_log
 async def test_flows_that_wait_leave_memory_and_come_back(log: ExecutionLog) -> None:
     async with worker(log, two_steps) as working:
         handles = [await start(log, two_steps.bind(str(number)), f"f-{number}") for number in range(50)]
@@ -277,6 +281,7 @@ async def suspended(log: ExecutionLog, count: int) -> bool:
     return (await Scheduler(log).count()).get(TaskStatus.SUSPENDED) == count
 
 
+@pytest.mark.every_log
 async def test_two_workers_share_flows_and_run_each_once(log: ExecutionLog) -> None:
     async with worker(log, job, name="one", capacity=5), worker(log, job, name="other", capacity=5):
         handles = [await start(log, job.bind(str(number)), f"f-{number}") for number in range(100)]
