@@ -98,6 +98,7 @@ def check(lives: list[Life], expected: Expected) -> list[Violation]:
         _acknowledged(lives, expected.deleted),
         _unchanged(lives, expected),
         *(_history(life.after) for life in lives),
+        *(_children(life.after) for life in lives),
         *(_signals(life.after) for life in lives),
         _shared(lives) if expected.shared else (),
         _executions(lives, expected),
@@ -111,6 +112,12 @@ def check(lives: list[Life], expected: Expected) -> list[Violation]:
     if expected.check is not None:
         found += [Violation("scenario", text) for text in expected.check(lives[-1].after)]
     return found
+
+
+def check_rows(rows: Snapshot) -> list[Violation]:
+    """The rules that look at nothing but what is durable at one moment."""
+    damage = [Violation("I15", problem) for problem in rows.problems]
+    return [*damage, *_history(rows), *_signals(rows)]
 
 
 # -- the rules -------------------------------------------------------------------------------------------
@@ -188,7 +195,7 @@ def _grown(id: str, number: int, events: list[Row], later: list[Row]) -> Iterato
 
 
 def _history(rows: Snapshot) -> Iterator[Violation]:
-    """I3: events without a gap, one answer for each operation, one child for each that was asked for."""
+    """I3: events without a gap, one answer for each operation."""
     for id, events in rows.events.items():
         if [event["seq"] for event in events] != list(range(1, len(events) + 1)):
             yield Violation("I3", f"flow {id}: its events are numbered {[event['seq'] for event in events]}")
@@ -210,6 +217,10 @@ def _history(rows: Snapshot) -> Iterator[Violation]:
                 for what, count in counts.items():
                     if count > 1:
                         yield Violation("I3", f"flow {id}: operation {what} was answered {count} times")
+
+
+def _children(rows: Snapshot) -> Iterator[Violation]:
+    """I3: one child for each that was asked for."""
     asked = Counter((row["parent_id"], row["parent_op"]) for row in rows.flows.values() if row["parent_id"])
     for (parent, op), count in asked.items():
         if count > 1:

@@ -1,8 +1,12 @@
-"""Torture: `python -m tests.torture --kills 1000 --seed 1`. Exit code 0: green, 1: red, 2: void (proves nothing)."""
+"""Torture: `python -m tests.torture --kills 1000 --seed 1`. Exit code 0: green, 1: red, 2: void (proves nothing).
+
+With `--fuzz` random flows instead of known ones, a round after another: see `fuzz.py`.
+"""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import shutil
 import sys
 import tempfile
@@ -36,7 +40,13 @@ def main() -> int:
     parser.add_argument("--store", choices=sorted(STORES), default="sqlite")
     parser.add_argument("--bug", default="", help="plant one of tests/crash/planted.py in the workers")
     parser.add_argument("--out", type=Path, help="where the report goes; default: a new folder")
+    parser.add_argument(
+        "--fuzz", action="store_true", help="random flows, --rounds of them instead of --kills"
+    )
+    parser.add_argument("--rounds", type=int, default=100)
     given = parser.parse_args()
+    if given.fuzz:
+        return fuzz(given)
     plan = Plan(
         seed=given.seed,
         kills=given.kills,
@@ -67,6 +77,33 @@ def main() -> int:
     elif folder != out:
         shutil.rmtree(folder)
     return 1 if violations else 2 if reasons else 0
+
+
+def fuzz(given: argparse.Namespace) -> int:
+    """Play random flows."""
+    from tests.torture.fuzz import (  # Ergon is in there, which the other mode keeps out
+        MODULES,
+        Fuzz,
+        FuzzPlan,
+    )
+
+    plan = FuzzPlan(seed=given.seed, rounds=given.rounds, seconds=given.seconds)
+    out = given.out or Path(tempfile.mkdtemp(prefix="ergon-fuzz-"))
+    out.mkdir(parents=True, exist_ok=True)
+    folder = scratch(out)
+    with Zygote(MODULES) as zygote, closing_store(given.store, folder) as store:
+        run = Fuzz(plan, folder, zygote, store)
+        violations = asyncio.run(run.run())
+    for name, value in sorted(run.counts.items()):
+        print(f"{name:<40} {value}")
+    print(f"verdict: {'red' if violations else 'green'}; seed {plan.seed}")
+    for violation in violations[:10]:
+        print(f"  {violation}")
+    if violations:
+        print(f"  the flows of round {run.counts['rounds'] - 1}: {run.evidence}")
+    elif folder != out:
+        shutil.rmtree(folder)
+    return 1 if violations else 0
 
 
 if __name__ == "__main__":
