@@ -17,11 +17,19 @@ from tests.storage.kit import claim, claimed_flow, commit, commit_all, event, ne
 
 
 class Proxy:
-    """Between the log and the server: cuts a connection after the server did what was asked, before it answers."""
+    """Between the log and the server: cuts a connection after the server did what was asked, before it answers.
+
+    Or before the server hears of it, which it does when it is `released`, on the old connection.
+    """
 
     def __init__(self) -> None:
         self.cuts = 0
         """How many answers get lost from now on."""
+        self.holds = b""
+        """The next request that holds these words is held back."""
+        self.released = asyncio.Event()
+        self.came_late = asyncio.Event()
+        """The server has answered what was held back."""
         self._server: asyncio.Server | None = None
 
     @property
@@ -41,6 +49,15 @@ class Proxy:
 
         async def ask() -> None:
             while data := await reader.read(65_536):
+                if self.holds and self.holds in data:
+                    self.holds = b""
+                    tasks[1].cancel()
+                    writer.close()
+                    await self.released.wait()
+                    to_server.write(data)
+                    await there.read(65_536)
+                    self.came_late.set()
+                    return
                 to_server.write(data)
 
         async def answer() -> None:
@@ -53,6 +70,8 @@ class Proxy:
         tasks = [asyncio.ensure_future(ask()), asyncio.ensure_future(answer())]
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if tasks[1].cancelled():
+                await tasks[0]
         for task in tasks:
             task.cancel()
         to_server.close()
@@ -81,6 +100,20 @@ async def test_a_message_without_a_key_whose_answer_got_lost_is_kept_once(log, p
     await log.send(signal("f1"))
 
     assert proxy.cuts == 0
+    assert len(await log.inbox("f1")) == 1
+
+
+async def test_a_message_that_reaches_the_server_long_after_it_was_sent_again_is_kept_once(log, proxy):
+    """A network that held packets back brings them when the writer is at later calls."""
+    await log.create(new_flow("f1"))
+    await log.create(new_flow("f2"))
+
+    proxy.holds = b"one-and-only"
+    await log.send(signal("f1", payload='"one-and-only"'))
+    await log.send(signal("f2"))
+    proxy.released.set()
+    await asyncio.wait_for(proxy.came_late.wait(), 30)
+
     assert len(await log.inbox("f1")) == 1
 
 

@@ -29,6 +29,10 @@ if SAID then
     return cmsgpack.unpack(said[1])
   end
   said_from = said[2]
+  if said_from and tonumber(ARGV[4]) < tonumber(said_from) then
+    -- It was held back on its way, has been sent again since, and its answer is forgotten. Nobody waits for this one.
+    return { 'late' }
+  end
 end
 
 -- The log's clock: the server's. It stands still within a script.
