@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import quote
@@ -46,6 +46,8 @@ class Line:
         self.saw: list[str] = []
         """Every statement that passed."""
         self.on_statement: Callable[[str], None] = self.saw.append
+        self.before_statement: Callable[[str], Awaitable[None]] | None = None
+        """What is waited for before a statement goes to the server."""
 
     async def __aenter__(self) -> Self:
         path = str(self._folder / ".s.PGSQL.5432")
@@ -130,6 +132,8 @@ class Line:
             sql = statements.run_by(kind, body)
             if sql is not None:
                 self.on_statement(sql)
+                if self.before_statement is not None:
+                    await self.before_statement(sql)
             if sql is not None and self._to_lose and sql.startswith(self._to_lose[0][1]):
                 what, _ = self._to_lose.pop(0)
                 self.lost.append(f"{what} of {sql.splitlines()[0]}")

@@ -138,11 +138,12 @@ async def test_a_primary_whose_machine_is_lost_is_given_up_for_the_standby(pair:
             assert await promoted.find("f2") is not None
 
 
-async def test_a_commit_whose_wait_for_the_standby_was_cancelled_is_not_acknowledged_before_it_has_it(
-    lasting: Pair,
+@pytest.mark.parametrize("how", ["cancel", "terminate"])
+async def test_a_commit_whose_wait_for_the_standby_was_cut_short_is_not_acknowledged_before_it_has_it(
+    lasting: Pair, how: str
 ) -> None:
-    """The primary then says COMMIT all the same, with a warning."""
-    async with PostgresExecutionLog(lasting.url(options="?schema=cancelled")) as log:
+    """The primary then has committed all the same; of one that was cancelled it even says so, with a warning."""
+    async with PostgresExecutionLog(lasting.url(options=f"?schema={how}")) as log:
         await register(log)
         lease = await claimed_flow(log)
         watch = await asyncpg.connect(lasting.primary.url())
@@ -150,7 +151,7 @@ async def test_a_commit_whose_wait_for_the_standby_was_cancelled_is_not_acknowle
         for act in (lambda: commit(log, Commit("f1", lease, (event(1),))), lambda: log.send(signal("f1"))):
             acting = asyncio.create_task(act())
 
-            await until(lambda: _cancelled(watch))
+            await until(lambda: _cut_short(watch, how))
             await until(lambda: _waiting(watch))
 
             assert not acting.done()
@@ -264,8 +265,8 @@ async def all_flows(log: PostgresExecutionLog) -> list[FlowRecord]:
 _OURS = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'ergon'"
 
 
-async def _cancelled(watch: asyncpg.Connection) -> bool:
-    return bool(await watch.fetchval(f"SELECT count(pg_cancel_backend(pid)) {_OURS}"))
+async def _cut_short(watch: asyncpg.Connection, how: str) -> bool:
+    return bool(await watch.fetchval(f"SELECT count(pg_{how}_backend(pid)) {_OURS}"))
 
 
 async def _waiting(watch: asyncpg.Connection) -> bool:

@@ -1,28 +1,34 @@
-"""Behind a pooler that gives each transaction another session, everything but hints works as without one."""
+"""Behind a pooler that gives each transaction another session, everything but hints works as without one.
+
+`ERGON_TEST_PGBOUNCER=/usr/sbin/pgbouncer` runs this file, and the whole conformance suite, behind the real one.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import asyncpg
 import pytest
 
 from ergon import PostgresExecutionLog
-from ergon.core.commit import Commit
 from ergon.errors import LogBusy, LogRefused
-from ergon.testing.conformance.kit import claim_one, commit, event, new_flow, register, signal, until
-from ergon.testing.conformance.suite import for_pytest
-from tests.servers import postgres
+from ergon.testing.conformance.kit import claim_one, new_flow, register, signal, until
+from ergon.testing.conformance.suite import ALONE, SHARED, for_pytest
+from tests.servers import pgbouncer, postgres
+from tests.servers.pgbouncer import PgBouncer
 from tests.servers.pooler import Pooler
 from tests.storage.postgres.conftest import database_of
 
 # What rests on sessions, locks and snapshots; the rest of the suite is about values.
-globals().update(for_pytest(("fencing", "takeover", "arrivals", "several_handles")))
+PART = ("fencing", "takeover", "arrivals", "several_handles")
+globals().update(for_pytest((*ALONE, *SHARED) if pgbouncer.VARIABLE in os.environ else PART))
 
 
 @dataclass
 class PooledStore:
-    pooler: Pooler
+    pooler: Pooler | PgBouncer
 
     def open(self, namespace: str = "") -> PostgresExecutionLog:
         return PostgresExecutionLog(self.pooler.url, namespace=namespace, require="D1")
@@ -32,37 +38,44 @@ class PooledStore:
 
 
 @pytest.fixture
-async def pooler(own_url: str) -> AsyncIterator[Pooler]:
-    async with Pooler(postgres.server().socket, database_of(own_url)) as between:
+async def pooler(own_url: str) -> AsyncIterator[Pooler | PgBouncer]:
+    kind = PgBouncer if pgbouncer.VARIABLE in os.environ else Pooler
+    async with kind(postgres.server().socket, database_of(own_url)) as between:
         yield between
 
 
 @pytest.fixture
-def store(pooler: Pooler) -> PooledStore:
+def store(pooler: Pooler | PgBouncer) -> PooledStore:
     return PooledStore(pooler)
 
 
-async def test_each_transaction_runs_on_another_session(pooler: Pooler) -> None:
+async def test_each_transaction_runs_on_another_session(pooler: Pooler | PgBouncer) -> None:
     """Else this file would prove nothing."""
-    async with PostgresExecutionLog(pooler.url, require="D1") as log:
-        before = pooler.transactions
-        await register(log)
-        await log.create(new_flow("f1"))
-        lease = (await claim_one(log, "f1")).lease
-        await commit(log, Commit("f1", lease, (event(1),)))
+    url = pooler.url.replace("&pgbouncer=1", "")
+    one, other = [await asyncpg.connect(url, statement_cache_size=0) for _ in range(2)]
+    await one.execute("BEGIN")
+    held = await one.fetchval("SELECT pg_backend_pid()")
+    beside = await other.fetchval("SELECT pg_backend_pid()")
+    await one.execute("COMMIT")
 
-        assert pooler.transactions - before >= 4
-        assert len(pooler.used) > 1
+    sessions = {await one.fetchval("SELECT pg_backend_pid()") for _ in range(6)}
+
+    assert held != beside
+    assert len(sessions) > 1
+    await one.close()
+    await other.close()
 
 
-async def test_without_the_option_the_pooler_refuses_and_the_line_says_what_to_do(pooler: Pooler) -> None:
+async def test_without_the_option_the_pooler_refuses_and_the_line_says_what_to_do(
+    pooler: Pooler | PgBouncer,
+) -> None:
     log = PostgresExecutionLog(pooler.url.replace("&pgbouncer=1", ""), require="D1")
 
     with pytest.raises((LogRefused, LogBusy), match="pgbouncer=1"):
         await log.connect()
 
 
-async def test_two_logs_behind_it_hear_of_each_other_by_looking(pooler: Pooler) -> None:
+async def test_two_logs_behind_it_hear_of_each_other_by_looking(pooler: Pooler | PgBouncer) -> None:
     async with (
         PostgresExecutionLog(pooler.url, require="D1") as one,
         PostgresExecutionLog(pooler.url, require="D1") as other,
@@ -78,7 +91,7 @@ async def test_two_logs_behind_it_hear_of_each_other_by_looking(pooler: Pooler) 
         await until(has_arrived)
 
 
-async def test_in_its_sessions_too_commits_wait_for_the_disk(pooler: Pooler) -> None:
+async def test_in_its_sessions_too_commits_wait_for_the_disk(pooler: Pooler | PgBouncer) -> None:
     """The settings of a session may be anybody's."""
     await postgres.execute(
         postgres.server().url(pooler.database),

@@ -138,6 +138,36 @@ async def test_a_role_without_rights_hears_which(own_url):
         await commit(log, Commit("f1", lease, (event(1),)))
 
 
+async def test_a_role_that_may_make_nothing_needs_no_option_once_the_tables_are_there(own_url):
+    """Who made them, and with which rights by default, is another role's affair."""
+    await _role(own_url)
+    async with PostgresExecutionLog(own_url, require="D1"):
+        pass
+    await postgres.execute(
+        own_url,
+        "GRANT USAGE ON SCHEMA ergon TO plain",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA ergon TO plain",
+    )
+
+    async with PostgresExecutionLog(own_url.replace("postgres@", "plain@"), require="D1") as log:
+        assert await log.create(new_flow("f1")) is None
+
+
+async def test_the_schema_of_everybody_can_be_a_log_where_a_role_may_make_tables_in_it(own_url):
+    """From PostgreSQL 15 on not everybody may."""
+    await _role(own_url)
+    with_role = own_url.replace("postgres@", "plain@") + "&schema=public"
+    await postgres.execute(own_url, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+
+    assert "CREATE on the database, or on schema 'public'" in str(
+        await refusal(PostgresExecutionLog(with_role, require="D1"))
+    )
+    await postgres.execute(own_url, "GRANT CREATE ON SCHEMA public TO plain")
+
+    async with PostgresExecutionLog(with_role, require="D1") as log:
+        assert await log.create(new_flow("f1")) is None
+
+
 async def test_without_the_right_to_migrate_missing_tables_are_told(url):
     error = await refusal(PostgresExecutionLog(url, require="D1", migrate=False))
 
