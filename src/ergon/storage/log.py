@@ -278,6 +278,8 @@ class ExecutionLog(ABC):
     ) -> tuple[list[FlowRecord], str | None]:
         """Flows, newest first, and the key of the next page (None: no more). `after` is such a key.
 
+        A flow that goes from one of the statuses asked for to another at that moment is there, once.
+
         Damaged flows are left out, and the logger `ergon.storage` names them.
         """
 

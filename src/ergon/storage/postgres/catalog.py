@@ -85,14 +85,17 @@ async def page(
     """Flows newest first, and the key of the next page.
 
     Each status and each name asked for is read by itself, newest first, and the pages are merged: so a rare one among
-    many flows costs no more than a common one.
+    many flows costs no more than a common one. In one statement, which sees one moment: a flow that goes from one of
+    the statuses to another meanwhile is neither left out nor there twice.
     """
     before = _position(after) if after is not None else 1 << 62
-    found: list[Sequence[Any]] = []
+    parts, values = list[str](), list[Any]()
     for status in dict.fromkeys(where.statuses) or (None,):
         for name in dict.fromkeys(where.names) or (None,):
-            sql, values = page_statement(where, status, name)
-            found += await connection.fetch(sql, *values, before, limit + 1)
+            sql, asked = page_statement(where, status, name, first=len(values) + 1)
+            parts.append(f"({sql})")
+            values += [*asked, before, limit + 1]
+    found = [*await connection.fetch(" UNION ALL ".join(parts), *values)]
     found.sort(key=_number, reverse=True)
     flows = []
     for row in found[: max(limit, 0)]:
@@ -103,14 +106,20 @@ async def page(
     return flows, str(found[limit - 1][0]) if len(found) > limit > 0 else None
 
 
-def page_statement(where: FlowFilter, status: TaskStatus | None, name: str | None) -> tuple[str, list[Any]]:
-    """The newest flows of one status and one name (None: of any), and its values; before which and how many follow."""
-    condition, values = _conditions(where, status, name)
+def page_statement(
+    where: FlowFilter, status: TaskStatus | None, name: str | None, *, first: int = 1
+) -> tuple[str, list[Any]]:
+    """The newest flows of one status and one name (None: of any), and its values; before which and how many follow.
+
+    `first`: the number of its first value.
+    """
+    condition, values = _conditions(where, status, name, first=first)
+    last = first + len(values)
     few = status is not None or name is not None or where.parent_id is not None or where.id_prefix
     window = "-f.num > -${}::bigint" if few else "f.num < ${}::bigint"  # see the indexes
     sql = with_columns(
-        f"SELECT f.num, {{flow}} FROM flows AS f WHERE {window.format(len(values) + 1)} AND {condition} "  # noqa: S608 - from fixed parts
-        f"ORDER BY {'-f.num' if few else 'f.num DESC'} LIMIT ${len(values) + 2}::bigint"
+        f"SELECT f.num, {{flow}} FROM flows AS f WHERE {window.format(last)} AND {condition} "  # noqa: S608 - from fixed parts
+        f"ORDER BY {'-f.num' if few else 'f.num DESC'} LIMIT ${last + 1}::bigint"
     )
     return sql, values
 
@@ -136,12 +145,14 @@ _PARTS: Final = {
 }
 
 
-def _conditions(where: FlowFilter, status: TaskStatus | None, name: str | None) -> tuple[str, list[Any]]:
+def _conditions(
+    where: FlowFilter, status: TaskStatus | None, name: str | None, *, first: int = 1
+) -> tuple[str, list[Any]]:
     parts, values = ["true"], list[Any]()
 
     def add(part: str, value: Any) -> None:
         values.append(value)
-        parts.append(part.format(f"${len(values)}"))
+        parts.append(part.format(f"${first + len(values) - 1}"))
 
     if status is not None:
         add("f.status = {}::text", status.value)

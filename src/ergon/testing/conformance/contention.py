@@ -98,6 +98,23 @@ async def test_arrivals_miss_nothing_that_several_processes_send_at_once(store: 
         assert len(seen) == 120
 
 
+async def test_a_list_has_a_flow_once_that_goes_from_one_of_its_statuses_to_another(store: Store) -> None:
+    """Whoever waits until nothing is open asks for all open statuses, and must not be told that nothing is."""
+    both = FlowFilter(statuses=(TaskStatus.PAUSED, TaskStatus.PENDING))
+    async with two(store) as (one, other):
+        await one.create(new_flow("f1"))
+        looks = asyncio.create_task(_looks(other, both, count=150))
+        while not looks.done():
+            await one.move("f1", TaskStatus.PAUSED)
+            await one.move("f1", TaskStatus.PENDING)
+
+        assert await looks == [["f1"]] * 150
+
+
+async def _looks(log: ExecutionLog, where: FlowFilter, *, count: int) -> list[list[str]]:
+    return [ids((await log.list(where))[0]) for _ in range(count)]
+
+
 async def test_a_key_counts_for_all_processes(store: Store) -> None:
     async with two(store) as (one, other):
         await one.create(new_flow("f1"))
