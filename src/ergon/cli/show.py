@@ -233,7 +233,7 @@ def _show_history(record: FlowRecord, history: list[Event], *, full: bool, event
     rows = [
         (
             str(event.seq),
-            f"+{event.at - start:.3f} s",
+            f"+{max(event.at - start, 0.0):.3f} s",  # a worker's idea of the log's clock is off by the way of a message
             event.kind,
             event.op or "-",
             event.name or "-",

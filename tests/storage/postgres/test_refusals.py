@@ -40,6 +40,7 @@ async def refusal(log: PostgresExecutionLog) -> StoreError:
         f"postgresql://me:{QUOTED}@db.example:99999/orders",
         f"postgresql://me:{QUOTED}@db.example:port/orders",
         f"postgresql://me:{SECRET}@db.example/orders",
+        "postgresql://me:12/s3cret@db.example/orders",
         f"postgresql://me:{QUOTED}@[::1/orders",
         f"postgresql://me:{QUOTED}@db.example/orders?pgbouncer=perhaps",
         f"postgresql://me:{QUOTED}@db.example/orders?schema=",
@@ -114,7 +115,28 @@ async def test_a_database_that_does_not_exist(url):
 
 
 async def test_an_option_that_the_server_does_not_know(url):
-    assert "unrecognized" in str(await refusal(PostgresExecutionLog(f"{url}&wrong_option=1", require="D1")))
+    error = await refusal(PostgresExecutionLog(f"{url}&connect_timeout=5", require="D1"))
+
+    assert "an option that neither the driver nor the server knows" in str(error)
+    assert "connect_timeout" in str(error)
+
+
+@pytest.mark.parametrize("option", ["sslmode=perhaps", "sslmode=verify-full"])
+async def test_what_is_wrong_with_an_option_is_told(option, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PGSSLROOTCERT", raising=False)
+
+    error = await refusal(PostgresExecutionLog(f"postgresql://me:{QUOTED}@127.0.0.1:1/orders?{option}"))
+
+    assert "`sslmode` parameter must be" in str(error) or "root certificate file" in str(error)
+
+
+async def test_a_certificate_that_is_not_there_is_told():
+    url = f"postgresql://me:{QUOTED}@127.0.0.1:1/orders?sslmode=verify-full&sslrootcert=/nowhere.pem"
+
+    assert "check that the server runs and its socket's folder (host=), or the certificates" in str(
+        await refusal(PostgresExecutionLog(url))
+    )
 
 
 async def test_a_role_without_rights_hears_which(own_url):

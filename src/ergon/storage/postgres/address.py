@@ -18,7 +18,10 @@ _SECRET: Final = frozenset({"password", "sslpassword"})
 _YES: Final = frozenset({"1", "true", "yes", "on"})
 _NO: Final = frozenset({"0", "false", "no", "off"})
 _WRITES: Final = frozenset({"any", "read-write", "primary"})
-_SHAPE: Final = "write it as postgresql://user@host:5432/database?schema=ergon"
+_SHAPE: Final = (
+    "write it as postgresql://user:password@host:5432/database?schema=ergon, "
+    "with %2F for a slash, %3F for a question mark, %23 for a hash and %40 for an at sign in the password"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,8 @@ def read_url(
         raise LogRefused(f"{parts.scheme!r} URLs are not PostgreSQL's; {_SHAPE}")
     if parts.fragment:
         raise LogRefused("the URL of the PostgreSQL log holds a '#'; in a password, write it as %23")
+    if "@" in parts.path:  # the rest of a password that began like a port: it must not be shown as a database
+        raise LogRefused(f"the URL of the PostgreSQL log holds an '@' after its host's slash; {_SHAPE}")
     named, bounced = options.pop("schema", None), options.pop("pgbouncer", None)
     _check_target(options.get("target_session_attrs", "any"))
     schema = schema if schema is not None else named if named is not None else "ergon"

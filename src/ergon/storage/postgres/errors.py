@@ -100,7 +100,13 @@ def not_opened(error: BaseException, where: str) -> BaseException:
         return kind(f"log {where}: {sentence}: {words}")
     if code == "08P01" and "startup parameter" in words:
         return LogRefused(
-            f"log {where}: a pooler stands before the server; add pgbouncer=1 to the URL: {words}"
+            f"log {where}: a pooler stands before the server; add pgbouncer=1 to the URL, and leave out options that "
+            f"it does not know: {words}"
+        )
+    if isinstance(error, FileNotFoundError):
+        return LogBusy(
+            f"log {where}: a file of the connection is not there; check that the server runs and its socket's folder "
+            "(host=), or the certificates (sslrootcert=, sslcert=, sslkey=)"
         )
     if isinstance(error, TimeoutError):
         return LogBusy(f"log {where}: no answer from the server; check the host, the port and firewalls")
@@ -109,7 +115,9 @@ def not_opened(error: BaseException, where: str) -> BaseException:
             f"log {where}: cannot be reached; check host and port, and that the server runs: {words}"
         )
     if isinstance(error, ValueError) and not is_of_one_part(error):  # the driver's, about an option
-        return LogRefused(f"log {where}: its URL has an option that does not fit: {type(error).__name__}")
+        # Any other ValueError may quote what it was given, such as a password.
+        told = words if type(error).__name__ == "ClientConfigurationError" else type(error).__name__
+        return LogRefused(f"log {where}: its URL has an option that does not fit: {told}")
     return translate(error, where)
 
 
@@ -132,6 +140,10 @@ _OPENING: Final[dict[str, tuple[type[Exception], str]]] = {
     "28000": _LOGIN,
     "28P01": _LOGIN,
     "3D000": (LogRefused, "there is no such database; create it first"),
+    "42704": (
+        LogRefused,
+        "its URL has an option that neither the driver nor the server knows; correct it or leave it out",
+    ),
     "42501": (LogRefused, "the role lacks rights"),
     "53300": (LogBusy, "the server takes no more connections; raise max_connections, or use pgbouncer"),
 }
