@@ -24,7 +24,7 @@ from tests.fleet.conftest import ROOT, Place
 from tests.fleet.programs import asking, long, order
 from tests.storage.kit import until
 
-pytestmark = pytest.mark.timeout(180)  # processes are slow to start where many tests run at once
+pytestmark = pytest.mark.timeout(300)  # processes are slow to start where many tests run at once
 
 PARTS = ("a", "b", "child", "last")
 COMPATIBLE = """
@@ -68,7 +68,7 @@ async def under_load(log: ExecutionLog, place: Place) -> AsyncIterator[list[Flow
             number = len(handles)
             call = order.bind(str(place.ledger), str(number))
             handles.append(await Scheduler(log).schedule(call, id=f"order-{number}"))
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(0.1)
 
     scheduling = asyncio.create_task(keep_scheduling())
     try:
@@ -103,7 +103,7 @@ async def test_old_and_new_code_share_a_log_on_the_new_schema_during_a_rolling_d
                 assert await old.wait() == 0
             count = len(handles)
             await until(lambda: len(handles) > count + 3)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             results = await asyncio.gather(*(handle.result() for handle in handles))
 
     assert 0 < migrated < len(handles)
