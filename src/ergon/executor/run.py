@@ -130,7 +130,7 @@ class FlowRun:
             return
         self._turning = False
         if self.record.claims > 1:
-            self.work.revived(history)
+            self.work.given_up.revived(history)
         self._advance()
 
     def receive(self, messages: list[Received]) -> None:
@@ -238,7 +238,7 @@ class FlowRun:
             self._note_patches()
         if machine.abandoned:
             for op in machine.take_abandoned():
-                self.work.abandon(op)
+                self.work.given_up.abandon(op)
             if self.work.starts_anew:
                 self._let_go(TaskStatus.PENDING)
                 return
@@ -361,12 +361,12 @@ class FlowRun:
         attempt, cancel_reason = self.machine.attempt, self.inbox.cancel_reason
         verdict = settle(root, self.flow, flow_id=self.flow_id, attempt=attempt, cancel_reason=cancel_reason)
         if isinstance(verdict, Retry):
-            self.work.leave_open(for_good=False)
+            self.work.given_up.leave_open(for_good=False)
             at = self.host.log.now() + verdict.delay_seconds
             self.outbox.record(EventKind.FLOW_RETRIED, payload=verdict.failure, at=at, attempt=attempt)
             verdict = backing_off(self.flow, at, self.inbox.seen_but_for_cancels)
         elif verdict.status is TaskStatus.FAILED:
-            self.work.leave_open(for_good=True)
+            self.work.given_up.leave_open(for_good=True)
         self.inbox.drop_cancels()
         self._settle(verdict)
 

@@ -1,23 +1,24 @@
 """What one flow in memory has under way: the bodies of its open steps, and whether they do anything but wait.
 
-`FlowRun` says when something may begin; here it begins, is abandoned, and reports. A report becomes a fact in the
-outbox. While every body only waits, and nothing is on its way to the log, the flow may leave memory.
+`FlowRun` says when something may begin; here it begins and reports. A report becomes a fact in the outbox. While every
+body only waits, and nothing is on its way to the log, the flow may leave memory. What the flow stops waiting for is
+settled in `given_up.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from ergon.core.commit import FlowRecord, Received
 from ergon.core.failure import describe
-from ergon.core.history import Event, EventKind, split_wait, wait_of
+from ergon.core.history import Event, EventKind, wait_of
 from ergon.errors import NonDeterminismError
 from ergon.executor.body import StepBody
 from ergon.executor.body_waits import StepWait
 from ergon.executor.children import Children
-from ergon.executor.earlier import never_received, over_operations
+from ergon.executor.given_up import GivenUp
 from ergon.executor.host import Host
 from ergon.executor.inbox import Inbox
 from ergon.executor.outbox import Outbox
@@ -64,8 +65,7 @@ class Work:
         self.idle_since: float | None = None
         """When the flow began to only wait, by the host loop's clock; None while it does more."""
         self.closed = False
-        self._begun_before: set[str] = set()
-        self._over: set[str] = set()
+        self._given_up: GivenUp | None = None
         self.starts_anew = False
         """A message went back that is not in memory: the flow has to be claimed anew, with its messages."""
         self.earlier: dict[str, list[Event]] = {}
@@ -131,78 +131,12 @@ class Work:
             assert op.kind == OperationKind.CHILD, op.kind
             self._children.start(op)
 
-    def abandon(self, op: Operation) -> None:
-        """The flow stopped waiting: cancel the body, and ask the child, or those of the body, to cancel."""
-        body = self.bodies.pop(op.id, None)
-        if body is None:
-            self.starts_anew = self._put_back_unreceived(op, op.left_at) or self.starts_anew
-        else:
-            body.drop()
-            if body.waits is not None:
-                body.waits.end()
-        if self._is_over(op):
-            return
-        if op.kind == OperationKind.CHILD:
-            if not op.request.detached:
-                self._children.cancel(op)
-        else:
-            asked = body.waits.children if body is not None and body.waits is not None else ()
-            self._children.cancel_those_of_step(op, asked, more=self._ran_before(op))
-
-    def leave_open(self, *, for_good: bool) -> None:
-        """The attempt of the flow has failed: note which children are open. `for_good`: their parent has ended.
-
-        What it stopped waiting for in its last turn is given up like anything before; the log does that for a parent
-        that ends.
-        """
-        machine = self._machine
-        abandoned = machine.take_abandoned()
-        self._leave_signals(abandoned)
-        if not for_good:
-            for op in abandoned:
-                self.abandon(op)
-            abandoned = []
-        for op in (*machine.pending.values(), *abandoned):
-            if self._is_over(op):
-                continue
-            if op.kind == OperationKind.CHILD:
-                follows = for_good and not op.request.detached
-                self._children.note(op, EventKind.ABANDONED if follows else EventKind.CHILD_OPEN)
-            elif for_good:
-                body = self.bodies.get(op.id)
-                if self._ran_before(op) or (
-                    body is not None and body.waits is not None and body.waits.children
-                ):
-                    self._children.note(op, EventKind.ABANDONED)
-
-    def _leave_signals(self, abandoned: list[Operation]) -> None:
-        """What step bodies have not received yet goes back: another attempt of the flow may not call the step."""
-        machine = self._machine
-        for body in self.bodies.values():
-            if body.waits is not None:
-                body.waits.end()
-        for op in abandoned:
-            self._put_back_unreceived(op, op.left_at)
-        if machine.ended_at is not None:
-            for op in machine.pending.values():
-                self._put_back_unreceived(op, machine.ended_at)
-
-    def revived(self, history: Sequence[Event]) -> None:
-        """The flow has been replayed, here for the first time: remember what others may have done for it."""
-        machine = self._machine
-        self._begun_before = {op.id for op in machine.requested if op.kind == OperationKind.STEP}
-        if machine.abandoned:
-            self._over = over_operations(history)
-
-    def _is_over(self, op: Operation) -> bool:
-        """True when nothing is left to be cancelled: it has its answer, or was abandoned in an earlier run."""
-        return op.announced or op.id in self._over or self._machine.has_answer(op)
-
-    def _ran_before(self, op: Operation) -> bool:
-        """True when the step may have run in another process, or in an earlier attempt of the flow."""
-        if self.record.claims == 1:
-            return False
-        return self.turns == 0 or op.id in self._begun_before or self._machine.attempt > 1
+    @property
+    def given_up(self) -> GivenUp:
+        """Who settles what the flow stops waiting for. Most flows need none."""
+        if self._given_up is None:
+            self._given_up = GivenUp(self, self._machine, self._children)
+        return self._given_up
 
     def drop(self) -> None:
         """The flow is let go: cancel the bodies. Their steps stay open."""
@@ -214,6 +148,7 @@ class Work:
         self.closed = True
         self.drop()
         self.bodies.clear()
+        self._given_up = None
         self.advance = self._on_idle = self.interrupt = _tell_nobody
         self._park = _tell_nobody
 
@@ -294,18 +229,12 @@ class Work:
         """A body never received the signal that event `seq` was to bring it. False: the step is let go as it is."""
         if self.closed or self._outbox.settled is not None:
             return False
-        self._note_put_back(op, key, seq)
+        self.note_put_back(op, key, seq)
         self._inbox.put_back(message)
         return True
 
-    def _put_back_unreceived(self, op: Operation, left_at: int) -> bool:
-        """Let signals go back that an earlier run took for a step, too late for it. True when there are some."""
-        unreceived = never_received(self.earlier.pop(op.id, ()), left_at)
-        for event in unreceived:
-            self._note_put_back(op, split_wait(event.op)[1], event.seq)
-        return bool(unreceived)
-
-    def _note_put_back(self, op: Operation, key: str, seq: int) -> None:
+    def note_put_back(self, op: Operation, key: str, seq: int) -> None:
+        """Record that the signal of event `seq` is unread again."""
         self.note(EventKind.SIGNAL_RETURNED, op, 0, wait=key, flush=False)
         self._outbox.unconsume(seq)
 
