@@ -11,7 +11,7 @@ import pytest
 from ergon.core.commit import Commit, FlowFilter, Settled
 from ergon.core.status import TaskStatus
 from ergon.errors import LogBusy
-from ergon.storage.redis import RedisExecutionLog
+from ergon.storage.redis import RedisExecutionLog, connection
 from tests.servers.redis import new_prefix, server
 from tests.storage.kit import claim, claimed_flow, commit, commit_all, event, new_flow, register, signal
 
@@ -25,6 +25,8 @@ class Proxy:
     def __init__(self) -> None:
         self.cuts = 0
         """How many answers get lost from now on."""
+        self.pause_seconds = 0.0
+        """Before each 64 kB that pass on to the server."""
         self.holds = b""
         """The next request that holds these words is held back."""
         self.released = asyncio.Event()
@@ -58,7 +60,10 @@ class Proxy:
                     await there.read(65_536)
                     self.came_late.set()
                     return
+                if self.pause_seconds:
+                    await asyncio.sleep(self.pause_seconds)
                 to_server.write(data)
+                await to_server.drain()
 
         async def answer() -> None:
             while data := await there.read(65_536):
@@ -159,6 +164,27 @@ async def test_commits_whose_answers_got_lost_are_acknowledged_once_each(log, pr
     assert len(await log.history("f1")) == 2
     assert await log.inbox("f0") == []
     assert await log.inbox("f4") == [], "the child is its own, not one that was there before"
+
+
+async def test_values_that_take_longer_to_travel_than_an_answer_may_take_are_written_all_the_same(
+    proxy, monkeypatch
+):
+    """Sent again from the first one on, they would never arrive."""
+    monkeypatch.setattr(connection, "ANSWER_SECONDS", 2.0)
+    async with RedisExecutionLog(
+        proxy.url, prefix=new_prefix(), ephemeral=True, busy_timeout_seconds=3.0
+    ) as log:
+        await log.create(new_flow("f1"))
+        large = '"' + "x" * 250_000 + '"'
+
+        proxy.pause_seconds = 0.02
+        started = asyncio.get_running_loop().time()
+        await asyncio.gather(*(log.send(signal("f1", payload=large)) for _ in range(40)))
+        took = asyncio.get_running_loop().time() - started
+        proxy.pause_seconds = 0.0
+
+        assert took > connection.ANSWER_SECONDS, "else this shows nothing"
+        assert len(await log.inbox("f1")) == 40
 
 
 async def test_an_operators_act_whose_answer_got_lost_is_done_once(log, proxy):

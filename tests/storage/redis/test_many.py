@@ -6,7 +6,9 @@ import asyncio
 
 from ergon.core.commit import Commit
 from ergon.core.status import TaskStatus
-from tests.storage.kit import claim_one, claimed_flow, commit, event, register, settle, signal
+from ergon.storage.redis import RedisExecutionLog
+from ergon.storage.redis.connection import CONNECTIONS_MAX
+from tests.storage.kit import claim_one, claimed_flow, commit, event, new_flow, register, settle, signal
 
 
 async def test_ten_thousand_unread_messages_all_come_with_the_claim(log):
@@ -30,3 +32,15 @@ async def test_ten_thousand_events_land_in_one_commit_and_come_with_the_claim(lo
     await settle(log, "f1", lease, TaskStatus.PENDING)
 
     assert (await claim_one(log, "f1")).events == list(events)
+
+
+async def test_however_many_read_at_once_they_leave_connections_to_those_who_write(own_server):
+    """A renewal that finds no connection is one that comes too late."""
+    async with RedisExecutionLog(own_server.url) as log:
+        await log.create(new_flow("f1"))
+
+        found = await asyncio.gather(*(log.find("f1") for _ in range(500)))
+
+        assert all(flow is not None for flow in found)
+        with own_server.client() as client:
+            assert int(client.info("clients")["connected_clients"]) < CONNECTIONS_MAX * 3 / 4

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from hiredis import pack_command
@@ -24,7 +24,9 @@ from ergon.storage.redis.settings import Settings
 Command = tuple[Any, ...]
 Address = tuple[str, int]
 ANSWER_SECONDS: Final = 10.0
-"""How long an answer may take before the connection is given up. The server answers a script in milliseconds."""
+"""How long a server may be silent, or take nothing, before the connection is given up. It answers a script in
+milliseconds; many large values together may take longer than this to travel, one after the other."""
+_CHUNK_BYTES: Final = 1024 * 1024
 CONNECT_SECONDS: Final = 5.0
 CONNECTIONS_MAX: Final = 64
 
@@ -43,8 +45,8 @@ class Link:
         """
         cancels = _cancels()
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                answers = await self._exchange(commands)
+            async with asyncio.timeout(ANSWER_SECONDS) as silence:
+                answers = await self._exchange(commands, silence)
         except Exception as error:
             leave_if_cancelled(cancels)
             if is_lost(error):
@@ -63,22 +65,28 @@ class Link:
             told: dict[str, Any] = await self.client.info("all")
         return told
 
-    async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+    async def _exchange(self, commands: Sequence[Command], silence: asyncio.Timeout) -> list[Any]:
         """One round trip on one connection, in half the time that redis-py's pipelines take for many commands.
 
         A connection on which anything goes wrong, a cancel included, is closed by redis-py before it is given back.
         """
-        packed = b"".join([pack_command(command) for command in commands])
+        now = asyncio.get_running_loop().time
         pool = self.client.connection_pool
         connection = await pool.get_connection()  # type: ignore[no-untyped-call]
         try:
-            await connection.send_packed_command(packed)
+            for chunk in _chunks(commands):
+                await connection.send_packed_command(chunk)
+                silence.reschedule(now() + ANSWER_SECONDS)
+            heard_at = now()
             answers: list[Any] = []
             for _ in commands:
                 try:
                     answers.append(await connection.read_response())
                 except ResponseError as error:
                     answers.append(error)
+                if now() > heard_at + 1.0:
+                    heard_at = now()
+                    silence.reschedule(heard_at + ANSWER_SECONDS)
             return answers
         finally:
             await pool.release(connection)
@@ -100,6 +108,20 @@ class Link:
         """Drop the idle connections after one broke: they are most likely dead too."""
         with contextlib.suppress(Exception):
             await self.client.connection_pool.disconnect(inuse_connections=False)
+
+
+def _chunks(commands: Sequence[Command]) -> Iterator[bytes]:
+    """What to send, packed only when its turn comes: usually one piece."""
+    packed: list[bytes] = []
+    size = 0
+    for command in commands:
+        packed.append(pack_command(command))
+        size += len(packed[-1])
+        if size >= _CHUNK_BYTES:
+            yield b"".join(packed)
+            packed, size = [], 0
+    if packed:
+        yield b"".join(packed)
 
 
 def _client(settings: Settings, address: Address | None) -> Redis:

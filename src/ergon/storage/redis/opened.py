@@ -6,12 +6,13 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from ergon.core.commit import Hint
 from ergon.errors import ErgonError
 from ergon.storage.redis import durability, migrations
 from ergon.storage.redis.clock import KeptTime, ServerClock
+from ergon.storage.redis.connection import CONNECTIONS_MAX
 from ergon.storage.redis.errors import translate
 from ergon.storage.redis.group import GroupCommit
 from ergon.storage.redis.keeper import Keeper
@@ -19,6 +20,8 @@ from ergon.storage.redis.listener import Listener
 from ergon.storage.redis.partitions import Partitions
 from ergon.storage.redis.server import Server
 from ergon.storage.redis.settings import Settings
+
+_READS_AT_ONCE: Final = CONNECTIONS_MAX // 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,8 @@ class Opened:
     listener: Listener
     keeper: Keeper
     time: KeptTime
+    reading: asyncio.Semaphore
+    """Held by each read: however many there are, they leave connections to those who write."""
     loop: asyncio.AbstractEventLoop
     pid: int
 
@@ -68,6 +73,7 @@ class Opened:
             listener=Listener(server, partitions, on_hint),
             keeper=Keeper(settings, partitions, server),
             time=KeptTime(server, clock),
+            reading=asyncio.Semaphore(_READS_AT_ONCE),
             loop=group.loop,
             pid=os.getpid(),
         )

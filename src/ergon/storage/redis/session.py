@@ -139,7 +139,8 @@ class Session:
         attempt = 0
         while True:
             try:
-                answers = await opened.server.run(commands, strict=True)
+                async with opened.reading:
+                    answers = await opened.server.run(commands, strict=True)
                 for answer in answers:
                     if isinstance(answer, list) and answer and answer[0] == b"generation":
                         raise opened.partitions.replaced(answer[1])
