@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -648,3 +649,22 @@ async def test_a_worker_says_at_its_start_what_its_log_survives_and_by_which_set
     )
     assert "power loss (" in told
     assert "journal_mode=wal, synchronous=FULL" in told
+
+
+async def test_a_worker_that_cannot_renew_says_what_that_means_and_when_it_goes_on(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ergon")
+    async with SqliteExecutionLog(path, busy_timeout_seconds=0.1) as log, worker(log, job, lease_seconds=2):
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        await until(lambda: "it starts nothing new until it can" in caplog.text)
+        assert "goes on" not in caplog.text
+        other.execute("ROLLBACK")
+        other.close()
+
+        await until(lambda: "renewed its lease again and goes on" in caplog.text)
+        handle = await start(log, job.bind("a"))
+        await handle.result(10)
+
+    assert caplog.text.count("renewed its lease again") == 1

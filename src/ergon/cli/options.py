@@ -78,7 +78,8 @@ def log_option(function: Callable[P, R]) -> Callable[P, R]:
 require_option = click.option(
     "--require",
     metavar="CLASS",
-    help="Refuse a log whose live settings survive less: D1 worker crashes, D3 also power loss. Default: any.",
+    help="Refuse a log whose live settings survive less: D1 worker crashes, D3 also power loss, "
+    "D4 also the loss of the machine. Default: any.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON with stable field names.")
 

@@ -161,6 +161,7 @@ class Incarnation:
         every = self._lease_seconds / RENEWALS_PER_LEASE
         due = time.monotonic() + every
         looks = self._doing is not None
+        failing = False
         while True:
             left = max(due - time.monotonic(), 0.0)
             await asyncio.sleep(min(left, self._look_seconds) if looks else left)
@@ -177,14 +178,18 @@ class Incarnation:
             except StoreError as error:
                 looks = False  # no oftener than the lease needs it, until the log takes something again
                 left = self._safe_until - time.monotonic()
+                failing = True
                 logger.warning(
-                    "worker %s could not renew its lease (%s); %.1f s left", self._name, error, left
+                    "worker %s could not renew its lease (%s); %s", self._name, error, _how_long(left)
                 )
             except Exception:  # a defect of the log's: nobody else would renew, nor notice that nobody does
-                looks = False
+                looks, failing = False, True
                 logger.exception("worker %s could not renew its lease", self._name)
             else:
                 self._safe_until = asked_at + self._lease_seconds * SAFE_PART
+                if failing:
+                    failing = False
+                    logger.info("worker %s renewed its lease again and goes on", self._name)
                 if self._kept is not None:
                     self._kept.renewed(asked_at)
                 if self._doing is not None:
@@ -217,3 +222,9 @@ class Incarnation:
             run.abort("its worker's lease was lost")
         if self._on_lost is not None:
             self._on_lost()
+
+
+def _how_long(left: float) -> str:
+    if left > 0:
+        return f"it starts nothing new unless it can within {left:.1f} s"
+    return "it starts nothing new until it can"
