@@ -22,6 +22,7 @@ from ergon.testing.conformance.kit import (
     status_of,
     until,
 )
+from tests.servers import postgres
 from tests.servers.proxy import Line
 
 OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -100,6 +101,26 @@ async def test_a_group_commit_that_waits_for_a_row_and_is_ended_there_is_done_on
         assert [one.seq for one in await straight.history("f1")] == list(range(1, number + 1))
     assert await status_of(straight, "f1") is TaskStatus.COMPLETED
     await holder.close()
+
+
+async def test_a_warning_of_a_trigger_is_no_lost_answer(
+    log: PostgresExecutionLog, line: Line, own_url: str
+) -> None:
+    """The warning that tells of a wait for a standby that was cut short has no class of its own either."""
+    await postgres.execute(
+        own_url,
+        "CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING 'seen'; RETURN NEW; END $$",
+        "CREATE TRIGGER warn BEFORE INSERT ON ergon.events FOR EACH ROW EXECUTE FUNCTION warn()",
+        "CREATE TRIGGER warn BEFORE INSERT ON ergon.inbox FOR EACH ROW EXECUTE FUNCTION warn()",
+    )
+    await register(log)
+    lease = await claimed_flow(log)
+
+    await commit(log, Commit("f1", lease, (event(1),)))
+    await log.send(signal("f1"))
+
+    assert not any("INSERT INTO landed AS l" in sql for sql in line.saw), "nobody had to ask"
+    assert len(await log.history("f1")) == 1
 
 
 async def _ends_one_that_waits(operator: Operator) -> bool:

@@ -45,7 +45,8 @@ _MARK: Final = (
     "INSERT INTO landed (writer, batch, at) VALUES ($1, $2, $3) "
     "ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, at = excluded.at"
 )
-_WARNING: Final = "01000"
+_WAIT_FOR_STANDBY: Final = "SyncRepWaitForLSN"
+"""Where in the server its warnings about a wait that was cut short come from; their words are translated."""
 _NO_TABLE: Final = frozenset({"42P01", "3F000"})
 _ASK: Final = (
     "INSERT INTO landed AS l (writer, batch, at) VALUES ($1, 0, $2) "
@@ -207,7 +208,7 @@ class Lane:
 
     def _on_words(self, _connection: Any, words: Any) -> None:
         """Called before whoever waits for the statement's answer goes on."""
-        if words.sqlstate == _WARNING:
+        if getattr(words, "server_source_function", None) == _WAIT_FOR_STANDBY:
             self._is_unconfirmed = True
 
     def _check_confirmed(self) -> None:
