@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ergon.core.commit import Commit
+from ergon.storage.postgres import writer
 from ergon.testing.conformance.kit import claimed_flow, commit, commit_all, event, register
 
 ODD = [
@@ -60,3 +61,18 @@ async def test_texts_are_kept_to_the_letter_however_they_travel(log, name, paylo
     assert await log.history("f0") == [odd, plain, odd._replace(seq=3)]
     assert await log.history("f1") == [odd, plain]
     assert await log.history("f2") == [plain._replace(seq=1)]
+
+
+async def test_large_values_that_are_ready_together_go_one_after_the_other(log, line, monkeypatch):
+    """Together they might take longer than a server may be silent: cut off, and sent again whole, again and again."""
+    monkeypatch.setattr(writer, "BATCH_LENGTH_MAX", 250)
+    await register(log)
+    leases = {f"f{n}": await claimed_flow(log, f"f{n}") for n in range(6)}
+    large = event(1)._replace(payload='"' + 98 * "x" + '"')
+    before = len(line.saw)
+
+    told = await commit_all(log, *(Commit(flow_id, lease, (large,)) for flow_id, lease in leases.items()))
+
+    assert told == [None] * 6
+    assert len(line.saw) - before == 3, "two at a time"
+    assert [await log.history(flow_id) for flow_id in leases] == [[large]] * 6

@@ -2,20 +2,24 @@
 
 Submissions collect. The task takes all there is, applies it as one transaction, and has the answers given by
 callbacks of the event loop; what was submitted meanwhile is the next batch. So a lone commit waits for nothing, and
-under load batches grow by themselves, up to `BATCH_MAX`.
+under load batches grow by themselves, up to `BATCH_MAX` and `BATCH_LENGTH_MAX`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Final
 
 from ergon.core.commit import Hint
 from ergon.storage.postgres.group import Errors, GroupCommit
-from ergon.storage.postgres.writes import Done, What
+from ergon.storage.postgres.writes import Done, What, length_of
 
 BATCH_MAX: Final = 2048
+BATCH_LENGTH_MAX: Final = 16_000_000
+"""How many characters of values share a batch. A transaction that took longer than a server may be silent would be cut
+off, sent again whole, and never land."""
 _SLICE: Final = 256
 """How many are answered at once; what an answer sets off runs before the next."""
 
@@ -64,7 +68,8 @@ class Writer:
                 self._something.clear()
                 await self._something.wait()
                 continue
-            batch, self._pending = self._pending[:BATCH_MAX], self._pending[BATCH_MAX:]
+            number = _how_many(self._pending)
+            batch, self._pending = self._pending[:number], self._pending[number:]
             try:
                 errors, hint = await self._group.apply([what for what, _ in batch])
             except BaseException:
@@ -89,3 +94,15 @@ class Writer:
                 rest = None if errors is None else errors[place + 1 :]
                 self._loop.call_soon(self._answer, dones[place + 1 :], rest)
                 raise
+
+
+def _how_many(pending: Sequence[tuple[What, Done]]) -> int:
+    """How many of those that wait make the next batch: one at least."""
+    if len(pending) == 1:
+        return 1
+    length = 0
+    for place, (what, _) in enumerate(islice(pending, BATCH_MAX)):
+        length += length_of(what)
+        if length > BATCH_LENGTH_MAX:
+            return max(place, 1)
+    return BATCH_MAX

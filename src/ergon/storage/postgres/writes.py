@@ -56,3 +56,19 @@ What = Commit | Create | Send
 def name_of(what: What) -> str:
     """What failpoints call it."""
     return what.name if isinstance(what, Create | Send) else "commit"
+
+
+def length_of(what: What) -> int:
+    """How many characters its values have; names and the like, which are short, not counted."""
+    if type(what) is Create:
+        return len(what.flow.input)
+    if type(what) is Send:
+        return len(what.message.payload or "")
+    assert type(what) is Commit, "there are three kinds"
+    _, _, events, _, _, children, settled, _ = what
+    length = 0
+    for event in events:
+        length += len(event.payload or "")
+    for child in children:
+        length += len(child.input)
+    return length if settled is None else length + len(settled.output or "")
