@@ -6,11 +6,12 @@ import pytest
 import redis
 
 from ergon import open_log
+from ergon.core.status import TaskStatus
 from ergon.errors import LogBusy, LogClosed, LogDamaged, LogRefused, LogTooNew
 from ergon.storage.redis import RedisExecutionLog
 from tests.servers.binaries import free_port
 from tests.servers.redis import server, server_url
-from tests.storage.kit import new_flow
+from tests.storage.kit import new_flow, register, status_of, until
 
 SECRET = "s3cret-word"
 
@@ -203,3 +204,21 @@ async def test_a_unix_socket_serves_as_well():
     url = f"unix://{server().socket}?ephemeral=true&prefix=socket"
     async with open_log(url) as log:
         assert (await log.durability()).settings["mode"] == "one server"
+
+
+async def test_a_record_of_a_worker_that_somebody_changed_keeps_no_other_worker_from_being_reaped(
+    log, prefix
+):
+    """Nor its own flows from going on: whether its lease has run out is told without the record."""
+    await register(log, "changed", lease_seconds=0.001)
+    await register(log, "dead", lease_seconds=0.001)
+    await log.create(new_flow("f1", owner="changed"))
+    with redis.Redis.from_url(server_url()) as client:
+        client.hset(f"{{{prefix}:0}}:worker:changed", "record", "{")
+
+    async def is_free() -> bool:
+        await log.reap()
+        return await status_of(log, "f1") is TaskStatus.PENDING
+
+    await until(is_free)
+    assert {worker.id: worker.state for worker in await log.workers()} == {"dead": "dead", "changed": "dead"}

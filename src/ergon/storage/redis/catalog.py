@@ -120,7 +120,16 @@ async def worker(session: Session, worker_id: str) -> WorkerRecord | None:
     """One incarnation, or None."""
     key = session.partitions.bases[0] + "worker:" + worker_id
     kept = (await session.read([("HGETALL", key.encode())]))[0]
-    return rows.worker_record(kept) if kept else None
+    return _worker(worker_id, kept) if kept else None
+
+
+def _worker(worker_id: str, kept: dict[bytes, bytes]) -> WorkerRecord:
+    """One incarnation. A record that somebody changed keeps nobody from reaping the others, nor this one."""
+    try:
+        return rows.worker_record(kept)
+    except rows.UNREADABLE:
+        logger.error("the record of worker %r is damaged", worker_id)  # noqa: TRY400
+        return rows.changed_worker(worker_id, kept)
 
 
 async def workers(session: Session) -> list[WorkerRecord]:
@@ -135,7 +144,8 @@ async def workers_and_ends(session: Session) -> list[tuple[WorkerRecord, bool]]:
     if not ids:
         return []
     kept = await session.read([("HGETALL", (base + "worker:").encode() + id) for id in reversed(ids)])
-    return [(rows.worker_record(one), b"unfinished" in one) for one in kept if one]
+    found = zip(reversed(ids), kept, strict=True)
+    return [(_worker(id.decode(), one), b"unfinished" in one) for id, one in found if one]
 
 
 async def next_wake(session: Session, names: Sequence[str]) -> float | None:

@@ -86,6 +86,19 @@ def worker_record(kept: Mapping[bytes, bytes]) -> WorkerRecord:
     )
 
 
+def changed_worker(worker_id: str, kept: Mapping[bytes, bytes]) -> WorkerRecord:
+    """What is left of an incarnation whose hash somebody changed: enough to declare it dead in its time."""
+    try:
+        expires_at = float(kept[b"lease_expires_at"])
+    except (KeyError, ValueError):
+        expires_at = 0.0  # as `end_worker.lua` takes it
+    state = kept.get(b"state", b"dead").decode("utf-8", "replace")
+    return WorkerRecord(
+        id=worker_id, name=worker_id, host="", pid=0, process_start="", boot_id="",
+        lease_expires_at=expires_at, state=state,
+    )  # fmt: skip
+
+
 def worker_json(worker: WorkerRecord) -> bytes:
     """What of a worker is kept as its `record`."""
     names = ("id", "name", "host", "pid", "process_start", "boot_id", "flows", "queues", "versions", "tags")
