@@ -48,6 +48,7 @@ def test_a_flow_is_run_listed_shown_and_explained(ergon, url: str, agreed) -> No
     assert "increase" in shown.out
     assert "completed" in why.out
     assert doctor.code == 0, doctor.out
+    assert "SQLite" not in doctor.out
     assert not any(
         SECRET in text for each in (ran, listed, shown, why, doctor) for text in (each.out, each.err)
     )

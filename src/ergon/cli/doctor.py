@@ -86,7 +86,7 @@ async def _examine(log: ExecutionLog) -> list[Finding]:
 async def _durability(log: ExecutionLog) -> list[Finding]:
     found = await log.durability()
     settings = dict(found.settings)
-    version = settings.pop("sqlite_version", sqlite3.sqlite_version)
+    version = settings.pop("sqlite_version", None)
     affected, _, policy = settings.pop("walreset_affected", "no").partition("; ")
     bug = (
         "has the WAL-reset bug, which Ergon's checkpoints avoid"
@@ -96,10 +96,13 @@ async def _durability(log: ExecutionLog) -> list[Finding]:
     filesystem = settings.pop("filesystem", "unknown")
     backed = ", ".join(f"{name}={value}" for name, value in settings.items())
     low = found.level in ("D0", "D1", "D2")
-    return [
+    of_sqlite = [
         Finding("SQLite", "note" if affected == "yes" else "ok", f"{version}, {bug}"),
         *([Finding("checkpoints", "ok", policy.removeprefix("checkpoints "))] if policy else []),
         Finding("file system", "ok", filesystem),
+    ]
+    return [
+        *(of_sqlite if version is not None else ()),
         Finding(
             "durability",
             "note" if low else "ok",

@@ -41,6 +41,7 @@ async def refusal(log: PostgresExecutionLog) -> StoreError:
         f"postgresql://me:{QUOTED}@db.example:port/orders",
         f"postgresql://me:{SECRET}@db.example/orders",
         "postgresql://me:12/s3cret@db.example/orders",
+        "postgresql://me:12?a=s3cret@db.example/orders",
         f"postgresql://me:{QUOTED}@[::1/orders",
         f"postgresql://me:{QUOTED}@db.example/orders?pgbouncer=perhaps",
         f"postgresql://me:{QUOTED}@db.example/orders?schema=",

@@ -22,6 +22,7 @@ SECRET = "s3cret-word"
         f"http://user:{SECRET}@host",
         f"redis://user:{SECRET}@host:port/0",
         f"redis://:{SECRET}/more@host/0",
+        f"redis://:12?{SECRET}@host/0",
         f"redis://:{SECRET}@host/first",
         f"redis://:{SECRET}@host/0?prefx=orders",
         f"redis://:{SECRET}@host/0?ephemeral=perhaps",

@@ -70,8 +70,9 @@ def read_url(
         raise LogRefused(f"{parts.scheme!r} URLs are not PostgreSQL's; {_SHAPE}")
     if parts.fragment:
         raise LogRefused("the URL of the PostgreSQL log holds a '#'; in a password, write it as %23")
-    if "@" in parts.path:  # the rest of a password that began like a port: it must not be shown as a database
-        raise LogRefused(f"the URL of the PostgreSQL log holds an '@' after its host's slash; {_SHAPE}")
+    # The rest of a password that began like a port: it must not be shown as a database or an option.
+    if "@" in parts.path or "@" in parts.query:
+        raise LogRefused(f"the URL of the PostgreSQL log holds an '@' behind its host; {_SHAPE}")
     named, bounced = options.pop("schema", None), options.pop("pgbouncer", None)
     _check_target(options.get("target_session_attrs", "any"))
     schema = schema if schema is not None else named if named is not None else "ergon"

@@ -111,7 +111,8 @@ def parse(
     url, in_url = split_namespace(url)
     namespace = check_namespace(namespace if namespace is not None else in_url or "")
     split = _split(url)
-    if split is None or split.scheme.lower() not in _SCHEMES or split.fragment:
+    # An '@' in the query: the rest of a password with a bare question mark, which must not be shown as an option.
+    if split is None or split.scheme.lower() not in _SCHEMES or split.fragment or "@" in split.query:
         raise LogRefused(
             f"this is no URL of a Redis or Valkey server; write it as {_EXAMPLE}, with %2F for a slash, %3F for a "
             "question mark, %23 for a hash and %40 for an at sign in the password"
