@@ -69,7 +69,7 @@ class Line:
         return f"postgresql://{user}@/{database}?host={quote(str(self._folder), safe='')}&port=5432"
 
     def lose(self, what: str, *statements: str) -> None:
-        """Lose the next statements that begin with these words, one after the other: their request or their answer."""
+        """Lose the next statements that have these words, one after the other: their request or their answer."""
         self._to_lose += [(what, statement) for statement in statements]
 
     def cut(self) -> None:
@@ -134,7 +134,7 @@ class Line:
                 self.on_statement(sql)
                 if self.before_statement is not None:
                     await self.before_statement(sql)
-            if sql is not None and self._to_lose and sql.startswith(self._to_lose[0][1]):
+            if sql is not None and self._to_lose and self._to_lose[0][1] in sql:
                 what, _ = self._to_lose.pop(0)
                 self.lost.append(f"{what} of {sql.splitlines()[0]}")
                 await self._lose(what, (kind, body), server_side, client, answers)

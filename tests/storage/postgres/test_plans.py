@@ -24,6 +24,7 @@ BY_ID: Final = {"flows_pkey", "events_pkey", "inbox_pkey", "inbox_unread", "inbo
 READY: Final = {"flows_ready"}
 HOT: Final[dict[str, dict[str, set[str]]]] = {
     "appends.sql": {"one": BY_ID, "of_one_flow": BY_ID, "of_many": BY_ID},
+    "usual.sql": {"usual": BY_ID | {"flows_children", "landed_pkey"}},
     "journal.sql": {
         "lock": BY_ID | {"flows_children"},
         "add": BY_ID,

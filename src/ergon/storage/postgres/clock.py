@@ -1,9 +1,9 @@
 """The log's clock is the server's, and this process knows it by samples.
 
-Each transaction reads the server's clock and uses that reading. Between readings `now` adds what has passed by this
-process's monotonic clock. A reading counts from the moment it came here, so the estimate is late by the way of an
-answer and never
-early: what falls due by it is due on the server.
+Transactions read the server's clock and use that reading; group commits and claims, where nothing hangs on a
+millisecond, use what `now` says. Between readings `now` adds what has passed by this process's monotonic clock. A
+reading counts from the moment it came here, so the estimate is late by the way of an answer and never early: what falls
+due by it is due on the server.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class ServerClock:
         self._ahead: float | None = None
         """The server's time less our monotonic time."""
         self._read_at = 0.0
+        self._seen_at = -_TRUSTED_SECONDS
 
     @property
     def is_own(self) -> bool:
@@ -44,12 +45,21 @@ class ServerClock:
         """Take a reading in; return the time to use for a transaction, and the time that leases are compared by."""
         if self._own is not None:
             return self._own.wall(), self._own.boot() + self._steady
-        here = time.monotonic()
+        self._seen_at = here = time.monotonic()
         ahead = server - here
         if self._ahead is None or ahead > self._ahead or here - self._read_at > _TRUSTED_SECONDS:
             self._ahead, self._read_at = ahead, here
         return server, server
 
+    def estimate(self) -> tuple[float, float] | None:
+        """The same two without asking the server; None when the last reading is too old for that."""
+        if self._own is not None:
+            return self.read(0.0)
+        if self._ahead is None or time.monotonic() - self._seen_at > _TRUSTED_SECONDS:
+            return None
+        now = self.now()
+        return now, now
+
     def forget(self) -> None:
         """Another server may answer from now on."""
-        self._read_at = -_TRUSTED_SECONDS
+        self._read_at = self._seen_at = -_TRUSTED_SECONDS

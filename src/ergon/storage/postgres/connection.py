@@ -180,7 +180,14 @@ async def begin(connection: Connection, address: Address) -> float:
     if address.pgbouncer:
         row = await connection.fetchrow(_BEGUN_POOLED, address.schema)
     else:
-        row = await connection.fetchrow(_BEGUN)
+        return await server_time(connection)
+    assert row is not None, "the statement returns one row"
+    return float(row[0])
+
+
+async def server_time(connection: Connection) -> float:
+    """Read the server's clock."""
+    row = await connection.fetchrow(_BEGUN)
     assert row is not None, "the statement returns one row"
     return float(row[0])
 

@@ -1,19 +1,23 @@
 """The group commit: everything that waits becomes one transaction, and each part still succeeds or fails alone.
 
-Three ways, each slower and more exact than the one before:
+Four ways, each slower and more exact than the one before:
 
 1. Commits of events alone, which is what running steps make, are one statement and by that a transaction. A commit
    whose lease does not hold adds no row, so only the number of rows has to be compared. Repeated after a cut
    connection it either writes what it did not write before, or meets it.
-2. One transaction with one statement a table. All flows are locked first and leases compared here, so one that does
+2. What most other batches hold is one statement too, with new flows and flows that are let go. It lands whole or not
+   at all, see `usual.py`.
+3. One transaction with one statement a table. All flows are locked first and leases compared here, so one that does
    not hold costs the others nothing.
-3. When a statement fails or counts wrong, everything is rolled back, and each part is applied alone, in order, under a
+4. When a statement fails or counts wrong, everything is rolled back, and each part is applied alone, in order, under a
    savepoint.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
 from ergon.core.commit import Commit, Hint
@@ -21,13 +25,17 @@ from ergon.errors import ErgonError
 from ergon.storage.failpoints import Failpoint
 from ergon.storage.postgres import intake, journal
 from ergon.storage.postgres.appends import append, has_only_events
-from ergon.storage.postgres.errors import is_of_one_part, translate
+from ergon.storage.postgres.errors import code_of, is_of_one_part, translate
 from ergon.storage.postgres.lane import Lane
 from ergon.storage.postgres.transaction import Transaction
+from ergon.storage.postgres.usual import Usual, sort_out, write
 from ergon.storage.postgres.writes import Create, Send, What, name_of
 
 Errors = list["BaseException | None"]
 _UNIQUE: Final = "23505"
+_NOT_THERE: Final = "0A000"
+"""A server that spreads tables over machines may lack what one statement for a whole batch needs."""
+_PASS: Final = 16
 
 
 class GroupCommit:
@@ -35,6 +43,8 @@ class GroupCommit:
 
     def __init__(self, lane: Lane, *, where: str, failpoint: Failpoint | None) -> None:
         self._lane, self._where, self._failpoint = lane, where, failpoint
+        self._pass = 0
+        """How many batches to take for unusual, since one was: they are likely to be alike."""
 
     async def apply(self, batch: Sequence[What]) -> tuple[Errors | None, Hint | None]:
         """Write a batch. Returns its errors in order (None: all went well) and what listeners should hear."""
@@ -49,16 +59,33 @@ class GroupCommit:
         try:
             if await self._is_appended(batch):
                 return None, None
+            usual = self._usual(batch)
+            if usual is not None:
+                try:
+                    return None, await self._lane.write_at_once(partial(write, usual))
+                except Exception as error:
+                    if not is_of_one_part(error) and code_of(error) != _NOT_THERE:
+                        raise
+                    self._pass = _PASS if is_of_one_part(error) else sys.maxsize
             try:
-                return await self._lane.transact(lambda tx: _together(tx, batch), repeatable=True)
+                return await self._lane.transact(
+                    lambda tx: _together(tx, batch), repeatable=True, exact=False
+                )
             except Exception as error:
                 if not isinstance(error, journal.Refused) and not is_of_one_part(error):
                     raise
             alone = self._alone(batch)
-            return await self._lane.transact(alone, repeatable=True)
+            return await self._lane.transact(alone, repeatable=True, exact=False)
         except Exception as error:  # noqa: BLE001 - whoever submitted hears of it
             failure = translate(error, self._where)
             return [failure for _ in batch], None
+
+    def _usual(self, batch: Sequence[What]) -> Usual | None:
+        """The batch sorted out, when it can be written by one statement and that is worth trying."""
+        if self._pass:
+            self._pass -= 1
+            return None
+        return None if self._lane.is_pooled else sort_out(batch)
 
     async def _is_appended(self, batch: Sequence[What]) -> bool:
         commits = [what for what in batch if type(what) is Commit and has_only_events(what)]

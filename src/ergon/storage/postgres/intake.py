@@ -23,8 +23,13 @@ async def insert(tx: Transaction, flows: Sequence[NewFlow]) -> set[str]:
     """Insert flows; return the ids of those that were new. Owners are taken for alive: see `owners_alive`."""
     if not flows:
         return set()
-    values = [_columns(tx, flow) for flow in sorted(flows, key=_id)]
+    values = new_rows(tx, flows)
     return {row[0] for row in await tx.write_rows(_SQL["insert"], *rows.columns(values, 20))}
+
+
+def new_rows(tx: Transaction, flows: Sequence[NewFlow]) -> list[tuple[Any, ...]]:
+    """The rows of new flows, in the order of their ids."""
+    return [_columns(tx, flow) for flow in sorted(flows, key=_id)]
 
 
 async def owners_alive(tx: Transaction, flows: Sequence[NewFlow]) -> set[str]:

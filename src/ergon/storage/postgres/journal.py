@@ -123,9 +123,13 @@ async def _consume(tx: Transaction, commits: Sequence[Commit]) -> None:
         raise Refused
 
 
-async def _settle(tx: Transaction, commits: Sequence[Commit]) -> None:
-    if not commits:
-        return
+def settled_rows(
+    tx: Transaction, commits: Sequence[Commit]
+) -> tuple[list[tuple[Any, ...]], list[tuple[str, int]]]:
+    """The rows of flows that their owners let go; and of those that go to sleep, what their owner has seen.
+
+    Those that end are in `tx.ended` afterwards.
+    """
     rows: list[tuple[Any, ...]] = []
     suspended: list[tuple[str, int]] = []
     now = tx.now
@@ -148,9 +152,16 @@ async def _settle(tx: Transaction, commits: Sequence[Commit]) -> None:
             tx.wakes(wake_at)
         rows.append((flow_id, *lease, status.value, output, wake_at, kept(reason), ended_at, ready_at))
         tx.settled[flow_id] = settled
+    return rows, suspended
+
+
+async def _settle(tx: Transaction, commits: Sequence[Commit]) -> None:
+    if not commits:
+        return
+    rows, suspended = settled_rows(tx, commits)
     if await tx.write(_SQL["settle"], *columns(rows, 9)) != len(rows):
         raise Refused
-    if suspended and await tx.write(_SQL["wake_if_unread"], *columns(suspended, 2), now):
+    if suspended and await tx.write(_SQL["wake_if_unread"], *columns(suspended, 2), tx.now):
         tx.ready = True
 
 

@@ -4,10 +4,9 @@ What a cut connection, or a crash of the server, leaves behind after each await 
 
 - before COMMIT is sent: nothing. The server rolls back what it has; the transaction is begun anew on another
   connection.
-- after COMMIT is sent, before its answer: the transaction has landed, or not, or the server is still busy with it.
-  Its last statement before COMMIT writes its number into this lane's row of table `landed`, and so holds that row
-  locked until it has ended. Whoever asks writes the same row, thus waits for it, and then reads its number or an
-  earlier one.
+- after COMMIT is sent, before its answer: the transaction has landed, or not, or the server is still busy with it, or
+  has yet to hear of it. With COMMIT goes its number, into this lane's row of table `landed`, and who asks for that
+  number hears what stays true: see `landed.py`.
 - while nobody can be asked: the outcome stays unknown, and the answer says so.
 - while a synchronous standby is waited for: what an operator cancels then is the wait, not the commit, and the server
   says COMMIT with a warning. Whoever asks writes, so waits for the standby too; only then is it acknowledged.
@@ -25,8 +24,17 @@ from typing import Any, Final, TypeVar
 
 from ergon.core.commit import Hint
 from ergon.errors import LogBusy, LogClosed, StoreError
+from ergon.storage.postgres import landed
 from ergon.storage.postgres.clock import ServerClock
-from ergon.storage.postgres.connection import Settings, Standby, begin, is_away, open_session
+from ergon.storage.postgres.connection import (
+    BEGIN,
+    Settings,
+    Standby,
+    begin,
+    is_away,
+    open_session,
+    server_time,
+)
 from ergon.storage.postgres.driver import Connection
 from ergon.storage.postgres.errors import code_of, is_again, translate
 from ergon.storage.postgres.migrations import new_writer
@@ -41,17 +49,9 @@ _AGAIN_MAX: Final = 10
 """How often a transaction is repeated that met another one."""
 _CLOSING_SECONDS: Final = 2.0
 """How long a log that is being closed goes on trying to reach its server."""
-_MARK: Final = (
-    "INSERT INTO landed (writer, batch, at) VALUES ($1, $2, $3) "
-    "ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, at = excluded.at"
-)
 _WAIT_FOR_STANDBY: Final = "SyncRepWaitForLSN"
 """Where in the server its warnings about a wait that was cut short come from; their words are translated."""
 _NO_TABLE: Final = frozenset({"42P01", "3F000"})
-_ASK: Final = (
-    "INSERT INTO landed AS l (writer, batch, at) VALUES ($1, 0, $2) "
-    "ON CONFLICT (writer) DO UPDATE SET at = excluded.at RETURNING l.batch"
-)
 
 
 class Unconfirmed(ConnectionError):
@@ -73,19 +73,25 @@ class Lane:
         self._patience = Patience(settings.patience_seconds)
         self._watch = Watch(settings.patience_seconds)
 
+    @property
+    def is_pooled(self) -> bool:
+        """Each of its transactions may run on another session, with settings of its own."""
+        return self._settings.address.pgbouncer
+
     async def open(self) -> None:
         """Connect now, without patience. Raises what keeps it from connecting."""
         if self._connection is None or self._connection.is_closed():
             await self._dial()
 
     async def transact(
-        self, work: Callable[[Transaction], Awaitable[T]], *, repeatable: bool = False
+        self, work: Callable[[Transaction], Awaitable[T]], *, repeatable: bool = False, exact: bool = True
     ) -> tuple[T, Hint | None]:
         """Run a transaction; return what `work` returned, and what listeners should hear.
 
         `work` may be called several times, each time in a new transaction. It raises what it likes, and nothing of it
         is written then; errors of the driver come as they are. Raises `LogBusy` when the server stays away, and
-        `StoreError` when nobody knows whether it was written; with `repeatable`, that is `LogBusy` too.
+        `StoreError` when nobody knows whether it was written; with `repeatable`, that is `LogBusy` too. `exact`:
+        the transaction's time is read from the server, not estimated.
         """
         self._patience = Patience(self._settings.patience_seconds)
         met = 0
@@ -96,14 +102,14 @@ class Lane:
             try:
                 connection = await self._session()
                 with self._watch.over(connection):
-                    tx = await self._begin(connection)
+                    tx = await self._begin(connection, exact=exact)
                     value = await work(tx)
-                    hint = tx.hint()
+                    hint, ending = tx.hint(), "COMMIT"
                     if tx.wrote:
-                        await tx.write(_MARK, self._writer_id, self._batch, tx.now)
+                        ending = landed.mark_and_commit(self._writer_id, self._batch, tx.now)
                         self._marked = True
                         answer = value, hint
-                    if (said := await connection.execute("COMMIT")) != "COMMIT":
+                    if (said := await connection.execute(ending)) != "COMMIT":
                         answer = None
                         raise StoreError(f"log {self._settings.where}: the server said {said} to COMMIT")
                     self._check_confirmed()
@@ -126,6 +132,39 @@ class Lane:
                 else:
                     await self._roll_back(connection)
                     raise
+
+    async def write_at_once(self, write: Callable[[Transaction, str, int], Awaitable[None]]) -> Hint | None:
+        """Run one statement that is a transaction by itself; return what listeners should hear.
+
+        `write` gets this lane's name and the transaction's number, and its statement writes both into `landed` with
+        all else, or fails and writes nothing. Raises the driver's errors when nothing was written, and `LogBusy`.
+        """
+        self._patience = Patience(self._settings.patience_seconds)
+        met = 0
+        while True:
+            self._batch += 1
+            tx = None
+            try:
+                connection = await self._session()
+                with self._watch.over(connection):
+                    tx = Transaction(connection, *await self._times(connection))
+                    self._marked = True
+                    await write(tx, self._writer_id, self._batch)
+                    self._check_confirmed()
+                return tx.hint()
+            except asyncio.CancelledError:
+                self._drop()
+                raise
+            except Exception as error:
+                if is_away(error):
+                    self._drop()
+                    if tx is not None and await self._has_landed(self._batch, error, repeatable=True):
+                        return tx.hint()
+                elif not is_again(error) or met >= _AGAIN_MAX:
+                    raise
+                else:
+                    met += 1
+                await self._wait(error)
 
     async def run(self, function: Callable[[Connection], Awaitable[T]]) -> T:
         """Run statements that may be repeated: one that reads, or one that writes and can tell that it has been there.
@@ -188,9 +227,16 @@ class Lane:
         self._watch.end()
         self._drop(tell=False)
 
-    async def _begin(self, connection: Connection) -> Transaction:
-        now, lease_now = self._clock.read(await begin(connection, self._settings.address))
-        return Transaction(connection, now, lease_now)
+    async def _begin(self, connection: Connection, *, exact: bool = True) -> Transaction:
+        address, times = self._settings.address, None if exact else self._clock.estimate()
+        if times is None or address.pgbouncer:
+            times = self._clock.read(await begin(connection, address))
+        else:
+            await connection.execute(BEGIN)
+        return Transaction(connection, *times)
+
+    async def _times(self, connection: Connection) -> tuple[float, float]:
+        return self._clock.estimate() or self._clock.read(await server_time(connection))
 
     async def _session(self) -> Connection:
         if self._connection is not None and self._place != self._settings.turn.place:
@@ -221,10 +267,10 @@ class Lane:
                 connection = await self._session()
                 with self._watch.over(connection):
                     tx = await self._begin(connection)
-                    row = await tx.one(_ASK, self._writer_id, tx.now)
+                    answer = await landed.ask(tx, self._writer_id, number)
                     await connection.execute("COMMIT")
                     self._check_confirmed()
-                return row is not None and int(row[0]) == number
+                return answer
             except Exception as error:
                 if code_of(error) in _NO_TABLE:  # the transaction was to make it
                     await self._roll_back(self._connection)

@@ -190,7 +190,7 @@ class PostgresExecutionLog(ExecutionLog):
         return await asyncio.shield(self._session.write("reap", leases.reap))
 
     async def claim(self, request: ClaimRequest) -> list[ClaimedFlow]:
-        taking = self._session.write("claim", lambda tx: claims.take(tx, request))
+        taking = self._session.write("claim", lambda tx: claims.take(tx, request), exact=False)
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:

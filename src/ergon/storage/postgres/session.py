@@ -162,16 +162,23 @@ class Session:
         return await asyncio.shield(self._do(self._side.use(lambda lane: lane.run(function))))
 
     def write(
-        self, name: str, work: Callable[[Transaction], Awaitable[T]], *, lease: bool = False
+        self,
+        name: str,
+        work: Callable[[Transaction], Awaitable[T]],
+        *,
+        lease: bool = False,
+        exact: bool = True,
     ) -> asyncio.Task[T]:
         """Run a transaction of its own. Whoever waits for it and is cancelled does not stop it."""
         self._check()
-        return self._do(self._write(name, work, self._lease_lane if lease else self._side))
+        return self._do(self._write(name, work, self._lease_lane if lease else self._side, exact=exact))
 
-    async def _write(self, name: str, work: Callable[[Transaction], Awaitable[T]], lanes: Lanes) -> T:
+    async def _write(
+        self, name: str, work: Callable[[Transaction], Awaitable[T]], lanes: Lanes, *, exact: bool
+    ) -> T:
         if self._failpoint is not None:
             self._failpoint.before([name])
-        value, hint = await lanes.use(lambda lane: lane.transact(work))
+        value, hint = await lanes.use(lambda lane: lane.transact(work, exact=exact))
         if self._failpoint is not None:
             self._failpoint.after()
         if hint is not None:

@@ -1,11 +1,13 @@
 """SQL as source: named statements in `.sql` files beside the Python that runs them.
 
 A file holds statements, each under a line `-- name: what_it_does`. No SQL is ever made from data: `{flow}`, `{event}`
-and `{message}` stand for fixed lists of columns, in the order in which `rows.py` reads them.
+and `{message}` stand for fixed lists of columns, in the order in which `rows.py` reads them, and `{texts:1}` stands for
+a column of text as `texts.py` makes it.
 """
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -40,4 +42,4 @@ def with_columns(sql: str) -> str:
     """Put the lists of columns in the place of their names."""
     for name, columns in _COLUMNS.items():
         sql = sql.replace(name, columns)
-    return sql
+    return re.sub(r"\{texts:(\d+)\}", r"(string_to_array($\1::text, E'\\x1f', E'\\x1e'))[2:]", sql)
