@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ergon.core.commit import Commit
+from ergon.core.commit import Commit, FlowFilter
 from ergon.core.status import TaskStatus
 from ergon.storage.redis import RedisExecutionLog
 from ergon.storage.redis.connection import CONNECTIONS_MAX
@@ -44,3 +44,17 @@ async def test_however_many_read_at_once_they_leave_connections_to_those_who_wri
         assert all(flow is not None for flow in found)
         with own_server.client() as client:
             assert int(client.info("clients")["connected_clients"]) < CONNECTIONS_MAX * 3 / 4
+
+
+async def test_counting_flows_reads_none_of_their_values(own_server):
+    """However large these are: whoever counts a million flows would else have all of them sent."""
+    async with RedisExecutionLog(own_server.url) as log:
+        large = '"' + "x" * 100_000 + '"'
+        await asyncio.gather(*(log.create(new_flow(f"f{n}", input=large)) for n in range(20)))
+        with own_server.client() as client:
+            before = int(client.info("stats")["total_net_output_bytes"])
+
+            assert await log.count(FlowFilter(queue="default")) == {TaskStatus.PENDING: 20}
+            assert await log.count(FlowFilter(queue="other")) == {}
+
+            assert int(client.info("stats")["total_net_output_bytes"]) - before < 200_000

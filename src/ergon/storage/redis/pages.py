@@ -57,24 +57,27 @@ async def count(session: Session, where: FlowFilter) -> dict[TaskStatus, int]:
             status = statuses[place // len(bases)]
             found[status] = found.get(status, 0) + number
     else:
-        async for _, flow in _flows(session, where, None, _CHUNK):
+        async for _, flow in _flows(session, where, None, _CHUNK, is_whole=False):
             found[flow.status] = found.get(flow.status, 0) + 1
     return {status: number for status, number in found.items() if number}
 
 
 async def _flows(
-    session: Session, where: FlowFilter, before: _Place | None, wanted: int
+    session: Session, where: FlowFilter, before: _Place | None, wanted: int, *, is_whole: bool = True
 ) -> AsyncIterator[tuple[_Place, FlowRecord]]:
-    """Every flow that fits, newest first."""
+    """Every flow that fits, newest first; unless `is_whole`, without its input and output, which may be large."""
     chunk = min(max(wanted, 20), _CHUNK)
     while True:
         places = await _places(session, _indexes(where), before, chunk)
         if not places:
             return
         bases = session.partitions.bases
-        kept = await session.read(
-            [("HGETALL", (bases[place.partition] + "flow:").encode() + place.flow_id) for place in places]
-        )
+        keys = [(bases[place.partition] + "flow:").encode() + place.flow_id for place in places]
+        if is_whole:
+            kept = await session.read([("HGETALL", key) for key in keys])
+        else:
+            columns = await session.read([("HMGET", key, *rows.SMALL) for key in keys])
+            kept = [rows.without_values(some) for some in columns]
         for place, one in zip(places, kept, strict=True):
             if not one:
                 continue  # deleted since

@@ -57,6 +57,18 @@ def flow_record(flow_id: str, kept: Mapping[bytes, bytes]) -> FlowRecord:
     )
 
 
+SMALL: Final = tuple(
+    name.encode() for name in FlowRecord._fields if name not in ("id", "input", "output", "reason")
+)
+"""The columns of a flow that are never large."""
+
+
+def without_values(columns: Sequence[bytes | None]) -> dict[bytes, bytes]:
+    """A flow's hash from its small columns; empty when there is none."""
+    found = {name: value for name, value in zip(SMALL, columns, strict=True) if value is not None}
+    return {**found, b"input": b"", b"reason": b""} if found else {}
+
+
 def events(rows: Sequence[bytes]) -> list[Event]:
     """A history from its list."""
     return [make_event(row) for row in _events.decode(b"[" + b",".join(rows) + b"]")]
