@@ -21,12 +21,13 @@ _ASK: Final = (
 def mark_and_commit(writer: str, number: int, now: float) -> str:
     """How a transaction ends, in one way to the server: it writes its number and commits, or fails and does neither.
 
-    Division by zero is how a statement fails that has found its number closed.
+    Reading a sentence as a number is how a statement fails that has found its number closed.
     """
     return (
         f"INSERT INTO landed AS l (writer, batch, at) VALUES ('{writer}', {number:d}, {now!r}) "  # noqa: S608 - ours
         "ON CONFLICT (writer) DO UPDATE SET at = excluded.at, "
-        "batch = excluded.batch / (abs(l.batch) < excluded.batch)::int; COMMIT"
+        "batch = CASE WHEN abs(l.batch) < excluded.batch THEN excluded.batch "
+        "ELSE ('ergon: no fault, this transaction was given up, batch ' || l.batch)::bigint END; COMMIT"
     )
 
 
