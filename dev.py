@@ -28,6 +28,7 @@ LOCK = ROOT / "requirements.lock"
 STAMP = VENV / "installed-from"
 PYTHON_MIN = (3, 11)
 PYTHONS = ("3.11", "3.12", "3.13")  # every one replays the same histories: see `replay-proof`
+TEST_PROCESSES = str(2 * (os.cpu_count() or 1))  # a test waits for disks and other processes half of its time
 POSTGRES = "13"  # the oldest version promised; the suite runs on the newest
 
 Command = Sequence[str | Path]
@@ -215,7 +216,7 @@ def test(arguments: list[str]) -> int:
     missing = missing_pythons()
     others = [version for version in PYTHONS if version not in missing and not runs(PYTHON, version)]
     replay: list[Stage] = [(f"replay on {', '.join(others)}", nox("replay", others, []))] if others else []
-    pytest: Stage = ("pytest", [PYTHON, "-m", "pytest", "-n", "2", *arguments])
+    pytest: Stage = ("pytest", [PYTHON, "-m", "pytest", "-n", TEST_PROCESSES, *arguments])
     has_oldest = call(on_postgres(POSTGRES)) == 0  # else it has said why
     oldest: list[Stage] = [(f"PostgreSQL {POSTGRES}", on_postgres(POSTGRES, "-q", *POSTGRES_PART))]
     code = stages(*LINT, *TYPES, pytest, *(oldest if has_oldest else []), *replay)
@@ -240,7 +241,7 @@ def postgres(arguments: list[str]) -> int:
     split = next((place for place, text in enumerate(arguments) if not text.isdecimal()), len(arguments))
     versions, rest = arguments[:split] or [POSTGRES], arguments[split:]
     chosen = [] if any((ROOT / text.partition("::")[0]).exists() for text in rest) else POSTGRES_SUITE
-    options = ["-n", "2", *chosen, *rest]
+    options = ["-n", TEST_PROCESSES, *chosen, *rest]
     return stages(*((f"PostgreSQL {version}", on_postgres(version, *options)) for version in versions))
 
 

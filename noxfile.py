@@ -36,7 +36,7 @@ def replay(session: nox.Session) -> None:
         session.skip(f"none of {', '.join(REPLAY_TESTS)}, {REPLAY_PROOF} exists")
     install(session)
     if paths:
-        session.run("python", "-m", "pytest", "-q", "-n", "2", *paths, *session.posargs)
+        session.run("python", "-m", "pytest", "-q", "-n", dev.TEST_PROCESSES, *paths, *session.posargs)
     if has_proof():
         session.run("python", "-m", "tests.replay_proof", "--programs", "500")
 

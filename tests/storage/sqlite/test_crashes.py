@@ -26,7 +26,7 @@ async def test_nothing_acknowledged_is_lost_when_writers_are_killed_again_and_ag
     acked = {name: tmp_path / f"{name}.acked" for name in ("a", "b", "c")}
     children = {name: start("append", file, name, acked[name]) for name in acked}
     dice = random.Random(7)
-    kills = 30
+    kills = 15
 
     for _ in range(kills):
         name = dice.choice(sorted(children))

@@ -11,7 +11,7 @@ from typing import Final
 
 from ergon.storage.postgres.transaction import Transaction
 
-_ASK: Final = (
+ASK: Final = (
     "INSERT INTO landed AS l (writer, batch, at) VALUES ($1, -$2::bigint, $3) "
     "ON CONFLICT (writer) DO UPDATE SET at = excluded.at, "
     "batch = CASE WHEN l.batch = $2::bigint THEN l.batch ELSE -$2::bigint END RETURNING l.batch"
@@ -33,5 +33,5 @@ def mark_and_commit(writer: str, number: int, now: float) -> str:
 
 async def ask(tx: Transaction, writer: str, number: int) -> bool:
     """Tell whether the transaction with this number has landed; from now on it never will, if it has not."""
-    row = await tx.one(_ASK, writer, number, tx.now)
+    row = await tx.one(ASK, writer, number, tx.now)
     return row is not None and int(row[0]) == number
