@@ -489,7 +489,7 @@ def _timers(final: Snapshot, expected: Expected) -> Iterator[Violation]:
                 yield Violation("I8", f"flow {id}: timer {event['op']} fired {early * 1000:.1f} ms early")
 
 
-_ALARMS: Final = (
+ALARMS: Final = (
     "Traceback",
     "never retrieved",
     "was destroyed but it is pending",
@@ -497,15 +497,15 @@ _ALARMS: Final = (
     "Exception ignored",
     "Fatal Python error",
     "its commit failed",
-    "is parked",
     "NonDeterminism",
 )
+"""What no process says whatever happens to it."""
 
 
 def _stderr(lives: list[Life], *, parked: bool) -> Iterator[Violation]:
     """I16: no error that nobody expected."""
     for number, life in enumerate(lives):
-        for alarm in _ALARMS:
+        for alarm in (*ALARMS, "is parked"):
             if alarm in life.stderr and not (parked and alarm == "is parked"):
                 at = life.stderr.index(alarm)
                 yield Violation("I16", f"life {number} wrote: {life.stderr[max(at - 300, 0) : at + 900]}")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -23,7 +26,7 @@ from ergon import (
     uuid4,
     wait_signal,
 )
-from ergon.core.commit import Commit
+from ergon.core.commit import EPOCHS_A_LIFE, Commit
 from tests.stories.helpers import start, until_status, worker
 
 
@@ -122,6 +125,40 @@ async def test_the_logger_is_silent_while_the_flow_repeats_itself(
     assert told == ["[f] began well", "[f] in the step", "[f] between", "[f] ended"]
     assert {record.flow_id for record in caplog.records if record.name == "story"} == {"f"}  # type: ignore[attr-defined]
     assert plain == [False, True]
+
+
+async def test_the_logger_is_silent_too_when_the_number_of_claims_has_come_round(
+    log: ExecutionLog, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A flow that wakes every second is claimed a million times in two weeks: it looks like one claimed first then."""
+    logger = get_logger("story")
+
+    @step
+    async def work() -> None:
+        pass
+
+    @flow
+    async def tell() -> None:
+        await work()
+        logger.info("between")
+        await wait_signal("go")
+        logger.info("ended")
+
+    with caplog.at_level(logging.INFO, "story"):
+        handle = await start(log, tell.bind())
+        async with worker(log, tell):
+            await until_status(handle, "suspended")
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("UPDATE flows SET epoch = ?", (EPOCHS_A_LIFE,))
+        await handle.signal("go")
+        async with worker(log, tell):
+            await handle.result(10)
+
+    found = await log.find(handle.id)
+    assert found is not None
+    assert found.claims == 1
+    told = [record.message for record in caplog.records if record.name == "story"]
+    assert told == ["[f] between", "[f] ended"]
 
 
 async def test_a_crash_before_the_flow_saw_a_result_loses_the_lines_of_that_turn_and_repeats_none(

@@ -17,23 +17,13 @@ from ergon.executor.answers import enter, read_answer
 from ergon.executor.earlier import read_earlier
 from ergon.executor.settling import Retry, settle
 from ergon.replay.machine import FlowMachine
-from tests.crash.checker import Violation, check_rows
+from tests.crash.checker import ALARMS, Violation, check_rows
 from tests.crash.ledger import Record
 from tests.crash.snapshot import Snapshot
 from tests.torture.fuzz_programs import FLOWS, Node, fits, may_raise, signals_in
 
 PREFIXES: Final = 6
 """How many beginnings of a history are replayed, besides all of it."""
-_ALARMS: Final = (
-    "Traceback",
-    "never retrieved",
-    "was destroyed but it is pending",
-    "was never awaited",
-    "Exception ignored",
-    "Fatal Python error",
-    "its commit failed",
-    "NonDeterminism",
-)
 
 
 @dataclass
@@ -79,7 +69,7 @@ def judge(seen: Round) -> list[Violation]:
 
 
 def _alarms(stderr: str) -> Iterator[Violation]:
-    for alarm in _ALARMS:
+    for alarm in ALARMS:
         if alarm in stderr:
             at = stderr.index(alarm)
             yield Violation("I16", f"a worker wrote: {stderr[max(at - 500, 0) : at + 1500]}")

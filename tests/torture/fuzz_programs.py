@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import random
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +17,6 @@ from typing import Any, Final
 from ergon import (
     RetryPolicy,
     StepInterrupted,
-    Worker,
     WorkerOptions,
     flow,
     invoke,
@@ -29,7 +27,7 @@ from ergon import (
 from ergon.flows.context import step_context
 from tests.crash.ledger import Ledger
 from tests.crash.program import effecting, use_ledger
-from tests.torture.workload import opened
+from tests.torture.workload import work_until_told
 
 Node = dict[str, Any]
 
@@ -403,7 +401,4 @@ async def _work(url: str, name: str) -> None:
         drain_seconds=2.0,
         claims_stalled_max=100_000,
     )
-    terminated = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
-    async with opened(url) as log, Worker(log, name, flows=FLOWS, options=options):
-        await terminated.wait()
+    await work_until_told(url, name, FLOWS, options)

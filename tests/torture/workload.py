@@ -14,7 +14,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -323,9 +323,14 @@ async def _work(url: str, name: str, lease_seconds: float) -> None:
         claims_stalled_max=200,
         drain_seconds=5.0,
     )
+    await work_until_told(url, name, FLOWS, options)
+
+
+async def work_until_told(url: str, name: str, flows: Sequence[Any], options: WorkerOptions) -> None:
+    """Be a worker until SIGTERM."""
     terminated = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
-    async with opened(url) as log, Worker(log, name, flows=FLOWS, options=options):
+    async with opened(url) as log, Worker(log, name, flows=flows, options=options):
         await terminated.wait()
 
 

@@ -52,9 +52,8 @@ async def doctor(url: str | None, as_json: bool) -> int:
         Finding("Python", "ok", f"{sys.version.split()[0]} at {sys.executable}"),
         Finding("SQLite", "ok", sqlite3.sqlite_version),
     ]
-    open_log(
-        url or None, namespace=namespace_given()
-    )  # a URL that no store knows is bad input; all else that keeps it shut is a finding
+    # A URL that no store knows is bad input; all else that keeps it shut is a finding.
+    open_log(url or None, namespace=namespace_given())
     try:
         async with opened(url) as log:
             findings = [findings[0], *await _examine(log)]

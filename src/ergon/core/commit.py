@@ -63,7 +63,7 @@ class Lease(NamedTuple):
 
     @property
     def claims(self) -> int:
-        """How often the flow has been claimed, this claim included."""
+        """How often the flow has been claimed, this claim included; from 0 again after `EPOCHS_A_LIFE` claims."""
         return self.epoch % EPOCHS_A_LIFE
 
 
@@ -233,7 +233,7 @@ class FlowRecord(NamedTuple):
 
     @property
     def claims(self) -> int:
-        """How often it has been claimed."""
+        """How often it has been claimed; from 0 again after `EPOCHS_A_LIFE` claims."""
         return self.epoch % EPOCHS_A_LIFE
 
 

@@ -26,11 +26,13 @@ class GivenUp:
         self._work = work
         self._machine = machine
         self._children = children
+        self._is_first_run = True
         self._begun_before: set[str] = set()
         self._over: set[str] = set()
 
     def revived(self, history: Sequence[Event]) -> None:
         """The flow has been replayed, here for the first time: remember what others may have done for it."""
+        self._is_first_run = False
         machine = self._machine
         self._begun_before = {op.id for op in machine.requested if op.kind == OperationKind.STEP}
         if machine.abandoned:
@@ -98,7 +100,7 @@ class GivenUp:
 
     def _ran_before(self, op: Operation) -> bool:
         """True when the step may have run in another process, or in an earlier attempt of the flow."""
-        if self._work.record.claims == 1:
+        if self._is_first_run:
             return False
         return self._work.turns == 0 or op.id in self._begun_before or self._machine.attempt > 1
 

@@ -74,7 +74,9 @@ class FlowRun:
             answer=read_answer,
             on_error=lambda context: host.on_flow_error(record.id, context),
         )
-        self.machine.ran_before = record.claims > 1 and not begins_attempt(claimed.events)
+        # A flow that wakes every second has a million claims one day, and counts from 0 again: its history tells then.
+        self._is_first_run = record.claims == 1 and not claimed.events
+        self.machine.ran_before = not self._is_first_run and not begins_attempt(claimed.events)
         self.outbox = Outbox(
             record.id,
             claimed.lease,
@@ -129,7 +131,7 @@ class FlowRun:
             self._turn_failed(error)
             return
         self._turning = False
-        if self.record.claims > 1:
+        if not self._is_first_run:
             self.work.given_up.revived(history)
         self._advance()
 

@@ -177,10 +177,9 @@ def _reason(error: Exception) -> str:
 async def begin(connection: Connection, address: Address) -> float:
     """Begin a transaction; return the server's time."""
     await connection.execute(BEGIN)
-    if address.pgbouncer:
-        row = await connection.fetchrow(_BEGUN_POOLED, address.schema)
-    else:
+    if not address.pgbouncer:
         return await server_time(connection)
+    row = await connection.fetchrow(_BEGUN_POOLED, address.schema)
     assert row is not None, "the statement returns one row"
     return float(row[0])
 

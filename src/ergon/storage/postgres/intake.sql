@@ -5,8 +5,8 @@
 INSERT INTO flows (id, name, status, queue, version, priority, input, created_at, started_at, ready_at, wake_at,
                    timeout_seconds, deadline_at, owner, epoch, claimed_seq, parent_id, parent_op, close_with_parent, tags)
 SELECT v.id, v.name, v.status, v.queue, v.version, v.priority, v.input, v.created_at, v.started_at, v.ready_at, v.wake_at,
-       v.timeout_seconds, v.deadline_at, v.owner, pg_current_xact_id()::text::bigint * 1048576 + v.claims, v.claimed_seq, v.parent_id, v.parent_op, v.close_with_parent,
-       v.tags
+       v.timeout_seconds, v.deadline_at, v.owner, pg_current_xact_id()::text::bigint * 1048576 + v.claims, v.claimed_seq,
+       v.parent_id, v.parent_op, v.close_with_parent, v.tags
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::float8[],
             $9::float8[], $10::float8[], $11::float8[], $12::float8[], $13::float8[], $14::text[], $15::bigint[],
             $16::bigint[], $17::text[], $18::text[], $19::boolean[], $20::text[]) WITH ORDINALITY

@@ -113,10 +113,10 @@ def translate(error: sqlite3.Error, where: str) -> StoreError | EncodingError:
         return EncodingError(f"a value is larger than this SQLite can keep: {said}")
     if isinstance(error, sqlite3.ProgrammingError) and not code:
         return LogClosed(f"log {where}: {words}")
-    is_row = is_unreadable(error)
-    kind, about = (
-        (LogDamaged, "a row cannot be read; restore a backup, or mend the row: ")
-        if is_row
-        else (StoreError, "")
-    )
-    return kind(f"log {where}: {about}{said}")
+    return _of_a_row(error, where, said)
+
+
+def _of_a_row(error: sqlite3.Error, where: str, said: str) -> StoreError:
+    if is_unreadable(error):
+        return LogDamaged(f"log {where}: a row cannot be read; restore a backup, or mend the row: {said}")
+    return StoreError(f"log {where}: {said}")

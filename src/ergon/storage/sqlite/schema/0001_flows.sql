@@ -3,8 +3,8 @@
 -- Times are seconds since 1970-01-01 UTC unless a column says otherwise. JSON is kept as text, readable with SQL.
 
 -- Facts about this file, one a row: generation (an id made with the file: another id is another file, such as a
--- restored backup), created_by, created_at, compatible_from (the oldest schema version whose code may use it), epochs_from (where the epochs
--- of new flows begin: above those of deleted ones).
+-- restored backup), created_by, created_at, compatible_from (the oldest schema version whose code may use it),
+-- epochs_from (where the epochs of new flows begin: above those of deleted ones).
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value TEXT NOT NULL
