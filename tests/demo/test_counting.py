@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ergon.core.history import Event, EventKind
@@ -73,6 +73,8 @@ def test_a_line_still_being_written_counts_once_it_is_whole(tmp_path: Path) -> N
 
 
 @given(NAMES)
+@example(b"no\xc2\xa0break")
+@example(b"100%\xe2\x80\xae\xff\n")
 def test_any_file_name_survives_as_printable_text(raw: bytes) -> None:
     text = to_text(raw)
 

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import stat
-import unicodedata
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -68,7 +67,7 @@ class Totals:
 
 
 def to_text(raw: bytes) -> str:
-    """A file name as printable text: `%XX` for control characters, bytes that are not UTF-8, and `%` itself."""
+    """A file name as printable text: `%XX` for what does not print, is not UTF-8, or is `%` itself."""
     text = raw.decode("utf-8", "surrogateescape")
     if text.isascii() and text.isprintable() and "%" not in text:
         return text
@@ -76,7 +75,7 @@ def to_text(raw: bytes) -> str:
 
 
 def _plain(char: str) -> str:
-    if char != "%" and unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"):
+    if char != "%" and char.isprintable():
         return char
     return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogateescape"))
 

@@ -4,23 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 
-from ergon import PostgresExecutionLog, Worker, WorkerOptions, flow, step
-
-
-@step
-async def count(file: str, number: int) -> int:
-    with Path(file).open("a") as ran:
-        ran.write(f"{number}\n")
-    await asyncio.sleep(0.005)
-    return number
-
-
-@flow
-async def counted(file: str, steps: int) -> int:
-    done = [await count(file, number) for number in range(steps)]
-    return len(done)
+from ergon import PostgresExecutionLog, Worker, WorkerOptions
+from tests.storage.postgres.flows import counted
 
 
 async def main(url: str) -> None:

@@ -10,29 +10,17 @@ from urllib.parse import quote
 import asyncpg
 import pytest
 
-from ergon import PostgresExecutionLog, Scheduler, Worker, WorkerOptions, flow, step
+from ergon import PostgresExecutionLog, Scheduler, Worker, WorkerOptions
 from ergon.core.commit import Commit, FlowFilter, FlowRecord
 from ergon.errors import LogBusy, LogRefused
 from ergon.storage.postgres.address import read_url
 from ergon.testing.conformance.kit import claimed_flow, commit, event, new_flow, register, signal, until
 from tests.servers import binaries
 from tests.servers.postgres import Pair
+from tests.storage.postgres.flows import sum_up
 
 SECRET = "s3cret"
 QUICK = WorkerOptions(lease_seconds=5.0, poll_seconds=0.2, reap_seconds=0.5, evict_after_seconds=0.1)
-
-
-@step
-async def add(total: int) -> int:
-    return total + 1
-
-
-@flow
-async def sum_up(steps: int) -> int:
-    total = 0
-    for _ in range(steps):
-        total = await add(total)
-    return total
 
 
 @pytest.fixture

@@ -12,25 +12,12 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 import pytest
 
-from ergon import PostgresExecutionLog, Scheduler, Worker, WorkerOptions, flow, step, wait_signal
+from ergon import PostgresExecutionLog, Scheduler, Worker, WorkerOptions, flow, wait_signal
 from ergon.testing.conformance.kit import new_flow, until
 from tests.servers import postgres
-from tests.storage.postgres.programs import counted
+from tests.storage.postgres.flows import counted, sum_up
 
 QUICK = WorkerOptions(lease_seconds=3.0, poll_seconds=0.2, reap_seconds=0.2, evict_after_seconds=0.1)
-
-
-@step
-async def add(total: int) -> int:
-    return total + 1
-
-
-@flow
-async def sum_up(steps: int) -> int:
-    total = 0
-    for _ in range(steps):
-        total = await add(total)
-    return total
 
 
 @flow

@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 from ergon.core.commit import Hint
-from ergon.errors import LogBusy, LogClosed, StoreError
+from ergon.errors import LogBusy, StoreError
 from ergon.storage.postgres import landed
 from ergon.storage.postgres.clock import ServerClock
 from ergon.storage.postgres.connection import (
@@ -70,7 +70,7 @@ class Lane:
         self._is_unconfirmed = False
         self._place = 0
         self._closed = False
-        self._patience = Patience(settings.patience_seconds)
+        self._patience, self._met = Patience(settings.patience_seconds), 0
         self._watch = Watch(settings.patience_seconds)
 
     @property
@@ -93,8 +93,7 @@ class Lane:
         `StoreError` when nobody knows whether it was written; with `repeatable`, that is `LogBusy` too. `exact`:
         the transaction's time is read from the server, not estimated.
         """
-        self._patience = Patience(self._settings.patience_seconds)
-        met = 0
+        self._begin_anew()
         while True:
             self._batch += 1
             answer: tuple[T, Hint | None] | None = None
@@ -118,19 +117,9 @@ class Lane:
                 self._drop()
                 raise
             except Exception as error:
-                if is_away(error):
-                    self._drop()
-                    if answer is not None and await self._has_landed(
-                        self._batch, error, repeatable=repeatable
-                    ):
-                        return answer
-                    await self._wait(error)
-                elif is_again(error) and met < _AGAIN_MAX:
-                    await self._roll_back(connection)
-                    met += 1
-                    await self._wait(error)
-                else:
-                    await self._roll_back(connection)
+                if answer is not None and await self._has_landed_unheard(error, repeatable=repeatable):
+                    return answer
+                if not await self._is_to_repeat(error, connection):
                     raise
 
     async def write_at_once(self, write: Callable[[Transaction, str, int], Awaitable[None]]) -> Hint | None:
@@ -139,11 +128,10 @@ class Lane:
         `write` gets this lane's name and the transaction's number, and its statement writes both into `landed` with
         all else, or fails and writes nothing. Raises the driver's errors when nothing was written, and `LogBusy`.
         """
-        self._patience = Patience(self._settings.patience_seconds)
-        met = 0
+        self._begin_anew()
         while True:
             self._batch += 1
-            tx = None
+            connection = tx = None
             try:
                 connection = await self._session()
                 with self._watch.over(connection):
@@ -156,23 +144,17 @@ class Lane:
                 self._drop()
                 raise
             except Exception as error:
-                if is_away(error):
-                    self._drop()
-                    if tx is not None and await self._has_landed(self._batch, error, repeatable=True):
-                        return tx.hint()
-                elif not is_again(error) or met >= _AGAIN_MAX:
+                if tx is not None and await self._has_landed_unheard(error, repeatable=True):
+                    return tx.hint()
+                if not await self._is_to_repeat(error, connection, in_transaction=False):
                     raise
-                else:
-                    met += 1
-                await self._wait(error)
 
     async def run(self, function: Callable[[Connection], Awaitable[T]]) -> T:
         """Run statements that may be repeated: one that reads, or one that writes and can tell that it has been there.
 
         They share a snapshot only where they are one statement.
         """
-        self._patience = Patience(self._settings.patience_seconds)
-        met = 0
+        self._begin_anew()
         while True:
             connection = None
             try:
@@ -190,15 +172,7 @@ class Lane:
                 self._drop()
                 raise
             except Exception as error:
-                if is_away(error):
-                    self._drop()
-                    await self._wait(error)
-                elif is_again(error) and met < _AGAIN_MAX:
-                    await self._roll_back(connection)
-                    met += 1
-                    await self._wait(error)
-                else:
-                    await self._roll_back(connection)
+                if not await self._is_to_repeat(error, connection):
                     raise
 
     def hurry(self) -> None:
@@ -261,6 +235,31 @@ class Lane:
         if self._is_unconfirmed:
             raise Unconfirmed("a commit's wait for the standby was cancelled")
 
+    def _begin_anew(self) -> None:
+        self._patience, self._met = Patience(self._settings.patience_seconds), 0
+
+    async def _is_to_repeat(
+        self, error: Exception, connection: Connection | None, *, in_transaction: bool = True
+    ) -> bool:
+        """Clean up after a failed attempt, and wait until it is time for the next one. False: there is to be none."""
+        if is_away(error):
+            self._drop(connection)
+        else:
+            if in_transaction:
+                await self._roll_back(connection)
+            if not is_again(error) or self._met >= _AGAIN_MAX:
+                return False
+            self._met += 1
+        await self._wait(error)
+        return True
+
+    async def _has_landed_unheard(self, cause: Exception, *, repeatable: bool) -> bool:
+        """Tell whether the last transaction has landed although its answer is lost, if that is what happened."""
+        if not is_away(cause):
+            return False
+        self._drop()
+        return await self._has_landed(self._batch, cause, repeatable=repeatable)
+
     async def _has_landed(self, number: int, cause: BaseException, *, repeatable: bool) -> bool:
         while True:
             try:
@@ -306,76 +305,12 @@ class Lane:
         except Exception:  # noqa: BLE001 - then the server rolls back by itself
             self._drop()
 
-    def _drop(self, *, tell: bool = True) -> None:
+    def _drop(self, only: Connection | None = None, *, tell: bool = True) -> None:
+        if only is not None and only is not self._connection:
+            return
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(Exception):  # it is of no use any more, in whatever state
                 connection.terminate()
             if tell:
                 self._on_cut()
-
-
-class Lanes:
-    """A few lanes for whoever comes, opened as they are needed."""
-
-    def __init__(self, make: Callable[[], Lane], lanes_max: int) -> None:
-        self._make, self._max = make, lanes_max
-        self._all: list[Lane] = []
-        self._free: list[Lane] = []
-        self._waiting: list[asyncio.Future[None]] = []
-        self._closed = False
-
-    async def use(self, function: Callable[[Lane], Awaitable[T]]) -> T:
-        """Run something on a lane that nobody else uses meanwhile."""
-        while not self._free and len(self._all) >= self._max:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._wake_one()
-                raise
-            finally:
-                if turn in self._waiting:
-                    self._waiting.remove(turn)
-        if self._closed:
-            raise LogClosed("the log was closed meanwhile")
-        if not self._free:
-            self._free.append(self._make())
-            self._all.append(self._free[-1])
-        lane = self._free.pop()
-        try:
-            return await function(lane)
-        finally:
-            self._free.append(lane)
-            self._wake_one()
-
-    def hurry(self) -> None:
-        """See `Lane.hurry`."""
-        for lane in self._all:
-            lane.hurry()
-
-    async def close(self) -> None:
-        """Close every lane; those that are in use are cut."""
-        self._closed = True
-        for lane in self._all:
-            if lane in self._free:
-                await lane.close()
-            else:
-                lane.terminate()
-        while self._waiting:
-            self._wake_one()
-
-    def terminate(self) -> None:
-        """Close without a word."""
-        self._closed = True
-        for lane in self._all:
-            lane.terminate()
-
-    def _wake_one(self) -> None:
-        while self._waiting:
-            turn = self._waiting.pop(0)
-            if not turn.done():
-                turn.set_result(None)
-                return

@@ -22,7 +22,8 @@ from ergon.storage.postgres.driver import Connection
 from ergon.storage.postgres.errors import not_opened, translate
 from ergon.storage.postgres.group import GroupCommit
 from ergon.storage.postgres.keeper import Keeper
-from ergon.storage.postgres.lane import Lane, Lanes
+from ergon.storage.postgres.lane import Lane
+from ergon.storage.postgres.lanes import Lanes
 from ergon.storage.postgres.listener import Listener
 from ergon.storage.postgres.lookout import Lookout
 from ergon.storage.postgres.transaction import Transaction
