@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from tests.memory import memory
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 
@@ -150,8 +152,6 @@ class Zygote:
 
 
 def scratch(base: Path) -> Path:
-    """A folder in memory where there is one: no crash here cuts the power, so waiting for a disk proves nothing."""
-    shm = Path("/dev/shm")
-    if not os.access(shm, os.W_OK):
-        return base
-    return Path(tempfile.mkdtemp(prefix="ergon-crash-", dir=shm))
+    """A folder in memory where there is room, else this one."""
+    folder = memory()
+    return base if folder is None else Path(tempfile.mkdtemp(prefix="ergon-crash-", dir=folder))

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from tests.memory import memory
+
 _GUARD: Final = """
 read -r _
 kill -"$2" "$1" 2>/dev/null
@@ -39,8 +41,9 @@ def package_folder(name: str) -> Path | None:
 
 
 def short_folder(prefix: str) -> Path:
-    """A new folder of nobody else's, with a path short enough for a unix socket."""
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp" if Path("/tmp").is_dir() else None))
+    """A new folder of nobody else's, with a path short enough for a unix socket; in memory where there is room."""
+    place = memory() or ("/tmp" if Path("/tmp").is_dir() else None)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     folder.chmod(0o755)
     if rights := without_root():
         os.chown(folder, rights["user"], rights["group"])

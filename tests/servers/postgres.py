@@ -42,6 +42,15 @@ host all all 127.0.0.1/32 trust
 local replication all trust
 host replication all 127.0.0.1/32 trust
 """
+_CLEAR: Final = """
+DO $$ DECLARE name text; BEGIN
+  FOR name IN SELECT nspname FROM pg_namespace WHERE starts_with(nspname, '{0}__') LOOP
+    EXECUTE format('DROP SCHEMA %I CASCADE', name);
+  END LOOP;
+  FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = '{0}' AND tablename <> 'meta' LOOP
+    EXECUTE format('DELETE FROM %I.%I', '{0}', name);
+  END LOOP;
+END $$"""
 _numbers = count(1)
 
 
@@ -263,6 +272,11 @@ async def drop_database(url: str) -> None:
         urlunsplit(parts._replace(path="/postgres")) if VARIABLE not in os.environ else os.environ[VARIABLE]
     )
     await execute(base, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+async def clear_schema(url: str, schema: str) -> None:
+    """Empty the log in a schema, and remove those of its namespaces: quicker than making it anew for each test."""
+    await execute(url, _CLEAR.format(schema))
 
 
 @cache

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import redis
 
+from ergon.storage.redis.settings import introduction
 from tests.servers.binaries import Guarded, NoServer, free_port, package_folder, reachable, short_folder
 
 VARIABLE: Final = "ERGON_TEST_REDIS_URL"
@@ -51,7 +52,7 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """A client that sees all of it."""
-        return redis.Redis(port=self.port, decode_responses=True)
+        return redis.Redis(port=self.port, decode_responses=True, **introduction())
 
     def kill(self) -> None:
         """End it as a crash would."""

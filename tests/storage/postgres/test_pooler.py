@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -37,16 +38,28 @@ class PooledStore:
         self.pooler.cut()
 
 
+def before(database: str) -> Pooler | PgBouncer:
+    kind = PgBouncer if pgbouncer.VARIABLE in os.environ else Pooler
+    return kind(postgres.server().socket, database)
+
+
 @pytest.fixture
 async def pooler(own_url: str) -> AsyncIterator[Pooler | PgBouncer]:
-    kind = PgBouncer if pgbouncer.VARIABLE in os.environ else Pooler
-    async with kind(postgres.server().socket, database_of(own_url)) as between:
+    async with before(database_of(own_url)) as between:
         yield between
 
 
+@pytest.fixture(scope="session")
+def shared_url() -> str:
+    """A database for all of the conformance suite. Made before there is an event loop."""
+    return asyncio.run(postgres.new_database(postgres.server().url()))
+
+
 @pytest.fixture
-def store(pooler: Pooler | PgBouncer) -> PooledStore:
-    return PooledStore(pooler)
+async def store(shared_url: str) -> AsyncIterator[PooledStore]:
+    async with before(database_of(shared_url)) as between:
+        yield PooledStore(between)
+    await postgres.clear_schema(shared_url, "ergon")
 
 
 async def test_each_transaction_runs_on_another_session(pooler: Pooler | PgBouncer) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from ergon import Scheduler, Worker, WorkerOptions, flow, invoke, step, wait_signal
+from ergon.core.release import VERSION
 from ergon.storage.redis import RedisExecutionLog
 from tests.servers.redis import cluster, new_prefix, server_url
 from tests.storage.kit import until
@@ -50,6 +51,7 @@ FLOWS: list[Any] = [order, leaf]
 PROGRAM = """
 import asyncio, sys
 from ergon import Worker
+from ergon.core.release import VERSION
 from ergon.storage.redis import RedisExecutionLog
 from tests.storage.redis import test_workers as these
 
@@ -150,3 +152,11 @@ async def test_two_workers_share_flows_and_hear_of_signals_sent_elsewhere_at_onc
 
     assert results == [[f"{n} a", f"{n} b", n, f"w{n}"] for n in range(count)]
     assert set(marks(file).values()) == {1}
+
+
+async def test_a_server_can_tell_which_of_its_clients_are_ergon_and_which_version(own_server):
+    async with RedisExecutionLog(own_server.url):
+        with own_server.client() as client:
+            names = {one["lib-name"] for one in client.client_list() if one["name"] == "ergon"}
+
+    assert names == {f"redis-py(ergon_v{VERSION})"}

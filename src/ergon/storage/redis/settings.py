@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from ergon.core.namespaces import OPTION, check_namespace, split_namespace
+from ergon.core.release import VERSION
 from ergon.errors import LogRefused
 
 DEFAULT_PREFIX: Final = "ergon"
@@ -87,10 +89,23 @@ class Settings:
 
     def client_options(self) -> dict[str, Any]:
         """What redis-py needs to connect, but for the address."""
-        options: dict[str, Any] = {"username": self.username, "password": self.password}
+        options: dict[str, Any] = {"username": self.username, "password": self.password, **introduction()}
         if _SCHEMES[self.scheme]:
             options |= {"ssl": True, **self.tls}
         return options
+
+
+@cache
+def introduction() -> dict[str, Any]:
+    """What redis-py is to tell a server about its client: `CLIENT LIST` then names Ergon and its version.
+
+    Left to itself, redis-py 8 reads its own package's metadata for each client again: 2.6 ms, twice.
+    """
+    try:
+        from redis.driver_info import DriverInfo
+    except ImportError:  # before 7.2, which reads them once
+        return {}
+    return {"driver_info": DriverInfo().add_upstream_driver("ergon", VERSION)}
 
 
 def parse(
