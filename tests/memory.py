@@ -1,4 +1,4 @@
-"""Where the files of tests lie: in memory where there is room.
+"""Where servers and the many files of a suite lie: in memory where there is room.
 
 No crash in a test cuts the power, so waiting for a disk would prove nothing and take a third of the time.
 """

@@ -1,14 +1,17 @@
-"""The conformance suite on a SQLite file."""
+"""The conformance suite on a SQLite file, in memory where there is room: what a disk does to it is tested elsewhere."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from ergon import SqliteExecutionLog
 from ergon.testing.conformance import *  # noqa: F403 - the line that brings the behaviours in
+from tests.memory import memory
 
 
 @dataclass
@@ -25,5 +28,6 @@ class SqliteStore:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> SqliteStore:
-    return SqliteStore(tmp_path / "log.db")
+def store() -> Iterator[SqliteStore]:
+    with TemporaryDirectory(prefix="ergon-log-", dir=memory()) as folder:
+        yield SqliteStore(Path(folder) / "log.db")
