@@ -85,7 +85,7 @@ class Keeper:
                     connection = await open_session(known, self._clock)
                 _, lease_now = self._clock.read(await begin(connection, self._settings.address))
                 for worker_id, seconds in wanted.items():
-                    await connection.execute(RENEW, worker_id, lease_now + seconds)
+                    await connection.execute(RENEW, worker_id, lease_now, seconds)
                 await connection.execute("COMMIT")
         except Exception:  # noqa: BLE001 - whoever asked hears nothing, and asks again
             if connection is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from ergon.core.commit import WorkerRecord
 from ergon.errors import LeaseLost
@@ -39,6 +39,7 @@ async def register(tx: Transaction, worker: WorkerRecord, lease_seconds: float) 
         json.dumps(worker.versions, ensure_ascii=False),
         as_json(worker.tags),
         tx.now,
+        lease_seconds,
         tx.lease_now + lease_seconds,
     )
     if not found:
@@ -48,13 +49,12 @@ async def register(tx: Transaction, worker: WorkerRecord, lease_seconds: float) 
 
 async def renew(tx: Transaction, worker_id: str, lease_seconds: float, doing: dict[str, str] | None) -> float:
     """Extend a lease; return when it now ends."""
-    expires_at = tx.lease_now + lease_seconds
-    if not await tx.write(RENEW, worker_id, expires_at):
+    if not await tx.write(RENEW, worker_id, tx.lease_now, lease_seconds):
         raise _lost(worker_id)
     if doing:
         flows = sorted(doing)
         await tx.write(_SQL["doing"], flows, [rows.kept(doing[flow]) for flow in flows], worker_id)
-    return expires_at
+    return tx.lease_now + lease_seconds
 
 
 async def alive(tx: Transaction, workers: Sequence[str]) -> set[str]:
@@ -81,15 +81,30 @@ async def retire(tx: Transaction, worker_id: str) -> int:
     return await _release(tx, [worker_id], willingly=True)
 
 
-async def suspects(connection: Connection, lease_now: float) -> tuple[list[str], list[str]]:
-    """The workers whose lease seems to have run out, and those whose process is gone; changes nothing."""
-    expired, gone = [], []
-    for worker_id, pid, process_start, boot_id, over in await connection.fetch(_SQL["suspects"], lease_now):
-        if over:
+class Suspects(NamedTuple):
+    """Workers said to be alive of whom that may not be so, or not for so long."""
+
+    expired: list[str]
+    """Their lease seems to have run out."""
+    gone: list[str]
+    """Their process has ended."""
+    ahead: list[str]
+    """Their lease ends later than any given now would: the server's clock was set back."""
+
+
+async def suspects(connection: Connection, lease_now: float) -> Suspects:
+    """Look for workers to declare dead, changing nothing."""
+    expired, gone, ahead = found = Suspects([], [], [])
+    for worker_id, pid, process_start, boot_id, is_over, is_ahead in await connection.fetch(
+        _SQL["suspects"], lease_now
+    ):
+        if is_ahead:
+            ahead.append(worker_id)
+        if is_over:
             expired.append(worker_id)
         elif process.is_gone(pid=pid, process_start=process_start, boot=boot_id, one_machine=False):
             gone.append(worker_id)
-    return expired, gone
+    return found
 
 
 async def reap(tx: Transaction) -> list[WorkerRecord]:
@@ -98,7 +113,9 @@ async def reap(tx: Transaction) -> list[WorkerRecord]:
     Marking waits for claims of that worker that are under way, and refuses later ones; taking its flows away waits
     for its commits that are under way, and later ones find another owner.
     """
-    expired, gone = await suspects(tx.connection, tx.lease_now)
+    expired, gone, ahead = await suspects(tx.connection, tx.lease_now)
+    if ahead:
+        await tx.write(_SQL["trim_leases"], ahead, tx.lease_now)
     if not expired and not gone:
         return []
     dead = await _end(tx, [*expired, *gone], gone=gone, state="dead")

@@ -1,11 +1,11 @@
 -- name: register
 -- Registering again under the same id extends a living incarnation; a dead one stays dead.
 INSERT INTO workers AS w (id, name, host, pid, process_start, boot_id, flows, queues, versions, tags, started_at,
-                          lease_expires_at, state)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'alive')
+                          lease_seconds, lease_expires_at, state)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'alive')
 ON CONFLICT (id) DO UPDATE
 SET flows = excluded.flows, queues = excluded.queues, versions = excluded.versions, tags = excluded.tags,
-    lease_expires_at = excluded.lease_expires_at
+    lease_seconds = excluded.lease_seconds, lease_expires_at = excluded.lease_expires_at
 WHERE w.state IN ('alive', 'draining')
 RETURNING {worker};
 
@@ -18,7 +18,8 @@ DELETE FROM workers WHERE state IN ('dead', 'stopped') AND lease_expires_at < $1
 DELETE FROM landed WHERE at < $1::float8 - 86400.0;
 
 -- name: renew
-UPDATE workers SET lease_expires_at = $2 WHERE id = $1 AND state IN ('alive', 'draining');
+UPDATE workers SET lease_seconds = $3::float8, lease_expires_at = $2::float8 + $3::float8
+WHERE id = $1 AND state IN ('alive', 'draining');
 
 -- name: note_draining
 UPDATE workers SET state = 'draining' WHERE id = $1 AND state = 'alive';
@@ -37,7 +38,14 @@ SELECT 1 FROM workers WHERE id = $1 AND state IN ('alive', 'draining');
 
 -- name: suspects
 -- Everyone said to be alive, with what tells whether it is so.
-SELECT id, pid, process_start, boot_id, lease_expires_at <= $1 FROM workers WHERE state IN ('alive', 'draining');
+SELECT id, pid, process_start, boot_id, lease_expires_at <= $1, lease_expires_at > $1 + lease_seconds + 1.0
+FROM workers WHERE state IN ('alive', 'draining');
+
+-- name: trim_leases
+-- Leases that end later than any given now would: the server's clock was set back. Of a worker that lives the next
+-- renewal does the same.
+UPDATE workers SET lease_expires_at = $2::float8 + lease_seconds
+WHERE id = ANY ($1::text[]) AND lease_expires_at > $2::float8 + lease_seconds;
 
 -- name: end_workers
 -- Decided again in this very statement: a lease that was renewed since somebody looked is alive. $2: whose process is

@@ -184,8 +184,7 @@ class PostgresExecutionLog(ExecutionLog):
     async def reap(self) -> list[WorkerRecord]:
         # Look first: most of the time nobody died, and then nothing is written.
         _, lease_now = self._clock.read(self._clock.now())
-        expired, gone = await self._session.read(lambda connection: leases.suspects(connection, lease_now))
-        if not expired and not gone:
+        if not any(await self._session.read(lambda connection: leases.suspects(connection, lease_now))):
             return []
         return await asyncio.shield(self._session.write("reap", leases.reap))
 

@@ -134,18 +134,20 @@ def _worker(worker_id: str, kept: dict[bytes, bytes]) -> WorkerRecord:
 
 async def workers(session: Session) -> list[WorkerRecord]:
     """Every incarnation on record, newest first."""
-    return [record for record, _ in await workers_and_ends(session)]
+    return [record for record, _, _ in await workers_and_ends(session)]
 
 
-async def workers_and_ends(session: Session) -> list[tuple[WorkerRecord, bool]]:
-    """The same, each with whether it has ended and some part of the log does not know yet."""
+async def workers_and_ends(session: Session) -> list[tuple[WorkerRecord, float, bool]]:
+    """The same, each with the seconds of its lease, and whether it ended and some part has yet to know."""
     base = session.partitions.bases[0]
     ids: list[bytes] = (await session.read([("ZRANGE", base + "workers", 0, -1)]))[0]
     if not ids:
         return []
     kept = await session.read([("HGETALL", (base + "worker:").encode() + id) for id in reversed(ids)])
     found = zip(reversed(ids), kept, strict=True)
-    return [(_worker(id.decode(), one), b"unfinished" in one) for id, one in found if one]
+    return [
+        (_worker(id.decode(), one), rows.lease_seconds(one), b"unfinished" in one) for id, one in found if one
+    ]
 
 
 async def next_wake(session: Session, names: Sequence[str]) -> float | None:

@@ -13,7 +13,13 @@ if not is_alive(ARGV[6]) then
   return { 'dead' }
 end
 if state == 'dead' and ARGV[8] ~= '1' then
-  if (tonumber(redis.call('HGET', KEY, 'lease_expires_at')) or 0) > NOW then
+  local lease = redis.call('HMGET', KEY, 'lease_expires_at', 'lease_seconds')
+  local expires, latest = tonumber(lease[1]) or 0, NOW + (tonumber(lease[2] or '') or math.huge)
+  if expires > latest then
+    -- It ends later than any given now would: the server's clock was set back.
+    redis.call('HSET', KEY, 'lease_expires_at', text(latest))
+  end
+  if expires > NOW then
     return { 'alive' }
   end
 end

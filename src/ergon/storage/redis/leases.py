@@ -71,7 +71,7 @@ async def reap(session: Session, now: float) -> list[WorkerRecord]:
     Who may be dead is seen here; whether a lease has run out is decided in the script, by the server's clock.
     """
     dead = []
-    for worker, is_unfinished in await catalog.workers_and_ends(session):
+    for worker, lease_seconds, is_unfinished in await catalog.workers_and_ends(session):
         if worker.state not in _LIVING:
             if is_unfinished:  # whoever declared it dead died before every part knew
                 await _end_elsewhere(session, "reap", worker.id, worker.state)
@@ -79,7 +79,8 @@ async def reap(session: Session, now: float) -> list[WorkerRecord]:
         gone = process.is_gone(
             pid=worker.pid, process_start=worker.process_start, boot=worker.boot_id, one_machine=False
         )
-        if gone or worker.lease_expires_at <= now + 1.0:
+        left = worker.lease_expires_at - now
+        if gone or not 1.0 < left <= lease_seconds + 1.0:  # or longer than it can be: the clock was set back
             ended = await _end(session, "reap", worker.id, "dead", is_gone=gone)
             found = await catalog.worker(session, worker.id) if ended is not None else None
             if found is not None:

@@ -18,5 +18,5 @@ else
   redis.call('HSET', KEY, 'state', 'alive', 'started_at', text(NOW))
   redis.call('ZADD', BASE .. 'workers', redis.call('HINCRBY', META, 'workers', 1), ARGV[6])
 end
-redis.call('HSET', KEY, 'record', ARGV[7], 'lease_expires_at', text(NOW + tonumber(ARGV[8])))
+redis.call('HSET', KEY, 'record', ARGV[7], 'lease_seconds', ARGV[8], 'lease_expires_at', text(NOW + tonumber(ARGV[8])))
 return wrote('ok')

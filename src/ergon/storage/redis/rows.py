@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -96,6 +97,14 @@ def worker_record(kept: Mapping[bytes, bytes]) -> WorkerRecord:
         lease_expires_at=float(kept[b"lease_expires_at"]),
         state=kept[b"state"].decode(),
     )
+
+
+def lease_seconds(kept: Mapping[bytes, bytes]) -> float:
+    """For how long an incarnation's lease was last extended; infinite when that cannot be read."""
+    try:
+        return float(kept[b"lease_seconds"])
+    except (KeyError, ValueError):
+        return math.inf
 
 
 def changed_worker(worker_id: str, kept: Mapping[bytes, bytes]) -> WorkerRecord:

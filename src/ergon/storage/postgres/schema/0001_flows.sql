@@ -114,6 +114,7 @@ CREATE TABLE workers (
     versions         text NOT NULL,     -- JSON array, or null for any
     tags             text NOT NULL,     -- JSON array
     started_at       double precision NOT NULL,
+    lease_seconds    double precision NOT NULL,  -- for how long it was last extended
     lease_expires_at double precision NOT NULL,
     state            text COLLATE "C" NOT NULL CHECK (state IN ('alive', 'draining', 'dead', 'stopped'))
 ) WITH (fillfactor = 50);
