@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from ergon import FlowFilter, Scheduler, SqliteExecutionLog, Worker, WorkerOptions, flow, step
+from ergon import Scheduler, SqliteExecutionLog, Worker, WorkerOptions, flow, step
 from ergon.cli.rows import EVENT, FLOW, MESSAGE, WORKER
 from ergon.core.commit import ClaimRequest, Commit, Lease, Settled, WorkerRecord
 from ergon.core.status import TaskStatus
@@ -228,6 +228,18 @@ async def test_doctor_finds_parked_flows_and_flows_without_code(ergon_async) -> 
     assert "`asks`: 1 ready, and no live worker has code for them" in report.out
 
 
+async def test_doctor_finds_flows_that_were_to_wake_while_nobody_is_there(ergon_async) -> None:
+    await leave("asks-1", Settled(TaskStatus.SUSPENDED))
+    await leave("asks-2", Settled(TaskStatus.SUSPENDED, wake_at=time.time() + 3_600))
+    asleep = await ergon_async("doctor")
+    await leave("asks-3", Settled(TaskStatus.SUSPENDED, wake_at=time.time()))
+    overdue = await ergon_async("doctor")
+
+    assert asleep.code == 0, asleep.out
+    assert overdue.code == 1
+    assert "`asks`: 1 ready, and no live worker has code for them" in overdue.out
+
+
 async def test_doctor_names_the_flow_that_a_misspelt_name_may_have_meant(ergon_async) -> None:
     @flow
     async def ask() -> None: ...
@@ -310,19 +322,26 @@ async def _asks(question: str) -> str:
 
 async def park(flow_id: str) -> None:
     """A flow whose owner parked it."""
+    await leave(flow_id, Settled(TaskStatus.PARKED, reason="the code has changed"))
+
+
+async def leave(flow_id: str, settled: Settled) -> None:
+    """A flow whose owner left it like this, and has ended."""
+    worker_id = f"w#{flow_id}"
     async with SqliteExecutionLog("ergon.db") as log:
         await Scheduler(log).schedule(_asks.bind("?"), id=flow_id)
         worker = WorkerRecord(
-            id="w#1", name="w", host="h", pid=1, process_start="", boot_id="", flows=("asks",)
+            id=worker_id, name="w", host="h", pid=1, process_start="", boot_id="", flows=("asks",)
         )
         await log.register(worker, lease_seconds=10)
-        (claimed,) = await log.claim(ClaimRequest(worker="w#1", names=("asks",), flow_id=flow_id))
+        (claimed,) = await log.claim(ClaimRequest(worker=worker_id, names=("asks",), flow_id=flow_id))
         done = asyncio.get_running_loop().create_future()
-        settled = Settled(TaskStatus.PARKED, reason="the code has changed")
-        log.submit(Commit(flow_id, Lease("w#1", claimed.lease.epoch), settled=settled), done.set_result)
+        log.submit(Commit(flow_id, Lease(worker_id, claimed.lease.epoch), settled=settled), done.set_result)
         assert await done is None
-        await log.retire("w#1")
-        assert (await log.count(FlowFilter()))[TaskStatus.PARKED] == 1
+        await log.retire(worker_id)
+        left = await log.find(flow_id)
+        assert left is not None
+        assert left.status == settled.status
 
 
 def wait_for(found, seconds: float = 20.0) -> None:

@@ -15,7 +15,7 @@ import click
 from ergon.cli.options import asynchronous, json_option, log_option, namespace_given, opened, path_of
 from ergon.cli.output import clean, console, cut, print_json, size
 from ergon.cli.problems import FAILED, OK, BadInput
-from ergon.core.commit import FlowFilter, WorkerRecord
+from ergon.core.commit import FlowFilter, FlowRecord, WorkerRecord
 from ergon.core.durability import SURVIVES
 from ergon.core.names import near
 from ergon.core.status import TaskStatus
@@ -164,9 +164,9 @@ async def _parked(log: ExecutionLog) -> list[Finding]:
 
 
 async def _stuck(log: ExecutionLog, workers: list[tuple[WorkerRecord, str]]) -> list[Finding]:
-    """Flows that are ready while nobody alive has their code."""
-    pending, _ = await log.list(FlowFilter(statuses=(TaskStatus.PENDING,)), limit=1000)
-    ready = [flow for flow in pending if flow.wake_at is None or flow.wake_at <= log.now()]
+    """Flows that are ready, or were to wake, while nobody alive has their code."""
+    waiting, _ = await log.list(FlowFilter(statuses=(TaskStatus.PENDING, TaskStatus.SUSPENDED)), limit=1000)
+    ready = [flow for flow in waiting if _is_ready(flow, log.now())]
     known = {name for worker, state in workers if state in ("alive", "draining") for name in worker.flows}
     stuck = Counter(flow.name for flow in ready if flow.name not in known)
     return [
@@ -178,6 +178,12 @@ async def _stuck(log: ExecutionLog, workers: list[tuple[WorkerRecord, str]]) -> 
         )
         for name, count in stuck.most_common(SHOWN_MAX)
     ]
+
+
+def _is_ready(flow: FlowRecord, now: float) -> bool:
+    if flow.wake_at is None:
+        return flow.status == TaskStatus.PENDING  # a suspended one waits for something other than time
+    return flow.wake_at <= now
 
 
 def _some(ids: list[str]) -> str:
