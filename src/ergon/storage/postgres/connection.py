@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ergon.errors import LogBusy, LogRefused
+from ergon.storage.outage import Outage
 from ergon.storage.postgres.address import Address, Server
 from ergon.storage.postgres.clock import ServerClock
 from ergon.storage.postgres.driver import Connection, Row, dial, driver
@@ -86,6 +87,7 @@ class Settings:
     patience_seconds: float
     """How long a write waits for a server that cannot be reached, or that does not answer."""
     turn: Turn = field(default_factory=Turn)
+    outage: Outage = field(default_factory=Outage)
 
     @property
     def where(self) -> str:

@@ -223,6 +223,7 @@ class Lane:
     async def _dial(self) -> None:
         self._connection, self._is_unconfirmed = None, False
         self._connection = await open_session(self._settings, self._clock)
+        self._settings.outage.over(self._settings.where)
         self._place = self._settings.turn.place
         self._connection.add_log_listener(self._on_words)
 
@@ -289,6 +290,8 @@ class Lane:
         """Wait before dialling again. Raises `LogBusy` once patience is over."""
         if self._closed:
             self._patience.hurry(_CLOSING_SECONDS)
+        elif is_away(error):
+            self._settings.outage.met(translate(error, self._settings.where))
         try:
             await self._patience.wait(error)
         except Standby as last:  # as it had a primary before, there will be one again

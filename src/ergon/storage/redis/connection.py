@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -17,7 +18,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
-from ergon.storage.redis.errors import is_lost
+from ergon.storage.outage import Outage
+from ergon.storage.redis.errors import is_lost, translate
 from ergon.storage.redis.scripts import scripts
 from ergon.storage.redis.settings import Settings
 
@@ -34,9 +36,13 @@ CONNECTIONS_MAX: Final = 64
 class Link:
     """Connections to one server."""
 
-    def __init__(self, settings: Settings, address: Address | None = None) -> None:
-        """`address`: of another node of the cluster; None: what the settings name."""
+    def __init__(
+        self, settings: Settings, address: Address | None = None, *, outage: Outage | None = None
+    ) -> None:
+        """`address`: of another node of the cluster; None: what the settings name. `outage`: told when it is away."""
         self.client = _client(settings, address)
+        self._where = settings.where if address is None else "{} ({}:{})".format(settings.where, *address)
+        self._outage = outage or Outage(says=False)
 
     async def run(self, commands: Sequence[Command], *, strict: bool = False) -> list[Any]:
         """Send commands at once; return an answer or an error for each. `strict` raises the first error.
@@ -44,14 +50,18 @@ class Link:
         Raises when the connection breaks: then nobody knows which of them were done.
         """
         cancels = _cancels()
+        began = time.monotonic()
         try:
             async with asyncio.timeout(ANSWER_SECONDS) as silence:
                 answers = await self._exchange(commands, silence)
         except Exception as error:
             leave_if_cancelled(cancels)
             if is_lost(error):
+                self._outage.met(translate(error, self._where), since=began)
                 await self._cut()
             raise
+        if self._outage.is_on:
+            self._outage.over(self._where)
         leave_if_cancelled(cancels)
         if strict:
             for answer in answers:

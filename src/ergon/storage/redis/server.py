@@ -14,6 +14,7 @@ from typing import Any, Final
 from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, ReadOnlyError, RedisError
 
+from ergon.storage.outage import Outage
 from ergon.storage.redis.connection import Address, Command, Link
 from ergon.storage.redis.errors import is_lost
 from ergon.storage.redis.settings import Settings
@@ -39,7 +40,7 @@ class Server:
 
     async def open(self) -> None:
         """Connect, and find out what is there. Raises redis-py's errors."""
-        self._first = Link(self._settings)
+        self._first = Link(self._settings, outage=Outage())
         self.info = await self._first.info()
         self.is_cluster = bool(self.info.get("cluster_enabled"))
         if self.is_cluster:
@@ -142,7 +143,7 @@ class Server:
     def _link(self, address: Address) -> Link:
         link = self._links.get(address)
         if link is None:
-            link = self._links[address] = Link(self._settings, address)
+            link = self._links[address] = Link(self._settings, address, outage=Outage())
         return link
 
     def _owner(self, slot: int) -> Address:
