@@ -8,7 +8,7 @@ import redis
 from ergon import open_log
 from ergon.core.status import TaskStatus
 from ergon.errors import LogBusy, LogClosed, LogDamaged, LogRefused, LogTooNew
-from ergon.storage.redis import RedisExecutionLog
+from ergon.storage.redis import RedisExecutionLog, connection
 from tests.servers.binaries import free_port
 from tests.servers.redis import server, server_url
 from tests.storage.kit import new_flow, register, status_of, until
@@ -78,6 +78,16 @@ async def test_a_server_that_is_not_there_is_named_with_what_to_check():
     assert "127.0.0.1" in str(refused.value)
     with pytest.raises(LogClosed):
         await log.find("f1")
+
+
+@pytest.mark.parametrize("scheme, plain", [("rediss", "redis"), ("valkeys", "valkey")])
+async def test_a_server_without_tls_asked_over_tls_is_named_with_the_scheme_it_wants(
+    own_server, monkeypatch, scheme, plain
+):
+    """It does not answer what it does not understand."""
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.5)
+    with pytest.raises(LogBusy, match=rf"\({plain}:// where a server speaks no TLS\)"):
+        await RedisExecutionLog(f"{scheme}://127.0.0.1:{own_server.port}/0").connect()
 
 
 async def test_a_wrong_password_is_refused_at_once_and_not_told(server_with):

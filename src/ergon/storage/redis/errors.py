@@ -44,6 +44,7 @@ def is_not_done(error: object) -> bool:
     return text.split(" ", 1)[0] in _NOT_DONE or "non local key in a cluster node" in text
 
 
+_TLS: Final = ("rediss:", "valkeys:")
 _MEANINGS: Final[tuple[tuple[Callable[[BaseException, str], bool], type[StoreError], str], ...]] = (
     (
         lambda error, _: isinstance(
@@ -97,6 +98,8 @@ def translate(error: BaseException, where: str) -> BaseException:
         return error
     words = _words(error)
     kind, sentence = next((kind, sentence) for means, kind, sentence in _MEANINGS if means(error, words))
+    if is_lost(error) and where.startswith(_TLS):
+        sentence += f" ({where.partition('s:')[0]}:// where a server speaks no TLS)"
     return kind(f"log {where}: {sentence}: {words}")
 
 
