@@ -71,10 +71,13 @@ class StepBody:
         request = self.request
         step = request.step
         step.decoder  # noqa: B018  # an annotation that cannot be read is told before the body has an effect
-        if request.kwargs or not FIXED.issuperset(map(type, request.args)):
-            self._watched = watch(request.args, request.kwargs, self.work.turns)
+        args, kwargs = request.args, request.kwargs
+        for value in args if not kwargs else (*args, *kwargs.values()):
+            if type(value) not in FIXED:
+                self._watched = watch(args, kwargs, self.work.turns)
+                break
         if step.is_plain and self._prepare is None and self.work.host.may_start():
-            return step.function(*request.args, **request.kwargs)  # type: ignore[no-any-return]
+            return step.function(*args, **kwargs) if kwargs else step.function(*args)  # type: ignore[no-any-return]
         return self._attempt()
 
     def returned(self, result: Any) -> None:

@@ -23,6 +23,11 @@ logger = logging.getLogger("ergon.executor")
 RESUBMIT_SECONDS: Final = 0.5
 """How long a commit that met a full disk or a busy log waits before it is tried again."""
 
+HOLD_SECONDS: Final = 0.005
+"""How long a result waits for others of the same flow while the event loop is busy with their steps. A log's writer
+could do little sooner: one on a connection waits for the event loop, one in a thread for the interpreter, which hands
+itself over after this time (`sys.getswitchinterval`)."""
+
 Fact = tuple[Event, Any, Callable[[], None] | None]
 """An event on its way into the log, its value where it is at hand, and what follows once it is durable."""
 
@@ -81,21 +86,31 @@ class Outbox:
         """True when nothing is on its way."""
         return self._in_flight is None and not (self.facts or self.children or self._cancels)
 
-    def answer(self, op: Operation, kind: str, payload: str | None, attempt: int, value: Any) -> None:
-        """Add the event that answers an operation, and submit it unless a commit is in flight."""
+    def answer(
+        self, op: Operation, kind: str, payload: str | None, attempt: int, value: Any, *, more: bool = False
+    ) -> bool:
+        """Add the event that answers an operation, and submit it unless a commit is in flight.
+
+        `more`: others may follow at once and share its commit. True: it is held back for them until the next `flush`.
+        """
         self._seq = seq = self._seq + 1
         event = make_event(
             (seq, kind, op.id, op.name, op.digest, payload, self._now(), place_text(op.place), attempt)
         )
         op.announced = True
-        if self._in_flight is not None or self.facts or self._consumed or self._cancels or self.children:
+        if self._in_flight is not None:
             self.facts.append((event, value, None))
-            if self._in_flight is None:
-                self.flush()
+        elif more and (not self.facts or event.at - self.facts[0][0].at < HOLD_SECONDS):
+            self.facts.append((event, value, None))
+            return True
+        elif self.facts or self._consumed or self._cancels or self.children:
+            self.facts.append((event, value, None))
+            self.flush()
         else:
             commit = make_commit((self._flow_id, self._lease, (event,), (), (), (), None, ()))
             self._in_flight, self._sent, self._value = commit, None, value
             self._submit(commit, self._on_done)
+        return False
 
     @property
     def is_sealed(self) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import types
 from collections import deque
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from typing import Any, Final, Protocol
 
@@ -53,6 +53,17 @@ class BodyRunner:
         self._scheduled = False
         self._coming: asyncio.Task[None] | None = None
         """The task that is to run the queue, until it begins."""
+        self._running = False
+        self._afterwards: list[Callable[[], None]] = []
+
+    @property
+    def goes_on(self) -> bool:
+        """True while a body runs, or tells what it came to, and others are run before the event loop goes on."""
+        return self._running and bool(self._ready)
+
+    def afterwards(self, call: Callable[[], None]) -> None:
+        """Call it before the event loop goes on, when no more bodies run. It must not raise."""
+        self._afterwards.append(call)
 
     def start(self, body: Body) -> None:
         """Run `body` soon, after those that were started before."""
@@ -89,7 +100,7 @@ class BodyRunner:
         ready = self._ready
         task = asyncio.current_task()
         assert task is not None
-        self._coming = None
+        self._coming, self._running = None, True
         try:
             while ready:
                 body = ready.popleft()
@@ -110,8 +121,12 @@ class BodyRunner:
                 return
         finally:
             # Whatever ended this task, the rest of the queue gets another.
-            self._scheduled = False
-            if ready:
+            self._scheduled = self._running = False
+            if self._afterwards:
+                calls, self._afterwards = self._afterwards, []
+                for call in calls:
+                    call()
+            if ready and not self._scheduled:
                 self._schedule()
         await self._stay_with(task, body, rest_of_it)
 

@@ -65,6 +65,8 @@ class Work:
         self.idle_since: float | None = None
         """When the flow began to only wait, by the host loop's clock; None while it does more."""
         self.closed = False
+        self._holds = False
+        """Results wait in the outbox for those of other bodies that run before the event loop goes on."""
         self._given_up: GivenUp | None = None
         self.starts_anew = False
         """A message went back that is not in memory: the flow has to be claimed anew, with its messages."""
@@ -163,7 +165,19 @@ class Work:
             self.idle_since = None
             if body.waits is not None:
                 body.waits.end()
-            outbox.answer(op, EventKind.STEP_COMPLETED, payload, body.attempt, value)
+            # The results of a `gather` of short steps share a commit, instead of one going ahead alone.
+            more = bool(self.bodies) and self.host.runner.goes_on
+            held = outbox.answer(op, EventKind.STEP_COMPLETED, payload, body.attempt, value, more=more)
+            if held and not self._holds:
+                self._holds = True
+                self.host.runner.afterwards(self._let_go)
+
+    def _let_go(self) -> None:
+        self._holds = False
+        try:
+            self._outbox.flush()
+        except Exception as defect:  # noqa: BLE001 - a defect of ours: the results must not stay here
+            self.broken(defect)
 
     def failed(self, body: StepBody, error: Exception) -> None:
         """A body failed for good; the flow sees the error as it reads from the log."""

@@ -34,8 +34,10 @@ EXPECTED_KIND: Final = {
 Place = tuple[CodeType, int]
 """A place in source code: a code object and an instruction offset. Cheap to take; `place_text` makes it readable."""
 
-_texts: dict[tuple[int, int], tuple[str, CodeType]] = {}
-"""By the code object's address (its hash is slow); the code is kept, so that no other can get the address."""
+_texts: dict[int, dict[int, str]] = {}
+"""By the code object's address (its hash is slow) and the instruction."""
+_kept: list[CodeType] = []
+"""The code objects of `_texts`, so that no other can get the address."""
 
 
 def place_text(place: Place | None) -> str:
@@ -43,11 +45,14 @@ def place_text(place: Place | None) -> str:
     if place is None:
         return ""
     code, instruction = place
-    key = (id(code), instruction)
-    known = _texts.get(key)
-    if known is None:
-        known = _texts[key] = (_describe(code, instruction), code)
-    return known[0]
+    texts = _texts.get(id(code))
+    if texts is None:
+        texts = _texts[id(code)] = {}
+        _kept.append(code)
+    text = texts.get(instruction)
+    if text is None:
+        text = texts[instruction] = _describe(code, instruction)
+    return text
 
 
 def _describe(code: CodeType, instruction: int) -> str:

@@ -201,6 +201,8 @@ class Worker:
         await incarnation.register()
         # From here on without an await: all of the new incarnation is in place, or nothing.
         self._incarnation = incarnation
+        if self._host is not None:
+            self._host.may_start = incarnation.may_start  # asked before each step, so without a detour
         request = ClaimRequest(
             worker=incarnation.id,
             names=self.registry.names,

@@ -29,9 +29,12 @@ def digest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         asked = {"": args, **kwargs}  # no parameter is named ""
     try:
         raw = _encode(asked)
-        # A set of sets or of NaNs sorts without an error but in no fixed order; its text shows these marks.
-        if raw.find(b"[[", 1) >= 0 or (b"null" in raw and not all_finite(asked)):
-            raw = _slow(args, kwargs)
+        for value in args if not kwargs else (args, *kwargs.values()):
+            if type(value) not in _PLAIN:
+                # A set of sets or of NaNs sorts without an error but in no fixed order; its text shows these marks.
+                if raw.find(b"[[", 1) >= 0 or (raw.find(b"null") >= 0 and not all_finite(asked)):
+                    raw = _slow(args, kwargs)
+                break
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001  # mixed sets, int keys, values of the user's that cannot be encoded
@@ -53,6 +56,7 @@ def _model_fields(model: Any) -> dict[str, Any]:
     return {**(getattr(model, "__pydantic_extra__", None) or {}), **fields}
 
 
+_PLAIN: Final = frozenset({int, str, bool, bytes, type(None)})
 _encode = msgspec.json.Encoder(enc_hook=_to_fields, order="deterministic").encode
 NOTHING: Final = hex(crc32(b"[]") << 32 | crc32(b"]["))
 

@@ -7,6 +7,7 @@ dead and taking its flows away is one transaction, so a flow that names an owner
 from __future__ import annotations
 
 import sqlite3
+from itertools import chain
 from typing import Any, Final
 
 from ergon.core.commit import Commit
@@ -18,6 +19,9 @@ from ergon.storage.sqlite.transaction import Transaction
 
 _SQL: Final = statements("journal.sql")
 _EVENTS: Final = Bulk(_SQL["append_events"], 12)
+_EVENTS_OF_ONE: Final = Bulk(_SQL["append_events_of_one"], 9)
+_MANY: Final = 16
+"""From so many events in one commit on, a statement of their own is quicker."""
 LONE: Final = _SQL["append_lone"]
 _CONSUME: Final = Bulk(_SQL["consume"], 3)
 _RETURN: Final = Bulk(_SQL["return"], 2)
@@ -34,7 +38,11 @@ def apply(tx: Transaction, commits: list[Commit]) -> bool:
     more: list[Commit] = []
     for commit in commits:
         flow_id, lease, events, consumed, cancels, new, settled, returned = commit
-        if events:
+        if len(events) >= _MANY:
+            flat = list(chain.from_iterable(events))
+            if _EVENTS_OF_ONE.run(tx.connection, flat, head=(flow_id, *lease)) != len(events):
+                return False
+        elif events:
             head = (flow_id, *lease)
             for event in events:
                 rows += head

@@ -6,6 +6,15 @@ SELECT f.num, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9, 
 FROM (VALUES {rows}) AS v CROSS JOIN flows AS f
 WHERE f.id = v.column1 AND f.owner = v.column2 AND f.epoch = v.column3;
 
+-- name: append_events_of_one
+-- The same for many events of one flow, whose lease is looked at once. A flow that is not owned gives no number, which
+-- `events` refuses.
+INSERT INTO events (flow_num, seq, kind, op, name, digest, payload, at, source, attempt)
+SELECT (SELECT num FROM flows WHERE id = ?1 AND owner = ?2 AND epoch = ?3),
+       v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9
+FROM (VALUES {rows}) AS v
+WHERE v.column1 IS NOT NULL;
+
 -- name: append_lone
 -- The same for one event, as a transaction of its own. A flow that is not owned gives no number, which `events` refuses:
 -- nothing is written then, and no number of rows has to be compared before it is durable.

@@ -53,17 +53,19 @@ class Bulk:
         self._template, self._width = template, width
         self._sql: dict[int, str] = {}
 
-    def run(self, connection: sqlite3.Connection, values: list[Any]) -> int:
+    def run(self, connection: sqlite3.Connection, values: list[Any], *, head: tuple[Any, ...] = ()) -> int:
         """Run it over all rows in the flat list `values`; return how many rows it changed.
 
         The number of rows is rounded up to a power of two, so that few statements are ever prepared; the rows
-        added are NULL throughout and must match nothing.
+        added are NULL throughout and must match nothing. `head`: what stands before the rows.
         """
         width, changed = self._width, 0
         most = ROWS_MAX * width
         start, left = 0, len(values)
         while left > most:
-            changed += connection.execute(self.text(ROWS_MAX), values[start : start + most]).rowcount
+            changed += connection.execute(
+                self.text(ROWS_MAX), [*head, *values[start : start + most]]
+            ).rowcount
             start, left = start + most, left - most
         if start:
             values = values[start:]
@@ -71,7 +73,7 @@ class Bulk:
         size = 1 << (rows - 1).bit_length()
         if size != rows:
             values = values + [None] * ((size - rows) * width)
-        return changed + connection.execute(self.text(size), values).rowcount
+        return changed + connection.execute(self.text(size), [*head, *values] if head else values).rowcount
 
     def text(self, rows: int) -> str:
         """The statement for so many rows."""
