@@ -29,6 +29,7 @@ Write = Callable[[Lease, int], Commit]
 
 WRITES: dict[str, Write] = {
     "events": lambda lease, _: Commit("p", lease, (event(3),)),
+    "many events": lambda lease, _: Commit("p", lease, tuple(event(n) for n in range(3, 103))),
     "consumed": lambda lease, message: Commit("p", lease, consumed=((message, 2),)),
     "event and consumed": lambda lease, message: Commit("p", lease, (event(3),), consumed=((message, 3),)),
     "returned": lambda lease, _: Commit("p", lease, returned=(1,)),

@@ -21,6 +21,8 @@ from ergon.testing.conformance.kit import (
     settle,
 )
 
+several = pytest.mark.parametrize("count", [1, 100])
+
 
 async def test_events_come_back_as_they_were_written_in_order(log: ExecutionLog) -> None:
     await register(log)
@@ -111,17 +113,21 @@ async def test_histories_of_several_flows_stay_apart(log: ExecutionLog) -> None:
         assert await log.history(id) == [event(1, f'"{id}"')]
 
 
-async def test_repeating_a_commit_that_landed_succeeds_and_changes_nothing(log: ExecutionLog) -> None:
+@several
+async def test_repeating_a_commit_that_landed_succeeds_and_changes_nothing(
+    log: ExecutionLog, count: int
+) -> None:
     """A lost reply is not a failure: the same commit may be submitted again, even after the lease is gone."""
     await register(log)
     lease = await claimed_flow(log)
-    step = Commit("f1", lease, (event(1),))
-    last = Commit("f1", lease, (event(2),), settled=Settled(TaskStatus.COMPLETED, "1"))
+    events = tuple(event(n) for n in range(1, count + 1))
+    step = Commit("f1", lease, events)
+    last = Commit("f1", lease, (event(count + 1),), settled=Settled(TaskStatus.COMPLETED, "1"))
 
     for value in (step, step, last, last, step):
         await commit(log, value)
 
-    assert await log.history("f1") == [event(1), event(2)]
+    assert await log.history("f1") == [*events, event(count + 1)]
     assert (await record(log, "f1")).output == "1"
 
 
@@ -137,14 +143,15 @@ async def test_a_commit_with_the_same_numbers_but_other_events_is_refused(log: E
     assert await log.history("f1") == [event(1)]
 
 
-async def test_a_commit_of_which_a_part_landed_before_is_refused(log: ExecutionLog) -> None:
+@several
+async def test_a_commit_of_which_a_part_landed_before_is_refused(log: ExecutionLog, count: int) -> None:
     """Only the very same commit is a repetition."""
     await register(log)
     lease = await claimed_flow(log)
     await commit(log, Commit("f1", lease, (event(1),)))
 
     with pytest.raises(IllegalMove):
-        await commit(log, Commit("f1", lease, (event(1), event(2))))
+        await commit(log, Commit("f1", lease, tuple(event(n) for n in range(1, count + 2))))
 
     assert await log.history("f1") == [event(1)]
 
