@@ -87,6 +87,8 @@ def acknowledged_before_commit() -> None:
         if all(isinstance(what, Commit) and what.settled is None for what in batch):
             waiting.extend(batch)
             return None, None
+        if not any(isinstance(what, Commit) for what in batch):
+            return apply(self, batch)  # a renewal may come at any time
         both, before = [*waiting, *batch], len(waiting)
         waiting.clear()
         errors, hint = apply(self, both)

@@ -9,6 +9,7 @@ import pytest
 
 from ergon import ExecutionLog, flow, invoke, step, wait_signal
 from ergon.core.commit import Commit
+from ergon.executor import outbox
 from tests.stories.helpers import start, until_status, worker
 
 
@@ -71,10 +72,11 @@ async def test_a_plain_function_takes_no_more(log: ExecutionLog, commits: list[C
 
 
 @pytest.mark.parametrize("count", [2, 10, 500])
-async def test_parallel_steps_take_two_commits_however_many_they_are(
-    log: ExecutionLog, commits: list[Commit], count: int
+async def test_parallel_steps_take_one_commit_however_many_they_are(
+    log: ExecutionLog, commits: list[Commit], count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first to end does not wait for others; while its commit is in flight the others gather for the next."""
+    """Those that run in one go, while that takes no longer than a result may wait."""
+    monkeypatch.setattr(outbox, "HOLD_SECONDS", 60.0)
 
     @flow
     async def fan_out() -> int:
@@ -83,8 +85,27 @@ async def test_parallel_steps_take_two_commits_however_many_they_are(
     async with worker(log, fan_out):
         assert await (await start(log, fan_out.bind())).result(10) == sum(range(count))
 
-    first, rest = ["step_completed"], ["step_completed"] * (count - 1)
-    assert events(commits) == [first, rest, ["completed"]]
+    assert events(commits) == [["step_completed"] * count, ["completed"]]
+
+
+async def test_steps_that_end_by_themselves_take_two_commits_however_many_they_are(
+    log: ExecutionLog, commits: list[Commit]
+) -> None:
+    """The first to end does not wait for others; while its commit is in flight the others gather for the next."""
+
+    @step
+    async def work_on(number: int) -> int:
+        await asyncio.sleep(0)
+        return number
+
+    @flow
+    async def fan_out() -> int:
+        return sum(await asyncio.gather(*[work_on(number) for number in range(10)]))
+
+    async with worker(log, fan_out):
+        assert await (await start(log, fan_out.bind())).result(10) == sum(range(10))
+
+    assert events(commits) == [["step_completed"], ["step_completed"] * 9, ["completed"]]
 
 
 async def test_a_timer_takes_one_commit_when_it_fires_and_none_when_it_is_cancelled(
