@@ -29,6 +29,7 @@ STAMP = VENV / "installed-from"
 PYTHON_MIN = (3, 11)
 PYTHONS = ("3.11", "3.12", "3.13")  # every one replays the same histories: see `replay-proof`
 TEST_PROCESSES = str(2 * (os.cpu_count() or 1))  # a test waits for disks and other processes half of its time
+SEQUENCES = "100"  # random ones, half of the conformance suite's default: it runs on six logs, and `torture` runs more
 POSTGRES = "13"  # the oldest version promised; the suite runs on the newest
 
 Command = Sequence[str | Path]
@@ -213,6 +214,7 @@ POSTGRES_PART = (
 
 def test(arguments: list[str]) -> int:
     """Everything a change must pass; arguments go to pytest."""
+    os.environ.setdefault("ERGON_CONFORMANCE_SEQUENCES", SEQUENCES)
     missing = missing_pythons()
     others = [version for version in PYTHONS if version not in missing and not runs(PYTHON, version)]
     replay: list[Stage] = [(f"replay on {', '.join(others)}", nox("replay", others, []))] if others else []

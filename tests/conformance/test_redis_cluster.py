@@ -7,8 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from ergon.storage.redis import RedisExecutionLog
-from ergon.testing.conformance import *  # noqa: F403 - the line that brings the behaviours in
+from ergon.testing.conformance.suite import ALONE, SHARED, for_pytest
 from tests.servers.redis import cluster, new_prefix
+
+# What is in a value or a name is the same on one server: see `test_redis.py`.
+VALUES = {"values", "hostile", "odd"}
+globals().update(for_pytest([subject for subject in (*ALONE, *SHARED) if subject not in VALUES]))
 
 
 class ClusterStore:
