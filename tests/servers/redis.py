@@ -18,7 +18,6 @@ from typing import Any, Final
 
 import redis
 
-from ergon.storage.redis.settings import introduction
 from tests.servers.binaries import Guarded, NoServer, free_port, package_folder, reachable, short_folder
 
 VARIABLE: Final = "ERGON_TEST_REDIS_URL"
@@ -52,7 +51,8 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """A client that sees all of it."""
-        return redis.Redis(port=self.port, decode_responses=True, **introduction())
+        # Introducing itself, redis-py would read its own package's metadata each time.
+        return redis.Redis(port=self.port, decode_responses=True, driver_info=None)
 
     def kill(self) -> None:
         """End it as a crash would."""
