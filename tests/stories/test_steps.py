@@ -35,6 +35,9 @@ from ergon import (
 from ergon.executor import processes
 from tests.stories.helpers import start, until_status, worker
 
+SPAWN_SECONDS = 120
+"""A process imports all of this file before its first step: seconds, on a busy machine tens of them."""
+
 
 async def test_a_step_runs_once_although_its_flow_is_replayed(either_log: ExecutionLog) -> None:
     effects: list[str] = []
@@ -200,7 +203,7 @@ async def test_a_process_step_may_wait_for_a_process_for_longer_than_its_timeout
 ) -> None:
     monkeypatch.setattr(processes, "PROCESSES_MAX", 1)
     async with worker(log, queue_for_a_process):
-        assert await (await start(log, queue_for_a_process.bind())).result(30) == ["done", "done"]
+        assert await (await start(log, queue_for_a_process.bind())).result(SPAWN_SECONDS) == ["done", "done"]
 
 
 @step(process=True)
@@ -215,7 +218,7 @@ async def compute(number: int) -> tuple[int, int]:
 
 async def test_a_process_step_runs_in_another_process(log: ExecutionLog) -> None:
     async with worker(log, compute):
-        pid, doubled = await (await start(log, compute.bind(21))).result(30)
+        pid, doubled = await (await start(log, compute.bind(21))).result(SPAWN_SECONDS)
 
     assert doubled == 42
     assert pid != os.getpid()
@@ -234,7 +237,7 @@ async def divide_elsewhere(number: int) -> float:
 async def test_an_error_in_a_process_step_keeps_its_class(log: ExecutionLog) -> None:
     async with worker(log, divide_elsewhere):
         with pytest.raises(ZeroDivisionError):
-            await (await start(log, divide_elsewhere.bind(0))).result(30)
+            await (await start(log, divide_elsewhere.bind(0))).result(SPAWN_SECONDS)
 
 
 def note(marks: str) -> int:
@@ -267,13 +270,17 @@ async def dying_at_most_once(marks: str) -> None:
     await dies_at_most_once(marks)
 
 
+@pytest.mark.timeout(600)
 async def test_a_process_step_whose_process_dies_is_run_again(log: ExecutionLog, tmp_path: Path) -> None:
     async with worker(log, dying):
-        assert await (await start(log, dying.bind(str(tmp_path / "marks"), 2))).result(30) == "alive"
+        assert (
+            await (await start(log, dying.bind(str(tmp_path / "marks"), 2))).result(SPAWN_SECONDS) == "alive"
+        )
 
     assert (tmp_path / "marks").read_text() == "xxx"
 
 
+@pytest.mark.timeout(600)
 async def test_a_process_step_that_always_dies_fails_and_harms_no_other(
     log: ExecutionLog, tmp_path: Path
 ) -> None:
@@ -281,12 +288,12 @@ async def test_a_process_step_that_always_dies_fails_and_harms_no_other(
         poison = await start(log, dying.bind(str(tmp_path / "marks"), 1_000), "poison")
         beside = await start(log, compute.bind(1), "beside")
         with pytest.raises(BrokenExecutor, match="died 4 times"):
-            await poison.result(30)
-        assert (await beside.result(30))[1] == 2
+            await poison.result(SPAWN_SECONDS)
+        assert (await beside.result(SPAWN_SECONDS))[1] == 2
         once = await start(log, dying_at_most_once.bind(str(tmp_path / "once")), "once")
         with pytest.raises(StepInterrupted, match="died"):
-            await once.result(30)
-        assert (await (await start(log, compute.bind(2), "after")).result(30))[1] == 4
+            await once.result(SPAWN_SECONDS)
+        assert (await (await start(log, compute.bind(2), "after")).result(SPAWN_SECONDS))[1] == 4
 
     assert (tmp_path / "once").read_text() == "x"
 
