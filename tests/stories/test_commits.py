@@ -10,7 +10,7 @@ import pytest
 from ergon import ExecutionLog, flow, invoke, step, wait_signal
 from ergon.core.commit import Commit
 from ergon.executor import outbox
-from tests.stories.helpers import start, until_status, worker
+from tests.stories.helpers import start, until, until_status, worker
 
 
 @pytest.fixture
@@ -92,10 +92,13 @@ async def test_steps_that_end_by_themselves_take_two_commits_however_many_they_a
     log: ExecutionLog, commits: list[Commit]
 ) -> None:
     """The first to end does not wait for others; while its commit is in flight the others gather for the next."""
+    waiting: list[int] = []
+    go_on = asyncio.Event()
 
     @step
     async def work_on(number: int) -> int:
-        await asyncio.sleep(0)
+        waiting.append(number)
+        await go_on.wait()
         return number
 
     @flow
@@ -103,7 +106,10 @@ async def test_steps_that_end_by_themselves_take_two_commits_however_many_they_a
         return sum(await asyncio.gather(*[work_on(number) for number in range(10)]))
 
     async with worker(log, fan_out):
-        assert await (await start(log, fan_out.bind())).result(10) == sum(range(10))
+        handle = await start(log, fan_out.bind())
+        await until(lambda: len(waiting) == 10)
+        go_on.set()  # they go on in one round of the event loop, in which no commit can be answered
+        assert await handle.result(10) == sum(range(10))
 
     assert events(commits) == [["step_completed"], ["step_completed"] * 9, ["completed"]]
 
