@@ -81,7 +81,6 @@ class SqliteExecutionLog(ExecutionLog):
         )
         self._require = check_class(require)
         self._clock = clock or SystemClock()
-        self.now = self._clock.wall  # type: ignore[method-assign]  # asked for each event, so without a detour
         self._hints = Hints()
         self._session = Session(self._settings, self._clock, self._hints.tell)
 
