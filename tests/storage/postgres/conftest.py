@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from ergon import PostgresExecutionLog
+from ergon.testing.conformance.kit import until
 from tests.servers import postgres
 from tests.servers.proxy import Line
 
@@ -35,8 +36,9 @@ async def line(own_url: str) -> AsyncIterator[Line]:
 
 @pytest.fixture
 async def log(own_url: str, line: Line) -> AsyncIterator[PostgresExecutionLog]:
-    """A log at the end of the bad line."""
+    """A log at the end of the bad line, which listens for hints already."""
     async with PostgresExecutionLog(line.url(database_of(own_url)), require="D1") as opened:
+        await until(lambda: any("LISTEN" in sql for sql in line.saw))
         yield opened
 
 
@@ -45,6 +47,11 @@ async def straight(own_url: str, log: PostgresExecutionLog) -> AsyncIterator[Pos
     """The same log by a good line: what other processes see."""
     async with PostgresExecutionLog(own_url, require="D1") as opened:
         yield opened
+
+
+def acts(line: Line, since: int) -> list[str]:
+    """What was said to the server since so many statements, but for hints."""
+    return [sql for sql in line.saw[since:] if "pg_notify" not in sql]
 
 
 def database_of(url: str) -> str:

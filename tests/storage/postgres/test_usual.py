@@ -23,13 +23,9 @@ from ergon.testing.conformance.kit import (
     settle,
     status_of,
 )
+from tests.storage.postgres.conftest import acts
 
 DONE = Settled(TaskStatus.COMPLETED, "1")
-
-
-def acts(line, since: int) -> list[str]:
-    """What was said to the server, but for hints."""
-    return [sql for sql in line.saw[since:] if "pg_notify" not in sql]
 
 
 async def test_a_new_flow_and_the_end_of_one_take_one_way_to_the_server_each(log, line):
