@@ -19,11 +19,9 @@ def ergon(params: Params) -> Figures:
             await (await scheduler.schedule(flows.in_sequence.bind(params["steps"]), id="warm")).result()
             flows.began.clear()
             start = time.perf_counter()
-            calls = (flows.in_sequence.bind(params["steps"]) for _ in range(params["flows"]))
-            handles = await asyncio.gather(
-                *(scheduler.schedule(call, id=str(n)) for n, call in enumerate(calls))
-            )
-            results = await asyncio.gather(*(handle.result() for handle in handles))
+            calls = [flows.in_sequence.bind(params["steps"]) for _ in range(params["flows"])]
+            handles = await scheduler.schedule_all(calls, ids=map(str, range(params["flows"])))
+            results = await scheduler.results(handles)
             took = time.perf_counter() - start
         assert results == [params["steps"]] * params["flows"]
         return took

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Iterator
+from types import FrameType
 
 import pytest
 
 from ergon import Completed, ExecutionLog, Executor, flow, step
 from ergon.executor import watchdog
 from ergon.executor.watchdog import LOOK_SECONDS, SLOW_TURN_SECONDS, Turn, TurnClock
-from tests.stories.helpers import start, worker
+from tests.stories.helpers import start, until, worker
 
 
 class Told(logging.Handler):
@@ -190,3 +193,32 @@ async def test_one_thread_looks_and_ends_when_nobody_needs_it(
     assert watchdog._watchdog._thread not in (None, thread)
     stop()
     stop()
+
+
+class Value:
+    """Something large that a frame holds."""
+
+
+async def test_a_look_keeps_nothing_alive_of_what_it_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a frame held when it was looked at goes with the frame, though the collector never comes."""
+    looked = threading.Event()
+
+    def look(frame: FrameType) -> None:
+        looked.set()
+
+    monkeypatch.setattr(watchdog, "_turn_in", look)
+    stop = watchdog.Watchdog().watch()
+
+    def hold() -> weakref.ref[Value]:
+        held = Value()
+        looked.clear()
+        assert looked.wait(10)
+        return weakref.ref(held)
+
+    gc.disable()
+    try:
+        value = hold()
+        await until(lambda: value() is None, within=5)
+    finally:
+        gc.enable()
+        stop()

@@ -183,6 +183,12 @@ async def start(log: ExecutionLog) -> None:
     assert_type(handle, FlowHandle[Receipt])
     assert_type(await handle.result(timeout=10), Receipt)
     assert_type(await Scheduler(log).schedule(Checkout(order).run.bind(1.0)), FlowHandle[Receipt])
+    starter = Scheduler(log)
+    many = await starter.schedule_all([process.bind(order), Checkout(order).run.bind(1.0)], ids=["1", "2"])
+    assert_type(many, list[FlowHandle[Receipt]])
+    assert_type(await starter.results(many), list[Receipt])
+    assert_type(await starter.results(many, return_exceptions=True), list[Receipt | Exception])
+    assert_type(await starter.schedule_all([Checkout(order)]), list[FlowHandle[Any]])
     assert_type(await Scheduler(log).schedule(Checkout(order)), FlowHandle[Any])
 
     assert_type(Scheduler(log), Scheduler[None])

@@ -82,6 +82,7 @@ async def start(log: ExecutionLog) -> None:
     process.bind()  # type: ignore[call-arg]
     Order("o").run.bind("much")  # type: ignore[arg-type]
     await Scheduler(log).schedule(process)  # type: ignore[call-overload]
+    await Scheduler(log).schedule_all(process.bind(1.0))  # type: ignore[call-overload]
     await Scheduler(log).schedule("process")  # type: ignore[call-overload]
     await Scheduler(log).schedule(Order)  # type: ignore[call-overload]
     Worker(log, flows=["process"])  # type: ignore[list-item]

@@ -237,6 +237,10 @@ class FlowRecord(NamedTuple):
         return self.epoch % EPOCHS_A_LIFE
 
 
+make_record: Final[Callable[[tuple[Any, ...]], FlowRecord]] = partial(tuple.__new__, FlowRecord)
+"""`FlowRecord(*fields)`, quicker: it is made once for every flow that is claimed."""
+
+
 class ClaimedFlow(NamedTuple):
     """A flow that now belongs to the claimer, with all it needs to go on."""
 

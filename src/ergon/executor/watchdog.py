@@ -163,6 +163,8 @@ class Watchdog:
 
     def _look(self, clocks: dict[int, TurnClock], signs: dict[int, SignOfLife], now: float) -> None:
         frames = sys._current_frames()  # noqa: SLF001 - documented, and the only way
+        # Our own frame holds this dict: with it there, what the others' frames hold would wait for the collector.
+        frames.pop(threading.get_ident(), None)
         for ident, clock in clocks.items():
             frame = frames.get(ident)
             found = (_turn_in(frame) or _body_in(frame, signs[ident])) if frame is not None else None

@@ -6,7 +6,6 @@ another flow, calling it starts a child and waits for it.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -14,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from ergon.core.checks import check_priority, check_timeout
-from ergon.core.codec import MISSING, Decoder, Hints, decoder_for, hints_of
-from ergon.core.codec.objects import split_object
+from ergon.core.codec import Decoder, Hints, decoder_for, hints_of
 from ergon.core.names import check_name, check_tags
 from ergon.core.retry import RetryPolicy, check_policy
-from ergon.errors import DecodingError, NotInFlow, UsageError
+from ergon.errors import NotInFlow, UsageError
 from ergon.flows.arguments import (
     check_arguments,
     decode_arguments,
@@ -28,6 +26,7 @@ from ergon.flows.arguments import (
     plain_names,
 )
 from ergon.flows.context import caller_place, current_machine, step_context
+from ergon.flows.plain_arguments import PlainArguments
 from ergon.flows.steps import public_name
 
 P = ParamSpec("P")
@@ -73,7 +72,6 @@ class Flow(Generic[P, R]):
         self._name = check_name("flow name", name if name is not None else public_name(function))
         self._hints: Hints | None = None
         self._defaults: dict[str, str] | None = None
-        self._readers: tuple[tuple[str, Decoder], ...] | None = None
         self._result_decoder: Decoder | None = None
         functools.update_wrapper(self, function)
 
@@ -135,16 +133,20 @@ class Flow(Generic[P, R]):
 
     def decode_input(self, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments kept in a stored input. Raises `DecodingError`."""
-        if self._readers is None:
-            hints = self.all_hints()
-            names = self.plain_names or ()
-            self._readers = tuple((name, decoder_for(hints.params.get(name, MISSING))) for name in names)
-        if self._readers:
-            parts = split_object(text)
-            if len(parts) == len(self._readers) and all(name in parts for name, _ in self._readers):
-                with contextlib.suppress(DecodingError):  # told below, with the argument's name
-                    return tuple([reader.decode(parts[name]) for name, reader in self._readers]), {}
+        plain = self.plain_arguments
+        if plain is not None and (args := plain.read(text)) is not None:
+            return args, {}
         return decode_arguments(self.name, self.signature, self.all_hints(), text)
+
+    @functools.cached_property
+    def plain_arguments(self) -> PlainArguments | None:
+        """The quick way for the arguments of a usual call; None: there is none."""
+        if self.plain_names is None:
+            return None
+        try:
+            return PlainArguments(self.plain_names, self.all_hints())
+        except UsageError:  # it is told when the flow is first read back
+            return None
 
     def default_texts(self) -> dict[str, str]:
         """The defaults of its parameters as JSON: those that are stored with a call that leaves them out."""
@@ -186,6 +188,10 @@ class FlowCall(Generic[R]):
         self.flow = flow
         self.args = args
         self.kwargs = kwargs
+        plain = flow.plain_arguments
+        if not kwargs and plain is not None and (text := plain.write(args)) is not None:
+            self.given = self.input = text
+            return
         self.given, self.input = encode_arguments(
             flow.name,
             flow.signature,

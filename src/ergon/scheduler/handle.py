@@ -38,7 +38,7 @@ class FlowHandle(Generic[R]):
         Raises what the flow raised (where its class is imported here; `StepFailed` otherwise), `FlowCancelled`,
         `FlowParked`, `FlowNotFound`, and `TimeoutError`: the flow goes on, and waiting again is fine.
         """
-        return self._outcome(await self._settled(timeout))
+        return self.outcome(await self._settled(timeout))
 
     async def wait_settled(self, timeout: float | None = None) -> FlowRecord:  # noqa: ASYNC109 - as above
         """Wait until the flow has ended or is parked, and return its record."""
@@ -46,17 +46,29 @@ class FlowHandle(Generic[R]):
         return await self.record()
 
     async def _settled(self, timeout: float | None) -> Settled:  # noqa: ASYNC109 - as above
+        future = self.watch()
+        try:
+            if timeout is None:
+                return await future
+            async with asyncio.timeout(timeout):
+                return await future
+        finally:
+            self.leave(future)
+
+    def watch(self) -> asyncio.Future[Settled]:
+        """The future of how the flow ends, for `outcome`. Whoever asks for it must `leave` it."""
         if current_machine() is not None:
             raise NotInFlow(
                 "a handle cannot be awaited inside a flow, where waiting is recorded: use invoke(child)."
             )
-        settled = watcher_of(self._log).settled(self.id)
-        if timeout is None:
-            return await settled
-        async with asyncio.timeout(timeout):
-            return await settled
+        return watcher_of(self._log).watch(self.id)
 
-    def _outcome(self, settled: Settled) -> R:
+    def leave(self, future: asyncio.Future[Settled]) -> None:
+        """Wait no more for what `watch` gave."""
+        watcher_of(self._log).leave(self.id, future)
+
+    def outcome(self, settled: Settled) -> R:
+        """The result of a flow that was left so, or what it raised."""
         if settled.status is TaskStatus.COMPLETED:
             return self._decoder.decode(settled.output if settled.output is not None else "null")  # type: ignore[no-any-return]
         if settled.status is TaskStatus.PARKED:

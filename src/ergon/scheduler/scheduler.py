@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, overload
 
 from ergon.core.checks import check_priority, check_timeout
 from ergon.core.codec import MISSING, decoder_for, encode
@@ -23,6 +22,7 @@ from ergon.flows.context import current_machine
 from ergon.flows.flow import BoundFlow, FlowCall
 from ergon.flows.types import FlowObject, flow_call_of
 from ergon.scheduler.handle import FlowHandle
+from ergon.scheduler.results import results_of
 from ergon.scheduler.times import start_at
 from ergon.storage.log import ExecutionLog
 
@@ -52,6 +52,9 @@ class ScheduleOptions:
         if self.priority is not None:
             check_priority(self.priority)
         check_timeout(self.timeout)
+
+
+_NOTHING_CHOSEN: Final = ScheduleOptions()
 
 
 class Scheduler(Generic[V_co]):
@@ -150,22 +153,63 @@ class Scheduler(Generic[V_co]):
         Raises `FlowIdConflict` when the id belongs to a flow with another name or input, `EncodingError`,
         `ArgumentsMismatch`, `InvalidName`, `UsageError`.
         """
+        _check_outside()
         call = flow_call_of(flow)
-        declared, chosen = call.flow.options, options if options is not None else ScheduleOptions()
-        new = NewFlow(
-            id=check_name("flow id", id) if id is not None else new_flow_id(self._log.now()),
-            name=call.flow.name,
-            input=call.input,
-            queue=chosen.queue if chosen.queue is not None else declared.queue,
-            version=self._version,
-            tags=check_tags("flow tag", tags) if tags is not None else declared.tags,
-            priority=chosen.priority if chosen.priority is not None else declared.priority,
-            timeout_seconds=chosen.timeout if chosen.timeout is not None else declared.timeout,
-            start_at=start_at(at, delay),
-            delay_seconds=delay,
-        )
-        await self._create(new, call.fits)
-        return FlowHandle(self._log, new.id, call.flow.result_decoder)
+        new = self._new(call, id, delay, start_at(at, delay), tags, options)
+        existing = await self._log.create(new)
+        return self._handle(call, new, existing)
+
+    @overload
+    async def schedule_all(
+        self,
+        flows: Iterable[FlowCall[R] | BoundFlow[[], R]],
+        *,
+        ids: Iterable[str] | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+        tags: Sequence[str] | None = None,
+        options: ScheduleOptions | None = None,
+    ) -> list[FlowHandle[R]]: ...
+    @overload
+    async def schedule_all(
+        self,
+        flows: Iterable[FlowObject],
+        *,
+        ids: Iterable[str] | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+        tags: Sequence[str] | None = None,
+        options: ScheduleOptions | None = None,
+    ) -> list[FlowHandle[Any]]: ...
+    async def schedule_all(
+        self,
+        flows: Iterable[Any],
+        *,
+        ids: Iterable[str] | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+        tags: Sequence[str] | None = None,
+        options: ScheduleOptions | None = None,
+    ) -> list[FlowHandle[Any]]:
+        """Start many flows at once; the handles are in the order of `flows`. For less than `schedule` for each of them.
+
+            handles = await scheduler.schedule_all([process.bind(order) for order in orders])
+            receipts = await scheduler.results(handles)
+
+        ids: an id for each, in the same order, all different. The rest is as for `schedule`, and the same for all.
+
+        Each flow is created for itself. When this raises what `schedule` raises, or the log's error, some may exist;
+        with ids of your own the same call can be repeated.
+        """
+        _check_outside()
+        calls = [flow_call_of(flow) for flow in flows]
+        named = _as_many(ids, len(calls))
+        begins = start_at(at, delay)
+        news = [
+            self._new(call, id, delay, begins, tags, options) for call, id in zip(calls, named, strict=True)
+        ]
+        existing = await self._log.create_all(news)
+        return [self._handle(*each) for each in zip(calls, news, existing, strict=True)]
 
     async def schedule_named(
         self,
@@ -187,7 +231,8 @@ class Scheduler(Generic[V_co]):
         that differ from queue "default", no tags and priority 0; `why` tells when no live worker takes such a flow.
         Parameters left out have the defaults of the code that runs.
         """
-        chosen = options if options is not None else ScheduleOptions()
+        _check_outside()
+        chosen = options if options is not None else _NOTHING_CHOSEN
         new = NewFlow(
             id=check_name("flow id", id) if id is not None else new_flow_id(self._log.now()),
             name=check_name("flow name", name),
@@ -200,23 +245,76 @@ class Scheduler(Generic[V_co]):
             start_at=start_at(at, delay),
             delay_seconds=delay,
         )
-        await self._create(new, partial(holds, members=new.input))
+        existing = await self._log.create(new)
+        if existing is not None and (existing.name != new.name or not holds(existing.input, new.input)):
+            raise id_conflict(existing, new)
         return FlowHandle(self._log, new.id, decoder_for(MISSING))
 
-    async def _create(self, new: NewFlow, fits: Callable[[str], bool]) -> None:
-        if current_machine() is not None:
-            raise NotInFlow(
-                "a Scheduler cannot be used inside a flow: use invoke(child), or put the call in a step."
-            )
-        existing = await self._log.create(new)
-        if existing is not None and (existing.name != new.name or not fits(existing.input)):
+    def _new(  # noqa: PLR0917  # made for every flow
+        self,
+        call: FlowCall[Any],
+        id: str | None,
+        delay: float | None,
+        begins: float | None,
+        tags: Sequence[str] | None,
+        options: ScheduleOptions | None,
+    ) -> NewFlow:
+        declared, chosen = call.flow.options, options if options is not None else _NOTHING_CHOSEN
+        return NewFlow(
+            check_name("flow id", id) if id is not None else new_flow_id(self._log.now()),
+            call.flow.name,
+            call.input,
+            chosen.queue if chosen.queue is not None else declared.queue,
+            self._version,
+            chosen.priority if chosen.priority is not None else declared.priority,
+            begins,
+            delay,
+            chosen.timeout if chosen.timeout is not None else declared.timeout,
+            tags=check_tags("flow tag", tags) if tags is not None else declared.tags,
+        )
+
+    def _handle(self, call: FlowCall[R], new: NewFlow, existing: FlowRecord | None) -> FlowHandle[R]:
+        if existing is not None and (existing.name != new.name or not call.fits(existing.input)):
             raise id_conflict(existing, new)
+        return FlowHandle(self._log, new.id, call.flow.result_decoder)
 
     # -- looking ---------------------------------------------------------------------------------------
 
     def handle(self, flow_id: str, result_type: Any = MISSING) -> FlowHandle[Any]:
         """A flow by its id. `result_type` decodes its result; default: plain JSON."""
         return FlowHandle(self._log, check_name("flow id", flow_id), decoder_for(result_type))
+
+    @overload
+    async def results(
+        self,
+        handles: Iterable[FlowHandle[R]],
+        timeout: float | None = None,  # noqa: ASYNC109 - the usual word for it
+        *,
+        return_exceptions: Literal[False] = False,
+    ) -> list[R]: ...
+    @overload
+    async def results(
+        self,
+        handles: Iterable[FlowHandle[R]],
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
+        *,
+        return_exceptions: bool,
+    ) -> list[R | Exception]: ...
+    async def results(
+        self,
+        handles: Iterable[FlowHandle[R]],
+        timeout: float | None = None,  # noqa: ASYNC109 - as for one handle
+        *,
+        return_exceptions: bool = False,
+    ) -> list[Any]:
+        """Wait for the results of many flows, for at most `timeout` seconds; they are in the order of `handles`.
+
+        For less than `handle.result()` for each of them. When flows failed, this raises what the first of them in the
+        order of `handles` raised, once those before it have ended; the others go on.
+        return_exceptions: put what a flow raised in the place of its result, and wait for all.
+
+        """
+        return await results_of(handles, timeout, return_exceptions=return_exceptions)
 
     async def list(
         self, where: FlowFilter | None = None, *, limit: int = 100, after: str | None = None
@@ -235,3 +333,22 @@ class Scheduler(Generic[V_co]):
     async def delete(self, flow_id: str) -> bool:
         """Remove an ended flow with its history and children. False when there is none; `IllegalMove` if it runs."""
         return await self._log.delete(flow_id)
+
+
+def _check_outside() -> None:
+    if current_machine() is not None:
+        raise NotInFlow(
+            "a Scheduler cannot be used inside a flow: use invoke(child), or put the call in a step."
+        )
+
+
+def _as_many(ids: Iterable[str] | None, count: int) -> Sequence[str | None]:
+    """An id for each of so many flows."""
+    if ids is None:
+        return [None] * count
+    given = [*ids]
+    if len(given) != count:
+        raise UsageError(f"{len(given)} ids for {count} flows: give one for each, or none at all")
+    if len(set(given)) != count:
+        raise UsageError("two flows were given the same id, which would be one flow: make the ids differ")
+    return given

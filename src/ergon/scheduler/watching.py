@@ -31,22 +31,30 @@ class Watcher:
         self._look = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def settled(self, flow_id: str) -> Settled:
-        """How the flow ended or why it is parked, once it is. Raises `FlowNotFound`, also once it is deleted."""
-        future: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(flow_id, []).append(future)
+    def watch(self, flow_id: str) -> asyncio.Future[Settled]:
+        """The future of how the flow ends or why it is parked. Give it to `leave` when nobody waits for it any more.
+
+        It fails with `FlowNotFound`, also when the flow is deleted.
+        """
+        future: asyncio.Future[Settled] = self.loop.create_future()
+        waiting = self._waiting.get(flow_id)
+        if waiting is None:
+            self._waiting[flow_id] = [future]
+        else:
+            waiting.append(future)
         self._due.add(flow_id)
         self._look.set()
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._watch(), name="ergon-results")
-        try:
-            return await future
-        finally:
-            waiting = self._waiting.get(flow_id, [])
-            if future in waiting:
-                waiting.remove(future)
+            self._task = self.loop.create_task(self._watch(), name="ergon-results")
+        return future
+
+    def leave(self, flow_id: str, future: asyncio.Future[Settled]) -> None:
+        """Stop watching for this future, if it was not answered."""
+        waiting = self._waiting.get(flow_id)
+        if waiting is not None and future in waiting:
+            waiting.remove(future)
             if not waiting:
-                self._waiting.pop(flow_id, None)
+                del self._waiting[flow_id]
 
     def _on_hint(self, hint: Hint) -> None:
         if hint.elsewhere:

@@ -11,6 +11,7 @@ All comparisons of time use the log's own clock, `now()`.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
@@ -31,6 +32,7 @@ from ergon.core.commit import (
 )
 from ergon.core.history import Event
 from ergon.core.status import TaskStatus
+from ergon.storage.answers import all_answers
 
 
 class ExecutionLog(ABC):
@@ -98,6 +100,13 @@ class ExecutionLog(ABC):
 
         The caller compares the two; creating changes nothing when the id exists.
         """
+
+    async def create_all(self, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
+        """`create` for each, at once; raises the first error once all are answered.
+
+        This works for any log. One that need not make a task for each does without.
+        """
+        return await all_answers([asyncio.ensure_future(self.create(flow)) for flow in flows])
 
     @abstractmethod
     async def send(self, message: Message) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from ergon.errors import DecodingError
 
-_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(dict[str, msgspec.Raw])
+raw_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+"""The members of a JSON object, each still to be decoded."""
 
 
 def split_object(text: str) -> dict[str, str]:
     """The members of a JSON object, each as JSON text. Raises `DecodingError` when it is no object."""
     try:
-        return {name: bytes(raw).decode() for name, raw in _decoder.decode(text).items()}
+        return {name: bytes(raw).decode() for name, raw in raw_members(text).items()}
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DecodingError(f"stored text is not a JSON object: {error}") from None
 

@@ -29,6 +29,7 @@ from ergon.core.durability import check_class
 from ergon.core.history import Event
 from ergon.core.status import TaskStatus
 from ergon.errors import LogClosed
+from ergon.storage.answers import all_answers
 from ergon.storage.clock import Clock
 from ergon.storage.hints import Hints
 from ergon.storage.log import ExecutionLog
@@ -118,6 +119,12 @@ class PostgresExecutionLog(ExecutionLog):
         write = Create(flow, self._session.future())
         self._session.submit(write, write.done)
         return await write.future
+
+    async def create_all(self, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
+        writes = [Create(flow, self._session.future()) for flow in flows]
+        for write in writes:
+            self._session.submit(write, write.done)
+        return await all_answers([write.future for write in writes])
 
     async def send(self, message: Message) -> None:
         write = Send(message, self._session.future())

@@ -11,7 +11,7 @@ from ergon.core.start import start_of
 from ergon.core.status import TERMINAL, TaskStatus, may_move
 from ergon.errors import FlowNotFound, IllegalMove, LeaseLost
 from ergon.storage.sqlite import damage, ended, inbox, rows
-from ergon.storage.sqlite.statements import Bulk, statements
+from ergon.storage.sqlite.statements import NONE, Bulk, statements
 from ergon.storage.sqlite.transaction import Transaction, as_json
 
 _SQL: Final = statements("intake.sql")
@@ -161,15 +161,16 @@ def delete(tx: Transaction, flow_id: str) -> bool:
     return True
 
 
-def _columns(tx: Transaction, flow: NewFlow) -> tuple[Any, ...]:
+def _columns(tx: Transaction, flow: NewFlow) -> list[Any]:
     start = start_of(flow, tx.now)
     if start.wake_at is not None:
         tx.wakes(start.wake_at)
     elif start.owner is None:
         tx.ready = True
-    return (
+    columns = (
         flow.id, flow.name, start.status, flow.queue, flow.version, flow.priority, flow.input, tx.now,
         start.started_at, start.ready_at, start.wake_at, flow.timeout_seconds, start.deadline_at, start.owner,
         start.claims, start.claimed_seq, flow.parent_id,
         flow.parent_op, int(flow.close_with_parent), as_json(sorted({*flow.tags})) if flow.tags else rows.NO_TAGS,
     )  # fmt: skip
+    return [NONE if column is None else column for column in columns]

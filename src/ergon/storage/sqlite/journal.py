@@ -14,11 +14,11 @@ from ergon.core.commit import Commit
 from ergon.core.status import TERMINAL, TaskStatus
 from ergon.errors import IllegalMove, LeaseLost
 from ergon.storage.sqlite import children, damage, ended
-from ergon.storage.sqlite.statements import Bulk, statements
+from ergon.storage.sqlite.statements import NONE, Bulk, statements
 from ergon.storage.sqlite.transaction import Transaction
 
 _SQL: Final = statements("journal.sql")
-_EVENTS: Final = Bulk(_SQL["append_events"], 12)
+_EVENTS: Final = Bulk(_SQL["append_events"], 11)
 _EVENTS_OF_ONE: Final = Bulk(_SQL["append_events_of_one"], 9)
 _MANY: Final = 16
 """From so many events in one commit on, a statement of their own is quicker."""
@@ -34,23 +34,26 @@ FIRST: Final = (_SETTLE.text(1), LONE)
 
 def apply(tx: Transaction, commits: list[Commit]) -> bool:
     """Write all of them. False when at least one was not written whole: roll back and apply each alone."""
-    rows: list[Any] = []
+    by_owner: dict[str, list[Any]] = {}
     more: list[Commit] = []
     for commit in commits:
-        flow_id, lease, events, consumed, cancels, new, settled, returned = commit
+        flow_id, (owner, epoch), events, consumed, cancels, new, settled, returned = commit
         if len(events) >= _MANY:
             flat = list(chain.from_iterable(events))
-            if _EVENTS_OF_ONE.run(tx.connection, flat, head=(flow_id, *lease)) != len(events):
+            if _EVENTS_OF_ONE.run(tx.connection, flat, head=(flow_id, owner, epoch)) != len(events):
                 return False
         elif events:
-            head = (flow_id, *lease)
+            rows = by_owner.get(owner)
+            if rows is None:  # most batches are of one worker
+                rows = by_owner[owner] = []
             for event in events:
-                rows += head
+                rows += (flow_id, epoch)
                 rows += event
         if settled is not None or consumed or cancels or new or returned or not events:
             more.append(commit)
-    if rows and _EVENTS.run(tx.connection, rows) * 12 != len(rows):
-        return False
+    for owner, rows in by_owner.items():
+        if _EVENTS.run(tx.connection, rows, tail=(owner,)) * 11 != len(rows):
+            return False
     return not more or _apply_rest(tx, more)
 
 
@@ -158,7 +161,14 @@ def _settle(tx: Transaction, commits: list[Commit]) -> bool:
             wake_at = None
         if wake_at is not None:
             tx.wakes(wake_at)
-        rows += (flow_id, *lease, status.value, output, wake_at, reason, ended_at, ready_at)
+        rows += (
+            flow_id, *lease, status.value,
+            NONE if output is None else output,
+            NONE if wake_at is None else wake_at,
+            reason,
+            NONE if ended_at is None else ended_at,
+            NONE if ready_at is None else ready_at,
+        )  # fmt: skip
         tx.settled[flow_id] = settled
     if _SETTLE.run(tx.connection, rows) != len(commits):
         return False

@@ -32,6 +32,7 @@ from ergon.core.history import Event
 from ergon.core.namespaces import OPTION, check_namespace
 from ergon.core.status import TaskStatus
 from ergon.errors import LogClosed, LogRefused
+from ergon.storage.answers import all_answers
 from ergon.storage.clock import Clock, SystemClock
 from ergon.storage.hints import Hints
 from ergon.storage.log import ExecutionLog
@@ -130,6 +131,12 @@ class SqliteExecutionLog(ExecutionLog):
         write = Create(flow, self._session.future())
         self._session.submit(write, write.done)
         return await write.future
+
+    async def create_all(self, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
+        writes = [Create(flow, self._session.future()) for flow in flows]
+        for write in writes:
+            self._session.submit(write, write.done)
+        return await all_answers([write.future for write in writes])
 
     async def send(self, message: Message) -> None:
         write = Send(message, self._session.future())

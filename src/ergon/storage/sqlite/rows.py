@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from ergon.core.commit import FlowRecord, Received, WorkerRecord
+from ergon.core.commit import FlowRecord, Received, WorkerRecord, make_record
 from ergon.core.history import Event, make_event
 from ergon.core.status import TaskStatus
 from ergon.errors import LogDamaged
@@ -90,20 +90,23 @@ def worker_records(text: str | None) -> list[WorkerRecord]:
 
 
 def _flow(row: _Flow) -> FlowRecord:
-    return FlowRecord(
-        row[0],
-        row[1],
-        _STATUS[row[2]],
-        *row[3:9],
-        row[9] + row[10] * _UNIT,
-        _time(row[11], row[12]),
-        _time(row[13], row[14]),
-        _time(row[15], row[16]),
-        _time(row[17], row[18]),
-        *row[19:24],
-        bool(row[24]),
-        () if row[25] == NO_TAGS else _decode(_tags, row[25]),
-    )
+    (
+        flow_id, name, status, queue, version, priority, input, output, reason,
+        created, created_rest, started, started_rest, ended, ended_rest, wake, wake_rest, deadline, deadline_rest,
+        owner, epoch, claims_stalled, parent_id, parent_op, close_with_parent, tags,
+    ) = row  # fmt: skip
+    return make_record(
+        (
+            flow_id, name, _STATUS[status], queue, version, priority, input, output, reason,
+            created + created_rest * _UNIT,
+            None if started is None else _time(started, started_rest),
+            None if ended is None else _time(ended, ended_rest),
+            None if wake is None else _time(wake, wake_rest),
+            None if deadline is None else _time(deadline, deadline_rest),
+            owner, epoch, claims_stalled, parent_id, parent_op, close_with_parent != 0,
+            () if tags == NO_TAGS else _decode(_tags, tags),
+        )
+    )  # fmt: skip
 
 
 def _time(whole: int | None, rest: int | None) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ergon.core.commit import Commit, Lease
+from ergon.core.commit import Commit, FlowFilter, Lease
 from ergon.core.status import TaskStatus
 from ergon.storage.log import ExecutionLog
 from ergon.testing.conformance.kit import (
@@ -49,6 +49,34 @@ async def test_a_new_flow_is_kept_as_it_was_given(log: ExecutionLog) -> None:
     assert (flow.priority, flow.parent_id, flow.parent_op) == (-7, "somebody", "0:1")
     assert (flow.close_with_parent, flow.tags) == (False, ("gpu",))
     assert is_near(flow.created_at, log.now())
+
+
+async def test_flows_created_together_are_each_answered_as_if_they_came_alone(log: ExecutionLog) -> None:
+    await log.create(new_flow("f2", input='{"n":2}'))
+
+    answers = await log.create_all([new_flow(f"f{n}", input=f'{{"n":{n + 5}}}') for n in range(5)])
+
+    assert [found and found.input for found in answers] == [None, None, '{"n":2}', None, None]
+    kept = [(await record(log, f"f{n}")).input for n in range(5)]
+    assert kept == ['{"n":5}', '{"n":6}', '{"n":2}', '{"n":8}', '{"n":9}']
+
+
+async def test_of_flows_created_together_with_one_id_there_is_one(log: ExecutionLog) -> None:
+    answers = await log.create_all([new_flow("f1", input=f'{{"n":{n}}}') for n in range(3)])
+
+    assert sorted(found is None for found in answers) == [False, False, True]
+    kept = (await record(log, "f1")).input
+    assert {found.input for found in answers if found is not None} == {kept}
+
+
+async def test_no_flows_are_created_together(log: ExecutionLog) -> None:
+    assert await log.create_all([]) == []
+
+
+async def test_a_thousand_flows_created_together_are_all_there(log: ExecutionLog) -> None:
+    assert await log.create_all([new_flow(f"f{n}") for n in range(1_000)]) == [None] * 1_000
+
+    assert sum((await log.count(FlowFilter())).values()) == 1_000
 
 
 async def test_a_new_flow_is_pending_and_nobodys(log: ExecutionLog) -> None:

@@ -1,0 +1,28 @@
+"""Wait for many answers of a log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def all_answers(futures: Sequence[asyncio.Future[T]]) -> list[T]:
+    """Wait for all of them; raises the first error, in the order of `futures`, once all are answered."""
+    found: list[T] = []
+    failure: Exception | None = None
+    try:
+        for future in futures:
+            try:
+                found.append(await future)
+            except Exception as error:  # noqa: BLE001 - the others are answered too
+                failure = failure or error
+    except BaseException:  # cancelled: nobody wants the rest
+        for future in futures:
+            future.cancel()
+        raise
+    if failure is not None:
+        raise failure
+    return found
