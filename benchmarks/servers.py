@@ -37,7 +37,7 @@ class Servers:
 
         if given := os.environ.get(VARIABLE):
             return given
-        server = Postgres(settings=_POSTGRES_SETTINGS)
+        server = Postgres(settings=_POSTGRES_SETTINGS, on_disk=True)
         self._stack.callback(server.stop)
         return server.url()
 
@@ -51,7 +51,7 @@ class Servers:
 
         if given := os.environ.get(VARIABLE):
             return given
-        server = RedisServer(*_REDIS_OPTIONS)
+        server = RedisServer(*_REDIS_OPTIONS, on_disk=True)
         self._stack.callback(server.stop)
         return server.url
 

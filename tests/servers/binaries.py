@@ -40,9 +40,13 @@ def package_folder(name: str) -> Path | None:
     return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
 
 
-def short_folder(prefix: str) -> Path:
-    """A new folder of nobody else's, with a path short enough for a unix socket; in memory where there is room."""
-    place = memory() or ("/tmp" if Path("/tmp").is_dir() else None)
+def short_folder(prefix: str, *, on_disk: bool = False) -> Path:
+    """A new folder of nobody else's, with a path short enough for a unix socket.
+
+    In memory where there is room, unless it is to be `on_disk`.
+    """
+    place = None if on_disk else memory()
+    place = place or (Path("/tmp") if Path("/tmp").is_dir() else None)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     folder.chmod(0o755)
     if rights := without_root():

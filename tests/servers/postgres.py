@@ -63,13 +63,15 @@ class Postgres:
         *,
         settings: Mapping[str, str] | None = None,
         copy_of: Postgres | None = None,
+        on_disk: bool = False,
     ) -> None:
         """`version`: the major one; by default that of the variable, else the newest there is.
 
-        `copy_of`: a server that was shut down, of whose data a copy is taken instead of making new ones.
+        `copy_of`: a server that was shut down, of whose data a copy is taken instead of making new ones. `on_disk`: for
+        whoever measures; its data are not to be in memory.
         """
         self._bin = _binaries(version or os.environ.get(VERSION))
-        self.folder = short_folder("ergon-pg-")
+        self.folder = short_folder("ergon-pg-", on_disk=on_disk)
         self._settings: dict[str, str] = {
             "fsync": "off", "autovacuum": "off", "max_connections": "100", "shared_buffers": "64MB", **(settings or {}),
         }  # fmt: skip

@@ -31,9 +31,14 @@ _numbers = count(1)
 class RedisServer:
     """One server of our own: started here, and killed and started again as a test pleases."""
 
-    def __init__(self, *options: str, cluster: bool = False, node_timeout_ms: int = 5000) -> None:
-        """`node_timeout_ms`: how long a cluster waits for a silent node until a replica takes its place."""
-        self.folder = short_folder("ergon-redis-")
+    def __init__(
+        self, *options: str, cluster: bool = False, node_timeout_ms: int = 5000, on_disk: bool = False
+    ) -> None:
+        """`node_timeout_ms`: how long a cluster waits for a silent node until a replica takes its place.
+
+        `on_disk`: for whoever measures; its data are not to be in memory.
+        """
+        self.folder = short_folder("ergon-redis-", on_disk=on_disk)
         self._options = options or ALWAYS
         self._cluster = cluster
         self._node_timeout_ms = node_timeout_ms
