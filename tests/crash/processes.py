@@ -128,7 +128,9 @@ class Zygote:
     def pump(self, seconds: float) -> bool:
         """Take in what the zygote says; False when it said nothing for `seconds`."""
         assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], max(seconds, 0))
+        waiting = select.poll()  # any number of files may be open
+        waiting.register(self._process.stdout)
+        ready = waiting.poll(max(seconds, 0) * 1_000)
         if not ready:
             return False
         text = os.read(self._process.stdout.fileno(), 65_536)

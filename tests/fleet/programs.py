@@ -7,11 +7,12 @@ registers as a process of another machine, of which nobody here can know whether
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import sys
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from ergon import (
     ExecutionLog,
@@ -91,7 +92,7 @@ FLOWS: tuple[Any, ...] = (part, order, long, hanging, asking)
 
 async def main(url: str, name: str, given: dict[str, Any]) -> None:
     if given.pop("elsewhere", False):
-        there = dataclasses.replace(this_process(), boot_id="of-another-machine", host="elsewhere")
+        there = msgspec.structs.replace(this_process(), boot_id="of-another-machine", host="elsewhere")
         vars(incarnation)["this_process"] = lambda: there
     async with open_log(url, require="D1") as log:
         log_here.append(log)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,16 +15,20 @@ from ergon import (
     Executor,
     FlowIdConflict,
     FlowNotFound,
+    FlowRecord,
     InvalidName,
+    LogBusy,
     NotInFlow,
     ScheduleOptions,
     Scheduler,
+    SqliteExecutionLog,
     TaskStatus,
     UsageError,
     flow,
     step,
     wait_signal,
 )
+from ergon.scheduler import watching
 from tests.stories.helpers import worker
 
 ran: list[int] = []
@@ -98,10 +106,12 @@ async def test_no_flows_are_no_work(log: ExecutionLog) -> None:
         (["a", "b", "c"], UsageError, "3 ids for 2 flows"),
         (["a", "a"], UsageError, "the same id"),
         (["a", ""], InvalidName, "empty"),
+        (["a", None], InvalidName, "must be a str"),
+        ("ab", UsageError, "an id for each flow"),
     ],
 )
 async def test_ids_that_do_not_fit_are_refused_before_anything_is_started(
-    log: ExecutionLog, given: list[str], error: type[Exception], words: str
+    log: ExecutionLog, given: Any, error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
         await Scheduler(log).schedule_all([doubled.bind(1), doubled.bind(2)], ids=given)
@@ -191,6 +201,110 @@ async def test_whoever_is_cancelled_while_it_waits_for_results_leaves_nothing_be
             await handle.signal("go", "now")
 
         assert [await handle.result(30) for handle in handles] == [0, 1, 2]
+
+
+class FailingLog(SqliteExecutionLog):
+    """Its looks at how flows stand fail when told to."""
+
+    fails = False
+    looks = 0
+
+    async def ended_or_parked(self, flow_ids: Sequence[str]) -> tuple[list[FlowRecord], list[str]]:
+        self.looks += 1
+        if self.fails:
+            raise LogBusy("it is busy")
+        return await super().ended_or_parked(flow_ids)
+
+
+async def test_what_the_log_raises_is_no_outcome_of_a_flow(path: Path) -> None:
+    async with FailingLog(path) as log:
+        scheduler = Scheduler(log)
+        handles = await scheduler.schedule_all(map(held.bind, range(3)))
+        log.fails = True
+        for return_exceptions in (False, True):
+            with pytest.raises(LogBusy):
+                await scheduler.results(handles, 10, return_exceptions=return_exceptions)
+
+
+@pytest.mark.parametrize("ends", ["log", "handle", "iterable", "first"])
+async def test_results_that_end_early_leave_nobody_waiting_and_nothing_to_complain_of(
+    path: Path, ends: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with FailingLog(path) as log:
+        scheduler = Scheduler(log)
+        handles: list[Any] = await scheduler.schedule_all(map(held.bind, range(3)))
+        if ends == "log":
+            log.fails = True
+        elif ends == "handle":
+            handles.append(None)
+        elif ends == "first":
+            handles = [scheduler.handle(f"none-{number}") for number in range(3)]
+
+        def each() -> Iterator[Any]:
+            yield from handles
+            if ends == "iterable":
+                raise ValueError("no more")
+
+        with pytest.raises((LogBusy, AttributeError, ValueError, FlowNotFound)):
+            await scheduler.results(each(), 10)
+        log.fails = False
+        await asyncio.sleep(0)
+        looks = log.looks
+        with pytest.raises(TimeoutError):
+            await scheduler.handle((await scheduler.schedule(held.bind(1))).id).result(
+                2.2 * watching.POLL_SECONDS
+            )
+
+        assert watching.watcher_of(log)._waiting == {}
+        assert log.looks <= looks + 4, "one flow is looked at: at once, and with each poll"
+        gc.collect()
+    assert caplog.messages == []
+
+
+async def test_a_look_that_began_before_a_retry_answers_nobody_who_came_after_it(path: Path) -> None:
+    """What it read is old to them: the flow has been tried again since."""
+    broken = True
+
+    @step
+    async def charge() -> str:
+        if broken:
+            raise ValueError("the bank is down")
+        return "paid"
+
+    @flow
+    async def book() -> str:
+        return await charge()
+
+    class SlowLog(SqliteExecutionLog):
+        """Hands on what it read only when it may."""
+
+        may = asyncio.Event()
+        read = asyncio.Event()
+
+        async def ended_or_parked(self, flow_ids: Sequence[str]) -> tuple[list[FlowRecord], list[str]]:
+            found = await super().ended_or_parked(flow_ids)
+            self.read.set()
+            await self.may.wait()
+            return found
+
+    async with SlowLog(path) as log, worker(log, book):
+        log.may.set()
+        handle = await Scheduler(log).schedule(book.bind(), id="f")
+        with pytest.raises(ValueError, match="the bank is down"):
+            await handle.result(10)
+        log.may.clear()
+        log.read.clear()
+        early = asyncio.create_task(handle.result(10))
+        await log.read.wait()
+        broken = False
+        await handle.retry()
+        late = asyncio.create_task(handle.result(10))
+        await asyncio.sleep(0)
+        log.may.set()
+
+        with pytest.raises(ValueError, match="the bank is down"):
+            await early
+        assert await late == "paid"
 
 
 async def test_inside_a_flow_both_are_refused(log: ExecutionLog) -> None:

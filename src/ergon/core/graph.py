@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
+
+from msgspec import Struct
 
 from ergon.errors import DagError
 
 
-@dataclass(frozen=True, slots=True)
-class Dag:
+class Dag(Struct, frozen=True):
     """A graph of steps: every dependency exists and nothing waits for itself.
 
     Made by `graph_of(cls)` and `DagBuilder.graph()`. `to_dot()`, `to_ascii()` and `summary()` show it to people,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from operator import eq, ge, gt, le, lt, ne
 from typing import Final
+
+from msgspec import Struct
 
 from ergon.core.names import check_name
 from ergon.errors import UsageError
@@ -25,8 +26,7 @@ _BOUND: Final = re.compile(r"(>=|<=|==|!=|>|<)\s*(\S+)")
 _DOTTED: Final = re.compile(r"v?([0-9]{1,18}(?:\.[0-9]{1,18}){0,9})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(Struct, frozen=True):
     """Bounds that all hold, such as `>=1.2,<2`."""
 
     text: str
@@ -38,8 +38,7 @@ class Range:
         return key is not None and all(_OPERATORS[operator](key, bound) for operator, bound in self.bounds)
 
 
-@dataclass(frozen=True, slots=True)
-class VersionSet:
+class VersionSet(Struct, frozen=True):
     """The versions a worker runs: any of its names, or inside any of its ranges.
 
     VersionSet.parse("1.4.2")             # this one

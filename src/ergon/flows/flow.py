@@ -6,11 +6,13 @@ another flow, calling it starts a child and waits for it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from msgspec import Struct
 
 from ergon.core.checks import check_priority, check_timeout
 from ergon.core.codec import Decoder, Hints, decoder_for, hints_of
@@ -35,8 +37,7 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowOptions:
+class FlowOptions(Struct, frozen=True, kw_only=True):
     """How a flow is run when the one who starts it says nothing else."""
 
     queue: str = "default"
@@ -72,6 +73,7 @@ class Flow(Generic[P, R]):
         self._name = check_name("flow name", name if name is not None else public_name(function))
         self._hints: Hints | None = None
         self._defaults: dict[str, str] | None = None
+        self._plain: PlainArguments | None = None
         self._result_decoder: Decoder | None = None
         functools.update_wrapper(self, function)
 
@@ -138,15 +140,13 @@ class Flow(Generic[P, R]):
             return args, {}
         return decode_arguments(self.name, self.signature, self.all_hints(), text)
 
-    @functools.cached_property
+    @property
     def plain_arguments(self) -> PlainArguments | None:
         """The quick way for the arguments of a usual call; None: there is none."""
-        if self.plain_names is None:
-            return None
-        try:
-            return PlainArguments(self.plain_names, self.all_hints())
-        except UsageError:  # it is told when the flow is first read back
-            return None
+        if self._plain is None and self.plain_names is not None:
+            with contextlib.suppress(UsageError):  # it is told when the flow is first read back
+                self._plain = PlainArguments(self.plain_names, self.all_hints())
+        return self._plain
 
     def default_texts(self) -> dict[str, str]:
         """The defaults of its parameters as JSON: those that are stored with a call that leaves them out."""

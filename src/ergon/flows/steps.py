@@ -13,8 +13,9 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, TypeVarTuple, overload
+
+from msgspec import Struct, field
 
 from ergon.core.checks import check_timeout
 from ergon.core.codec import Decoder, decoder_for, digest, hints_of
@@ -32,8 +33,7 @@ S = TypeVar("S")
 Ts = TypeVarTuple("Ts")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Happened(Generic[R]):
+class Happened(Struct, Generic[R], frozen=True, kw_only=True):
     """Answer of a `verify` callback: the interrupted step did happen, with this result."""
 
     result: R
@@ -43,8 +43,7 @@ DID_NOT_HAPPEN: Final = object()
 """Answer of a `verify` callback: the interrupted step did not happen; run it again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepOptions:
+class StepOptions(Struct, frozen=True, kw_only=True):
     """How a step is run."""
 
     retry: RetryPolicy = RetryPolicy.NONE

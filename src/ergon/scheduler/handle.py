@@ -14,7 +14,7 @@ from ergon.core.status import HELD, TaskStatus
 from ergon.errors import FlowCancelled, FlowError, FlowNotFound, FlowParked, IllegalMove, NotInFlow
 from ergon.flows.context import current_machine
 from ergon.scheduler.times import start_at
-from ergon.scheduler.watching import watcher_of
+from ergon.scheduler.watching import Watcher, watcher_of
 from ergon.scheduler.why import why
 from ergon.storage.log import ExecutionLog
 
@@ -46,39 +46,46 @@ class FlowHandle(Generic[R]):
         return await self.record()
 
     async def _settled(self, timeout: float | None) -> Settled:  # noqa: ASYNC109 - as above
-        future = self.watch()
+        watcher = self.watcher()
+        future = watcher.watch(self.id)
         try:
             if timeout is None:
                 return await future
             async with asyncio.timeout(timeout):
                 return await future
         finally:
-            self.leave(future)
+            watcher.leave(self.id, future)
 
-    def watch(self) -> asyncio.Future[Settled]:
-        """The future of how the flow ends, for `outcome`. Whoever asks for it must `leave` it."""
+    def watcher(self) -> Watcher:
+        """Who tells how the flow ends, for `outcome`. Raises `NotInFlow`."""
         if current_machine() is not None:
             raise NotInFlow(
                 "a handle cannot be awaited inside a flow, where waiting is recorded: use invoke(child)."
             )
-        return watcher_of(self._log).watch(self.id)
-
-    def leave(self, future: asyncio.Future[Settled]) -> None:
-        """Wait no more for what `watch` gave."""
-        watcher_of(self._log).leave(self.id, future)
+        return watcher_of(self._log)
 
     def outcome(self, settled: Settled) -> R:
         """The result of a flow that was left so, or what it raised."""
-        if settled.status is TaskStatus.COMPLETED:
+        error = self.failure(settled)
+        if error is None:
             return self._decoder.decode(settled.output if settled.output is not None else "null")  # type: ignore[no-any-return]
+        try:
+            raise error
+        finally:
+            del error  # or its traceback would lead back to it
+
+    def failure(self, settled: Settled) -> Exception | None:
+        """What a flow that was left so raised; None: it completed."""
+        if settled.status is TaskStatus.COMPLETED:
+            return None
         if settled.status is TaskStatus.PARKED:
-            raise FlowParked(self.id, settled.reason)
+            return FlowParked(self.id, settled.reason)
         error = (
             rebuild(settled.output) if settled.output is not None else FlowCancelled(self.id, settled.reason)
         )
         if not isinstance(error, FlowError):
             error.add_note(f"raised by flow {self.id!r}")  # its own cause and context stay as they were
-        raise error
+        return error
 
     async def record(self) -> FlowRecord:
         """The flow as the log keeps it now. Raises `FlowNotFound`."""

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+from ergon.errors import DecodingError, FlowNotFound, LogDamaged
 from ergon.scheduler.handle import FlowHandle
+from ergon.scheduler.watching import Wait, Watcher
 
 
 async def results_of(
@@ -16,18 +18,25 @@ async def results_of(
     return_exceptions: bool,
 ) -> list[Any]:
     """`Scheduler.results`."""
-    waits = [(handle, handle.watch()) for handle in handles]
-    found: list[Any] = []
+    waits: list[tuple[FlowHandle[Any], Watcher, Wait]] = []
     try:
+        for handle in handles:
+            watcher = handle.watcher()
+            waits.append((handle, watcher, watcher.watch(handle.id)))
         async with asyncio.timeout(timeout):
-            for handle, future in waits:
-                try:
-                    found.append(handle.outcome(await future))
-                except Exception as error:
-                    if not return_exceptions:
-                        raise
-                    found.append(error)
+            if not return_exceptions:
+                return [handle.outcome(await future) for handle, _, future in waits]
+            return [await _outcome(handle, future) for handle, _, future in waits]
     finally:
-        for handle, future in waits[len(found) :]:
-            handle.leave(future)
-    return found
+        for handle, watcher, future in waits:
+            watcher.leave(handle.id, future)
+
+
+async def _outcome(handle: FlowHandle[Any], future: Wait) -> Any:
+    """What became of one flow. What the log raises for itself, such as that it is busy, says nothing of the flow."""
+    try:
+        settled = await future
+        failure = handle.failure(settled)
+        return handle.outcome(settled) if failure is None else failure
+    except (FlowNotFound, LogDamaged, DecodingError) as error:
+        return error

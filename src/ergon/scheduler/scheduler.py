@@ -155,6 +155,8 @@ class Scheduler(Generic[V_co]):
         """
         _check_outside()
         call = flow_call_of(flow)
+        if id is not None:
+            check_name("flow id", id)
         new = self._new(call, id, delay, start_at(at, delay), tags, options)
         existing = await self._log.create(new)
         return self._handle(call, new, existing)
@@ -205,6 +207,8 @@ class Scheduler(Generic[V_co]):
         calls = [flow_call_of(flow) for flow in flows]
         named = _as_many(ids, len(calls))
         begins = start_at(at, delay)
+        if tags is not None:
+            tags = check_tags("flow tag", tags)
         news = [
             self._new(call, id, delay, begins, tags, options) for call, id in zip(calls, named, strict=True)
         ]
@@ -261,7 +265,7 @@ class Scheduler(Generic[V_co]):
     ) -> NewFlow:
         declared, chosen = call.flow.options, options if options is not None else _NOTHING_CHOSEN
         return NewFlow(
-            check_name("flow id", id) if id is not None else new_flow_id(self._log.now()),
+            id if id is not None else new_flow_id(self._log.now()),
             call.flow.name,
             call.input,
             chosen.queue if chosen.queue is not None else declared.queue,
@@ -311,7 +315,8 @@ class Scheduler(Generic[V_co]):
 
         For less than `handle.result()` for each of them. When flows failed, this raises what the first of them in the
         order of `handles` raised, once those before it have ended; the others go on.
-        return_exceptions: put what a flow raised in the place of its result, and wait for all.
+        return_exceptions: put what a flow raised in the place of its result, and wait for all. What the log raises,
+        such as that it is closed, is raised all the same: it says nothing of the flows.
 
         """
         return await results_of(handles, timeout, return_exceptions=return_exceptions)
@@ -346,7 +351,9 @@ def _as_many(ids: Iterable[str] | None, count: int) -> Sequence[str | None]:
     """An id for each of so many flows."""
     if ids is None:
         return [None] * count
-    given = [*ids]
+    if isinstance(ids, str):
+        raise UsageError(f"ids={ids!r}: give an id for each flow, such as a list of them")
+    given = [check_name("flow id", id) for id in ids]
     if len(given) != count:
         raise UsageError(f"{len(given)} ids for {count} flows: give one for each, or none at all")
     if len(set(given)) != count:

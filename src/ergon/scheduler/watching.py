@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from ergon.core.commit import Hint, Settled
+from ergon.core.commit import FlowRecord, Hint, Settled
 from ergon.core.status import TERMINAL, TaskStatus
-from ergon.errors import FlowNotFound, LogDamaged, StoreError
+from ergon.errors import FlowNotFound, LogDamaged
 from ergon.storage.log import ExecutionLog
 
 POLL_SECONDS: Final = 1.0
 """How often to look when no hint comes."""
+
+Wait = asyncio.Future[Settled]
+"""One who waits for a flow."""
 
 _CHUNK: Final = 500
 _SETTLED: Final = TERMINAL | {TaskStatus.PARKED}
@@ -26,17 +30,17 @@ class Watcher:
     def __init__(self, log: ExecutionLog) -> None:
         self.loop = asyncio.get_running_loop()
         self._log = weakref.ref(log)  # a watcher must not keep the log it is looked up by
-        self._waiting: dict[str, list[asyncio.Future[Settled]]] = {}
+        self._waiting: dict[str, list[Wait]] = {}
         self._due: set[str] = set()
         self._look = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def watch(self, flow_id: str) -> asyncio.Future[Settled]:
-        """The future of how the flow ends or why it is parked. Give it to `leave` when nobody waits for it any more.
+    def watch(self, flow_id: str) -> Wait:
+        """Wait for how the flow ends or why it is parked. Whoever does must `leave` in the end.
 
-        It fails with `FlowNotFound`, also when the flow is deleted.
+        The future fails with `FlowNotFound`, also when the flow is deleted.
         """
-        future: asyncio.Future[Settled] = self.loop.create_future()
+        future: Wait = self.loop.create_future()
         waiting = self._waiting.get(flow_id)
         if waiting is None:
             self._waiting[flow_id] = [future]
@@ -48,8 +52,9 @@ class Watcher:
             self._task = self.loop.create_task(self._watch(), name="ergon-results")
         return future
 
-    def leave(self, flow_id: str, future: asyncio.Future[Settled]) -> None:
-        """Stop watching for this future, if it was not answered."""
+    def leave(self, flow_id: str, future: Wait) -> None:
+        """Nobody waits for this future any more, answered or not."""
+        future.cancel()  # of one that failed this says that nobody need ask why
         waiting = self._waiting.get(flow_id)
         if waiting is not None and future in waiting:
             waiting.remove(future)
@@ -65,7 +70,7 @@ class Watcher:
             if flow_id not in self._waiting:
                 continue
             if settled is not None and settled.status in _SETTLED:
-                self._tell(flow_id, settled)
+                _tell(self._waiting.pop(flow_id), settled)
             else:
                 self._due.add(flow_id)
                 self._look.set()
@@ -90,36 +95,56 @@ class Watcher:
                 for start in range(0, len(due), _CHUNK):
                     await self._look_at(log, due[start : start + _CHUNK])
         except Exception as error:  # noqa: BLE001 - also a defect of the log's: whoever waits must hear of it
-            for future in (future for futures in self._waiting.values() for future in futures):
-                if not future.done():
-                    future.set_exception(error)
+            waiting, self._waiting = self._waiting, {}
+            for futures in waiting.values():
+                _fail(futures, error)
         finally:
             unsubscribe()
 
     async def _look_at(self, log: ExecutionLog, flow_ids: list[str]) -> None:
-        while True:
-            try:
-                records, absent = await log.ended_or_parked(flow_ids)
-                break
-            except LogDamaged as error:
-                if error.flow_id not in flow_ids:
-                    raise
-                self._fail(error.flow_id, error)
-                flow_ids = [flow_id for flow_id in flow_ids if flow_id != error.flow_id]
+        """Read how flows stand, and tell whoever waits already. What is read here may be old to one who comes later."""
+        asked = {flow_id: tuple(self._waiting[flow_id]) for flow_id in flow_ids if flow_id in self._waiting}
+        records, absent = await self._read(log, asked)
         for record in records:
-            self._tell(record.id, Settled(record.status, record.output, reason=record.reason))
+            settled = Settled(record.status, record.output, reason=record.reason)
+            _tell(self._taken(record.id, asked[record.id]), settled)
         for flow_id in absent:
-            self._fail(flow_id, FlowNotFound(flow_id))
+            _fail(self._taken(flow_id, asked[flow_id]), FlowNotFound(flow_id))
 
-    def _tell(self, flow_id: str, settled: Settled) -> None:
-        for future in self._waiting.pop(flow_id, ()):
-            if not future.done():
-                future.set_result(settled)
+    async def _read(
+        self, log: ExecutionLog, asked: dict[str, tuple[Wait, ...]]
+    ) -> tuple[Sequence[FlowRecord], Collection[str]]:
+        while asked:
+            try:
+                return await log.ended_or_parked(list(asked))
+            except LogDamaged as error:
+                if error.flow_id not in asked:
+                    raise
+                _fail(self._taken(error.flow_id, asked.pop(error.flow_id)), error)
+        return (), ()
 
-    def _fail(self, flow_id: str, error: StoreError) -> None:
-        for future in self._waiting.pop(flow_id, ()):
-            if not future.done():
-                future.set_exception(error)
+    def _taken(self, flow_id: str, futures: tuple[Wait, ...]) -> tuple[Wait, ...]:
+        """These futures, which wait no more from now on."""
+        waiting = self._waiting.get(flow_id)
+        if waiting is not None:
+            left = [future for future in waiting if future not in futures]
+            if left:
+                self._waiting[flow_id] = left
+            else:
+                del self._waiting[flow_id]
+        return futures
+
+
+def _tell(futures: Iterable[Wait], settled: Settled) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(settled)
+
+
+def _fail(futures: Iterable[Wait], error: Exception) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)
 
 
 _watchers: WeakKeyDictionary[ExecutionLog, Watcher] = WeakKeyDictionary()

@@ -23,6 +23,9 @@ async def all_answers(futures: Sequence[asyncio.Future[T]]) -> list[T]:
         for future in futures:
             future.cancel()
         raise
-    if failure is not None:
+    if failure is None:
+        return found
+    try:
         raise failure
-    return found
+    finally:
+        del failure  # or its traceback would lead back to it

@@ -23,9 +23,10 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
+
+from msgspec import Struct, field
 
 ANY: Final = "any"
 WRITES: Final = frozenset(
@@ -37,8 +38,7 @@ WRITES: Final = frozenset(
 """Every name."""
 
 
-@dataclass(slots=True)
-class Failpoint:
+class Failpoint(Struct):
     """Counts writes and kills this process at the chosen one."""
 
     call: str = ANY

@@ -104,7 +104,8 @@ class ExecutionLog(ABC):
     async def create_all(self, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
         """`create` for each, at once; raises the first error once all are answered.
 
-        This works for any log. One that need not make a task for each does without.
+        This works for any log. One that need not make a task for each does without; whoever changes `create` of such a
+        log in a subclass changes this too.
         """
         return await all_answers([asyncio.ensure_future(self.create(flow)) for flow in flows])
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
+
+from msgspec import Struct
 
 from ergon.core.codec import encode
 from ergon.core.commit import Message, MessageKind
@@ -24,8 +25,7 @@ _NEVER: Final = (FlowNotFound, IllegalMove, EncodingError, InvalidName)
 """Why the log will not take a signal, however often it is brought."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IncomingSignal:
+class IncomingSignal(Struct, frozen=True, kw_only=True):
     """A signal on its way from another system to a flow."""
 
     flow_id: str

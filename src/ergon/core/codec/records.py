@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from ergon.core.codec.classes import class_hints
 from ergon.core.codec.shape import ARRAY, Anything, Field, Leaf, Record, Shape, Style
@@ -47,7 +48,7 @@ def parse_record(annotation: Any, style: Style, memo: dict[Any, Shape], parse: P
         hints = class_hints(kind, args)
         made = _FIELDS[style](kind, hints)
         record.fields = tuple(
-            dataclasses.replace(each, shape=parse(hints[each.name], memo), tags=tags_of(hints[each.name]))
+            replace(each, shape=parse(hints[each.name], memo), tags=tags_of(hints[each.name]))
             for each in made
         )
     if style == "struct" and kind.__struct_config__.tag is not None:

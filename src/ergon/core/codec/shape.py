@@ -7,8 +7,9 @@ something else (`guard.py`), and unions of several dataclasses (`union.py`, `con
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal
+
+from msgspec import Struct, field
 
 OBJECT: Final = "object"
 ARRAY: Final = "array"
@@ -30,13 +31,11 @@ class Shape:
         yield from ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Anything(Shape):
+class Anything(Shape, Struct, frozen=True, eq=False):
     """No declared type: plain JSON."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Leaf(Shape):
+class Leaf(Shape, Struct, frozen=True, eq=False):
     """A type that msgspec, or our hook, reads whole."""
 
     annotation: Any
@@ -47,8 +46,7 @@ class Leaf(Shape):
         return self.written_as
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class OddEnum(Shape):
+class OddEnum(Shape, Struct, frozen=True, eq=False):
     """An Enum whose values are not all str or all int: told apart by their JSON text."""
 
     cls: type
@@ -59,8 +57,7 @@ class OddEnum(Shape):
         return EVERY_KIND - {"null"}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Items(Shape):
+class Items(Shape, Struct, frozen=True, eq=False):
     """list, set, frozenset or tuple[X, ...]."""
 
     make: Callable[[Any], Any]
@@ -74,8 +71,7 @@ class Items(Shape):
         yield self.item
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Fixed(Shape):
+class Fixed(Shape, Struct, frozen=True, eq=False):
     """tuple[X, Y]."""
 
     items: tuple[Shape, ...]
@@ -88,8 +84,7 @@ class Fixed(Shape):
         yield from self.items
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Table(Shape):
+class Table(Shape, Struct, frozen=True, eq=False):
     """dict[K, V]."""
 
     key: Shape
@@ -103,8 +98,7 @@ class Table(Shape):
         yield from (self.key, self.value)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Choice(Shape):
+class Choice(Shape, Struct, frozen=True, eq=False):
     """A union."""
 
     members: tuple[Shape, ...]
@@ -117,8 +111,7 @@ class Choice(Shape):
         yield from self.members
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Field:
+class Field(Struct, frozen=True, eq=False):
     """One field of a record."""
 
     name: str
@@ -135,8 +128,7 @@ class Field:
 Style = Literal["dataclass", "attrs", "struct", "typed dict", "named tuple", "model"]
 
 
-@dataclass(slots=True, eq=False)
-class Record(Shape):
+class Record(Shape, Struct, eq=False):
     """A class with named fields. Filled in after it is made, as a class may contain itself."""
 
     cls: Any

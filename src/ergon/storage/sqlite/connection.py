@@ -11,10 +11,11 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from ergon.errors import LogRefused
 from ergon.storage.sqlite import place
@@ -25,8 +26,7 @@ Synchronous = Literal["OFF", "NORMAL", "FULL", "EXTRA"]
 LEVELS: Final = {"OFF": 0, "NORMAL": 1, "FULL": 2, "EXTRA": 3}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Struct, frozen=True, kw_only=True):
     """How a log opens its connections."""
 
     path: Path | None

@@ -15,9 +15,10 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from ergon.core.commit import Commit, Hint
 from ergon.errors import ErgonError, LogBusy, LogDamaged, LogRefused, LogTooNew, StoreError
@@ -76,6 +77,7 @@ class GroupCommit:
             with contextlib.suppress(sqlite3.Error):
                 self.connection.execute("DELETE FROM landed WHERE writer = ?", (self._writer_id,))
         self.connection.close()
+        self._turnstile.close()
 
     def apply(self, batch: Sequence[What]) -> tuple[Errors | None, Hint | None]:
         """Write a batch. Returns its errors in order (None: all went well) and what listeners should hear."""

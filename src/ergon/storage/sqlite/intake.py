@@ -11,7 +11,7 @@ from ergon.core.start import start_of
 from ergon.core.status import TERMINAL, TaskStatus, may_move
 from ergon.errors import FlowNotFound, IllegalMove, LeaseLost
 from ergon.storage.sqlite import damage, ended, inbox, rows
-from ergon.storage.sqlite.statements import NONE, Bulk, statements
+from ergon.storage.sqlite.statements import NULL, Bulk, statements
 from ergon.storage.sqlite.transaction import Transaction, as_json
 
 _SQL: Final = statements("intake.sql")
@@ -173,4 +173,4 @@ def _columns(tx: Transaction, flow: NewFlow) -> list[Any]:
         start.claims, start.claimed_seq, flow.parent_id,
         flow.parent_op, int(flow.close_with_parent), as_json(sorted({*flow.tags})) if flow.tags else rows.NO_TAGS,
     )  # fmt: skip
-    return [NONE if column is None else column for column in columns]
+    return [NULL if column is None else column for column in columns]

@@ -1,17 +1,16 @@
 -- name: insert
 -- A flow whose id exists is not inserted; nor is one already claimed by a worker that is not alive. Its epochs begin
--- above those of every flow that was deleted: `begin_lives`. -1: NONE, see `statements.py`.
+-- above those of every flow that was deleted: `begin_lives`.
 INSERT INTO flows (id, name, status, queue, version, priority, input, created_at, started_at, ready_at, wake_at,
                    timeout_seconds, deadline_at, owner, epoch, claimed_seq, parent_id, parent_op, close_with_parent,
                    tags)
-SELECT v.column1, v.column2, v.column3, v.column4, nullif(v.column5, -1), v.column6, v.column7, v.column8,
-       nullif(v.column9, -1), nullif(v.column10, -1), nullif(v.column11, -1), nullif(v.column12, -1),
-       nullif(v.column13, -1), nullif(v.column14, -1),
-       v.column15 + (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'epochs_from'), nullif(v.column16, -1),
-       nullif(v.column17, -1), nullif(v.column18, -1), v.column19, v.column20
+SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9,
+       v.column10, v.column11, v.column12, v.column13, v.column14,
+       v.column15 + (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'epochs_from'), v.column16, v.column17, v.column18,
+       v.column19, v.column20
 FROM (VALUES {rows}) AS v
-WHERE v.column1 <> ''
-  AND (v.column14 = -1
+WHERE v.column1 IS NOT NULL
+  AND (v.column14 IS NULL
        OR EXISTS (SELECT 1 FROM workers AS w WHERE w.id = v.column14 AND w.state IN ('alive', 'draining')))
 ON CONFLICT (id) DO NOTHING;
 

@@ -14,7 +14,7 @@ from ergon.core.commit import Commit
 from ergon.core.status import TERMINAL, TaskStatus
 from ergon.errors import IllegalMove, LeaseLost
 from ergon.storage.sqlite import children, damage, ended
-from ergon.storage.sqlite.statements import NONE, Bulk, statements
+from ergon.storage.sqlite.statements import NULL, Bulk, statements
 from ergon.storage.sqlite.transaction import Transaction
 
 _SQL: Final = statements("journal.sql")
@@ -163,11 +163,11 @@ def _settle(tx: Transaction, commits: list[Commit]) -> bool:
             tx.wakes(wake_at)
         rows += (
             flow_id, *lease, status.value,
-            NONE if output is None else output,
-            NONE if wake_at is None else wake_at,
+            NULL if output is None else output,
+            NULL if wake_at is None else wake_at,
             reason,
-            NONE if ended_at is None else ended_at,
-            NONE if ready_at is None else ready_at,
+            NULL if ended_at is None else ended_at,
+            NULL if ready_at is None else ready_at,
         )  # fmt: skip
         tx.settled[flow_id] = settled
     if _SETTLE.run(tx.connection, rows) != len(commits):

@@ -1,6 +1,6 @@
 -- name: append_events
 -- The fence is in the statement: a row of a flow that its lease no longer owns is not inserted, and the caller
--- compares the numbers. One owner for all rows. Those that only fill up the statement match no flow.
+-- compares the numbers. One owner for all rows. Those that only fill up the statement are NULL and match no flow.
 INSERT INTO events (flow_num, seq, kind, op, name, digest, payload, at, source, attempt)
 SELECT f.num, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9, v.column10, v.column11
 FROM (VALUES {rows}) AS v CROSS JOIN flows AS f
@@ -13,7 +13,7 @@ INSERT INTO events (flow_num, seq, kind, op, name, digest, payload, at, source, 
 SELECT (SELECT num FROM flows WHERE id = ?1 AND owner = ?2 AND epoch = ?3),
        v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9
 FROM (VALUES {rows}) AS v
-WHERE v.column1 <> '';
+WHERE v.column1 IS NOT NULL;
 
 -- name: append_lone
 -- The same for one event, as a transaction of its own. A flow that is not owned gives no number, which `events` refuses:
@@ -33,10 +33,9 @@ FROM (VALUES {rows}) AS v
 WHERE inbox.flow_id = v.column1 AND inbox.consumed_seq = v.column2 AND inbox.kind = 'signal';
 
 -- name: settle
--- -1: NONE, see `statements.py`.
 UPDATE flows
-SET status = v.column4, output = nullif(v.column5, -1), wake_at = nullif(v.column6, -1), reason = v.column7,
-    ended_at = nullif(v.column8, -1), ready_at = nullif(v.column9, -1), owner = NULL, claims_stalled = 0, claimed_seq = NULL
+SET status = v.column4, output = v.column5, wake_at = v.column6, reason = v.column7, ended_at = v.column8,
+    ready_at = v.column9, owner = NULL, claims_stalled = 0, claimed_seq = NULL
 FROM (VALUES {rows}) AS v
 WHERE flows.id = v.column1 AND flows.owner = v.column2 AND flows.epoch = v.column3;
 

@@ -6,6 +6,7 @@ differs from another only in how often `(?, ?)` is repeated, and what `rows.sql`
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from functools import cache
 from pathlib import Path
@@ -14,13 +15,9 @@ from typing import Any, Final
 ROWS_MAX: Final = 256
 """Rows in one bulk statement: enough that the cost of a statement vanishes, few enough for its parameters."""
 
-NONE: Final = -1
-"""Stands for None in the rows of statements that are run for every flow; these take it back with `nullif`. Python's
-sqlite3 looks for an adapter for every None it binds, which costs four times what a number costs (on 3.11; twice on 3.12
-and 3.13). No column that may be NULL holds this number: they hold texts, times, and numbers of events."""
-
-_FILLER: Final = ""
-"""Fills up the rows of a bulk statement: nothing has it for an id. Not None, for the reason above."""
+NULL: Final = math.nan
+"""Bound in place of None by statements that are run for every flow: SQLite keeps NaN as NULL. Python's sqlite3 looks
+for an adapter for every None, which takes ten times as long as a number on Python 3.11, and three times later."""
 
 
 @cache
@@ -72,7 +69,7 @@ class Bulk:
         """Run it over all rows in the flat list `values`; return how many rows it changed.
 
         The number of rows is rounded up to a power of two, so that few statements are ever prepared; the rows
-        added are empty texts throughout and must match nothing. `head` and `tail`: what stands before and behind them.
+        added are NULL throughout and must match nothing. `head` and `tail`: what stands before and behind them.
         """
         width, changed = self._width, 0
         most = ROWS_MAX * width
@@ -81,7 +78,7 @@ class Bulk:
             rows = len(part) // width
             size = 1 << (rows - 1).bit_length()
             if size != rows:
-                part += [_FILLER] * ((size - rows) * width)
+                part += [NULL] * ((size - rows) * width)
             if head:
                 part[:0] = head
             part += tail

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,6 +36,29 @@ async def cancel_after(turns: int, coroutine: Any) -> None:
     await asyncio.wait([task])
     if not task.cancelled():
         task.exception()
+
+
+def open_files() -> int:
+    """How many files and connections this process has open; 0 where the system does not tell."""
+    try:
+        return len([*Path("/proc/self/fd").iterdir()])
+    except OSError:
+        return 0
+
+
+async def test_a_log_that_is_closed_leaves_no_file_and_no_connection_open(store: Store) -> None:
+    async with store.open() as log:  # what a process opens once
+        await log.create(new_flow("f"))
+    before = open_files()
+
+    for number in range(5):
+        async with store.open() as log:
+            await register(log)
+            lease = await claimed_flow(log, f"f{number}")
+            await commit(log, Commit(f"f{number}", lease, (event(1),)))
+            await log.history(f"f{number}")
+
+    await until(lambda: open_files() <= before)
 
 
 async def test_connecting_twice_changes_nothing(log: ExecutionLog) -> None:
