@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+import msgspec
+
 from ergon import Completed, Executor, FlowCall, FlowHandle, Scheduler, Step, schedule_timer_named
 from ergon.demo import flows as demo
 from ergon.demo.files import Job, to_text
@@ -171,7 +173,7 @@ async def _shop(stage: Stage) -> None:
 def _soon() -> None:
     for found in (retries.fetch_price, retries.pay):
         quick = replace(found.options.retry, first_delay_seconds=0.002)
-        object.__setattr__(found.options, "retry", quick)
+        found.options = msgspec.structs.replace(found.options, retry=quick)
     counted(retries)()
 
 
@@ -236,13 +238,13 @@ async def _payment(stage: Stage) -> None:
 
 def _with_a_bank() -> None:
     vars(verified_payment)["BANK"] = Path(ledger_of_process().path).parent / "bank"
-    options = verified_payment.pay.options
+    pay = verified_payment.pay
 
     def verify(*args: Any) -> object:
         note("VERIFY")
         return verified_payment.ask_the_bank(*args)
 
-    object.__setattr__(options, "verify", verify)
+    pay.options = msgspec.structs.replace(pay.options, verify=verify)
     counted(verified_payment)()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import sys
 import threading
 import time
 import weakref
@@ -197,6 +198,28 @@ async def test_one_thread_looks_and_ends_when_nobody_needs_it(
 
 class Value:
     """Something large that a frame holds."""
+
+
+def test_the_collector_does_not_run_while_frames_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Python 3.12 that could stop the whole process for ever: see `watchdog._current_frames`."""
+    collecting: list[bool] = []
+    take = sys._current_frames
+
+    def taken() -> dict[int, FrameType]:
+        collecting.append(gc.isenabled())
+        return take()
+
+    monkeypatch.setattr(sys, "_current_frames", taken)
+
+    assert threading.get_ident() in watchdog._current_frames()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        assert threading.get_ident() in watchdog._current_frames()
+        assert not gc.isenabled(), "whoever switched it off keeps it off"
+    finally:
+        gc.enable()
+    assert collecting == [sys.version_info >= (3, 12), False]
 
 
 async def test_a_look_keeps_nothing_alive_of_what_it_saw(monkeypatch: pytest.MonkeyPatch) -> None:

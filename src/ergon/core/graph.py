@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from difflib import get_close_matches
 
 from msgspec import Struct
 
@@ -145,6 +144,8 @@ def _refuse_missing(graph: Mapping[str, tuple[str, ...]]) -> None:
         return
     facts = "; ".join(f"{name!r} waits for {each!r}" for name, each in missing[:5])
     more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    from difflib import get_close_matches  # for messages only
+
     close = get_close_matches(missing[0][1], graph, n=1)
     hint = f". Did you mean {close[0]!r}?" if close else ". Add the step, or correct the name"
     raise DagError(f"no such step in this DAG: {facts}{more}{hint}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Final
 
 from ergon.errors import InvalidName
@@ -40,6 +39,8 @@ def check_tags(kind: str, tags: Iterable[str]) -> tuple[str, ...]:
 
 def near(word: str, known: Iterable[str], *, ask: str = "; did you mean {}?", otherwise: str = "") -> str:
     """A hint at the known word that looks most like `word`, or `otherwise` where none does."""
+    from difflib import get_close_matches  # for messages only
+
     found = get_close_matches(word, list(dict.fromkeys(known)), n=1, cutoff=0.5)
     return ask.format(found[0]) if found else otherwise
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import secrets
+import os
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -71,7 +71,7 @@ class Incarnation:
         on_lost: Callable[[], None] | None = None,
         doing: Doing | None = None,
     ) -> None:
-        self.id = f"{name}#{secrets.token_hex(6)}"
+        self.id = f"{name}#{os.urandom(6).hex()}"
         self.lost = False
         self._log = log
         self._name, self._flows, self._queues, self._versions = name, flows, queues, versions

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -162,7 +163,7 @@ class Watchdog:
                 logger.exception("the watchdog could not look at the event loops")
 
     def _look(self, clocks: dict[int, TurnClock], signs: dict[int, SignOfLife], now: float) -> None:
-        frames = sys._current_frames()  # noqa: SLF001 - documented, and the only way
+        frames = _current_frames()
         # Our own frame holds this dict: with it there, what the others' frames hold would wait for the collector.
         frames.pop(threading.get_ident(), None)
         for ident, clock in clocks.items():
@@ -176,6 +177,25 @@ class Watchdog:
             if seconds is not None and frame is not None and found is not None:
                 turn, outermost = found
                 _report(turn, seconds, lease, _stack(frame, outermost))
+
+
+def _current_frames() -> dict[int, FrameType]:
+    """`sys._current_frames`, without the collector.
+
+    It holds a lock of the interpreter that starting a thread takes too. Before Python 3.12 the collector may run while
+    it makes frames, and run Python code, which gives way to another thread: to one that holds the interpreter and waits
+    for that lock, for ever.
+    """
+    if not _COLLECTS_ANYWHERE or not gc.isenabled():
+        return sys._current_frames()  # noqa: SLF001 - documented, and the only way
+    gc.disable()
+    try:
+        return sys._current_frames()  # noqa: SLF001
+    finally:
+        gc.enable()
+
+
+_COLLECTS_ANYWHERE: Final = sys.version_info < (3, 12)
 
 
 def _report(turn: Turn, seconds: float, lease: float | None, stack: str) -> None:

@@ -13,7 +13,6 @@ has one current task.
 from __future__ import annotations
 
 import contextvars
-import hashlib
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -300,6 +299,8 @@ class FlowMachine:
     def random(self) -> random.Random:
         """This flow's own generator, seeded by its id."""
         if self._random is None:
+            import hashlib  # seldom needed, and long to import
+
             seed = hashlib.sha256(f"ergon:{self.flow_id}".encode()).digest()
             self._random = random.Random(int.from_bytes(seed, "big"))  # repeatable on purpose
         return self._random

@@ -15,7 +15,6 @@ from ergon.errors import FlowCancelled, FlowError, FlowNotFound, FlowParked, Ill
 from ergon.flows.context import current_machine
 from ergon.scheduler.times import start_at
 from ergon.scheduler.watching import Watcher, watcher_of
-from ergon.scheduler.why import why
 from ergon.storage.log import ExecutionLog
 
 R = TypeVar("R")
@@ -100,6 +99,8 @@ class FlowHandle(Generic[R]):
 
     async def why(self) -> str:
         """One sentence: what the flow waits for, with the evidence. Raises `FlowNotFound`."""
+        from ergon.scheduler.why import why  # for people: most programs never ask
+
         return await why(self._log, self.id)
 
     async def signal(self, name: str, value: Any = None, *, key: str | None = None) -> None:
