@@ -32,8 +32,14 @@ def test_a_flow_killed_at_any_point_comes_to_the_same_end(name: str, crasher: Cr
     assert not bad, "\n".join(
         [f"{len(bad)} of {len(outcomes)} runs:", *(outcome.report() for outcome in bad[:3])]
     )
-    made = tally(outcomes[: len(points)])
-    assert made["kills"] >= 0.9 * len(points) - 1, f"hardly a kill: this proves nothing: {made}"
+    # Whether a life is long enough for its lease to be renewed depends on the machine; scenario `renew` sees to that.
+    sure = [
+        one
+        for one in outcomes[: len(points)]
+        if name == "renew" or not any(point.startswith("renew:") for point in one.case.points)
+    ]
+    made = tally(sure)
+    assert made["kills"] >= 0.9 * len(sure) - 1, f"hardly a kill: this proves nothing: {made}"
 
 
 @pytest.mark.parametrize("moment", ["pre", "post"])

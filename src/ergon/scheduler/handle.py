@@ -37,7 +37,7 @@ class FlowHandle(Generic[R]):
         Raises what the flow raised (where its class is imported here; `StepFailed` otherwise), `FlowCancelled`,
         `FlowParked`, `FlowNotFound`, and `TimeoutError`: the flow goes on, and waiting again is fine.
         """
-        return self.outcome(await self._settled(timeout))
+        return self._outcome(await self._settled(timeout))
 
     async def wait_settled(self, timeout: float | None = None) -> FlowRecord:  # noqa: ASYNC109 - as above
         """Wait until the flow has ended or is parked, and return its record."""
@@ -45,7 +45,7 @@ class FlowHandle(Generic[R]):
         return await self.record()
 
     async def _settled(self, timeout: float | None) -> Settled:  # noqa: ASYNC109 - as above
-        watcher = self.watcher()
+        watcher = self._watcher()
         future = watcher.watch(self.id)
         try:
             if timeout is None:
@@ -55,17 +55,17 @@ class FlowHandle(Generic[R]):
         finally:
             watcher.leave(self.id, future)
 
-    def watcher(self) -> Watcher:
-        """Who tells how the flow ends, for `outcome`. Raises `NotInFlow`."""
+    def _watcher(self) -> Watcher:
+        """Who tells how the flow ends, for `_outcome`. Raises `NotInFlow`."""
         if current_machine() is not None:
             raise NotInFlow(
                 "a handle cannot be awaited inside a flow, where waiting is recorded: use invoke(child)."
             )
         return watcher_of(self._log)
 
-    def outcome(self, settled: Settled) -> R:
+    def _outcome(self, settled: Settled) -> R:
         """The result of a flow that was left so, or what it raised."""
-        error = self.failure(settled)
+        error = self._failure(settled)
         if error is None:
             return self._decoder.decode(settled.output if settled.output is not None else "null")  # type: ignore[no-any-return]
         try:
@@ -73,7 +73,7 @@ class FlowHandle(Generic[R]):
         finally:
             del error  # or its traceback would lead back to it
 
-    def failure(self, settled: Settled) -> Exception | None:
+    def _failure(self, settled: Settled) -> Exception | None:
         """What a flow that was left so raised; None: it completed."""
         if settled.status is TaskStatus.COMPLETED:
             return None

@@ -1,5 +1,8 @@
 """The results of many flows, without a task and a wake-up for each."""
 
+# A handle's inner words are for this room alone.
+# ruff: noqa: SLF001
+
 from __future__ import annotations
 
 import asyncio
@@ -21,11 +24,11 @@ async def results_of(
     waits: list[tuple[FlowHandle[Any], Watcher, Wait]] = []
     try:
         for handle in handles:
-            watcher = handle.watcher()
+            watcher = handle._watcher()
             waits.append((handle, watcher, watcher.watch(handle.id)))
         async with asyncio.timeout(timeout):
             if not return_exceptions:
-                return [handle.outcome(await future) for handle, _, future in waits]
+                return [handle._outcome(await future) for handle, _, future in waits]
             return [await _outcome(handle, future) for handle, _, future in waits]
     finally:
         for handle, watcher, future in waits:
@@ -36,7 +39,7 @@ async def _outcome(handle: FlowHandle[Any], future: Wait) -> Any:
     """What became of one flow. What the log raises for itself, such as that it is busy, says nothing of the flow."""
     try:
         settled = await future
-        failure = handle.failure(settled)
-        return handle.outcome(settled) if failure is None else failure
+        failure = handle._failure(settled)
+        return handle._outcome(settled) if failure is None else failure
     except (FlowNotFound, LogDamaged, DecodingError) as error:
         return error
