@@ -317,7 +317,6 @@ class Scheduler(Generic[V_co]):
         order of `handles` raised, once those before it have ended; the others go on.
         return_exceptions: put what a flow raised in the place of its result, and wait for all. What the log raises,
         such as that it is closed, is raised all the same: it says nothing of the flows.
-
         """
         return await results_of(handles, timeout, return_exceptions=return_exceptions)
 

@@ -12,6 +12,8 @@ from ergon.core.commit import Commit
 from ergon.errors import ForkedConnection, LogDamaged, LogRefused, LogTooNew
 from ergon.storage.sqlite import InMemoryExecutionLog, SqliteExecutionLog, place
 from ergon.storage.sqlite.durability import is_walreset_affected
+from ergon.testing.conformance.kit import until
+from ergon.testing.conformance.life import open_files
 from tests.storage.kit import claimed_flow, commit, event, new_flow, register
 
 
@@ -90,6 +92,21 @@ async def test_a_newer_schema_is_too_new(file):
     other.close()
 
     assert "upgrade" in await refused(file, LogTooNew)
+
+
+async def test_a_log_that_is_refused_late_leaves_no_file_open(file):
+    async with SqliteExecutionLog(file):
+        pass
+    with sqlite3.connect(file) as other:
+        other.execute("DELETE FROM meta WHERE key = 'generation'")
+    other.close()
+    await refused(file, LogDamaged)
+    before = open_files()
+
+    for _ in range(3):
+        await refused(file, LogDamaged)
+
+    await until(lambda: open_files() <= before)
 
 
 async def test_the_schema_of_the_next_release_is_fine_when_it_says_so(file):

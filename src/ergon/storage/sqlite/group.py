@@ -76,8 +76,8 @@ class GroupCommit:
         if self._marked and not self._in_memory:
             with contextlib.suppress(sqlite3.Error):
                 self.connection.execute("DELETE FROM landed WHERE writer = ?", (self._writer_id,))
-        self.connection.close()
         self._turnstile.close()
+        self.connection.close()
 
     def apply(self, batch: Sequence[What]) -> tuple[Errors | None, Hint | None]:
         """Write a batch. Returns its errors in order (None: all went well) and what listeners should hear."""

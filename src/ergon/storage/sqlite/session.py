@@ -208,14 +208,18 @@ class Session:
                 raise
             return connection
 
-        group = GroupCommit(
-            connect,
-            turnstile=turnstile,
-            clock=self._clock,
-            where=where,
-            failpoint=failpoints.current(),
-            path=path,
-        )
+        try:
+            group = GroupCommit(
+                connect,
+                turnstile=turnstile,
+                clock=self._clock,
+                where=where,
+                failpoint=failpoints.current(),
+                path=path,
+            )
+        except BaseException:
+            turnstile.close()
+            raise
         try:
             graded = durability.measure(group.connection, self._settings, filesystem)
             durability.check_required(graded, require, where)
