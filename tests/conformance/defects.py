@@ -46,6 +46,7 @@ from tests.conformance.faulty import (
     SaysThatItCreatedWhatWasThere,
     SleepsOnMessages,
     Sound,
+    TakesEveryNewFlowForTheFirstOfItsId,
     TakesOneTooMany,
     WakesForAnyName,
     WritesEventsBeforeTheRest,
@@ -264,6 +265,12 @@ DEFECTS: Final = (
         "creating",
         "creating_a_flow_twice_changes_nothing_and_returns_what_is_there",
         oracle=True,
+    ),
+    _d(
+        "takes every flow created for its owner for the first of its id",
+        TakesEveryNewFlowForTheFirstOfItsId,
+        "fencing",
+        "no_epoch_of_a_deleted_flow_comes_again_for_its_id[created with an owner]",
     ),
     _d(
         "acts whatever the status it was asked for",

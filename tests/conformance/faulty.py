@@ -164,6 +164,16 @@ class SaysThatItCreatedWhatWasThere(Sound):
         return None
 
 
+class TakesEveryNewFlowForTheFirstOfItsId(Sound):
+    async def create_claimed(self, flows: Sequence[NewFlow]) -> list[ClaimedFlow | FlowRecord | None]:
+        return [
+            answer._replace(flow=answer.flow._replace(epoch=1), lease=answer.lease._replace(epoch=1))
+            if isinstance(answer, ClaimedFlow)
+            else answer
+            for answer in await super().create_claimed(flows)
+        ]
+
+
 class ActsWhateverTheStatus(Sound):
     async def move(
         self,

@@ -16,6 +16,7 @@ from ergon.core.history import EventKind
 from ergon.executor import incarnation
 from ergon.executor.alarm import Alarm
 from ergon.replay.loop import FlowLoop
+from ergon.storage import eager
 from ergon.storage.sqlite import children, claims, journal, leases
 from ergon.storage.sqlite.group import GroupCommit
 from ergon.storage.sqlite.log import SqliteExecutionLog
@@ -36,8 +37,8 @@ def bug(function: Callable[[], None]) -> Callable[[], None]:
     return function
 
 
-def put(owner: type, name: str, value: Any) -> None:
-    """Replace a method."""
+def put(owner: object, name: str, value: Any) -> None:
+    """Replace a method, or a function of a module."""
     setattr(owner, name, value)
 
 
@@ -100,16 +101,16 @@ def acknowledged_before_commit() -> None:
 @bug
 def schedule_acknowledged_early() -> None:
     """`create` returns before the flow is written."""
-    create = SqliteExecutionLog.create
+    create = eager.create
 
-    async def early(log: SqliteExecutionLog, flow: Any) -> Any:
-        if flow.owner is not None or await log.find(flow.id) is not None:
-            return await create(log, flow)
+    async def early(log: SqliteExecutionLog, flows: Any) -> Any:
+        if await log.find(flows[0].id) is not None:
+            return await create(log, flows)
         later = asyncio.get_running_loop().call_later
-        later(LATE_SECONDS, lambda: asyncio.ensure_future(create(log, flow)))
-        return None
+        later(LATE_SECONDS, lambda: asyncio.ensure_future(create(log, flows)))
+        return [None] * len(flows)
 
-    put(SqliteExecutionLog, "create", early)
+    put(eager, "create", early)
 
 
 @bug

@@ -118,6 +118,13 @@ class NewFlow(NamedTuple):
     tags: tuple[str, ...] = ()
     """Only workers that have all of these may claim it."""
 
+    def owned_by(self, owner: str) -> NewFlow:
+        """The same flow, to be created as this worker's own."""
+        return tuple.__new__(NewFlow, (*self[:_OWNER], owner, *self[_OWNER + 1 :]))  # a third of `_replace`
+
+
+_OWNER: Final = NewFlow._fields.index("owner")
+
 
 class ChildCancel(NamedTuple):
     """Ask a child to cancel. The flow with this id is asked only if this operation of the sender started it."""

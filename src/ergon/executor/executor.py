@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, TypeVar, overload
 
 from ergon.core.codec import encode
-from ergon.core.commit import ClaimedFlow, ClaimRequest, FlowRecord, Hint, Lease, NewFlow, Settled
+from ergon.core.commit import ClaimedFlow, ClaimRequest, FlowRecord, Hint, NewFlow, Settled
 from ergon.core.conflict import id_conflict
 from ergon.core.failure import rebuild
 from ergon.core.names import check_name
@@ -112,11 +112,11 @@ class Executor(Generic[T]):
             owner=incarnation.id,
             tags=call.flow.options.tags,
         )
-        existing = await self._log.create(new)
+        (existing,) = await self._log.create_claimed([new])
+        if isinstance(existing, ClaimedFlow):
+            return existing
         if existing is None:
-            created = await self._log.find(self.flow_id)
-            assert created is not None, "a flow that was created is in the log"
-            return ClaimedFlow(created, Lease(incarnation.id, created.epoch), [], [])
+            raise LeaseLost(f"flow {self.flow_id!r} was taken away as soon as it was created here")
         if existing.name != new.name or not call.fits(existing.input):
             raise id_conflict(existing, new)
         if existing.status.is_terminal or existing.status is TaskStatus.PARKED:

@@ -24,6 +24,7 @@ from ergon.flows.types import FlowObject, flow_call_of
 from ergon.scheduler.handle import FlowHandle
 from ergon.scheduler.results import results_of
 from ergon.scheduler.times import start_at
+from ergon.storage import eager
 from ergon.storage.log import ExecutionLog
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class Scheduler(Generic[V_co]):
         if id is not None:
             check_name("flow id", id)
         new = self._new(call, id, delay, start_at(at, delay), tags, options)
-        existing = await self._log.create(new)
+        (existing,) = await eager.create(self._log, [new])
         return self._handle(call, new, existing)
 
     @overload
@@ -212,7 +213,7 @@ class Scheduler(Generic[V_co]):
         news = [
             self._new(call, id, delay, begins, tags, options) for call, id in zip(calls, named, strict=True)
         ]
-        existing = await self._log.create_all(news)
+        existing = await eager.create(self._log, news)
         return [self._handle(*each) for each in zip(calls, news, existing, strict=True)]
 
     async def schedule_named(

@@ -15,7 +15,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from ergon.core.commit import (
     ClaimedFlow,
@@ -25,6 +25,7 @@ from ergon.core.commit import (
     FlowFilter,
     FlowRecord,
     Hint,
+    Lease,
     Message,
     NewFlow,
     Received,
@@ -108,6 +109,24 @@ class ExecutionLog(ABC):
         log in a subclass changes this too.
         """
         return await all_answers([asyncio.ensure_future(self.create(flow)) for flow in flows])
+
+    starts_eagerly: ClassVar[bool] = False
+    """Whether `create_claimed` costs no more than `create_all`, so that a worker's process uses it."""
+
+    async def create_claimed(self, flows: Sequence[NewFlow]) -> list[ClaimedFlow | FlowRecord | None]:
+        """`create_all` for flows that name their owner: each that was created comes as a claim would bring it.
+
+        One whose id exists comes as the flow that has it. None: it was created and is not its owner's, because it named
+        none, or was paused, killed or deleted at once. Raises `LeaseLost` when an owner is not alive; flows that name
+        it may have been created before it died.
+        """
+        answers: list[ClaimedFlow | FlowRecord | None] = [*await self.create_all(flows)]
+        for place, flow in enumerate(flows):
+            if answers[place] is None and flow.owner is not None:
+                created = await self.find(flow.id)
+                if created is not None and created.owner == flow.owner:
+                    answers[place] = ClaimedFlow(created, Lease(flow.owner, created.epoch), [], [])
+        return answers
 
     @abstractmethod
     async def send(self, message: Message) -> None:

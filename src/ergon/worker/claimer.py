@@ -46,6 +46,9 @@ class Claimer:
         self._wake_at: float | None = None
         self._is_full = False
         """True while something may be ready that there was no room for."""
+        self._left_nothing = False
+        self.looked = asyncio.Event()
+        """Set when the first look is over."""
 
     def on_hint(self, hint: Hint) -> None:
         """Look sooner."""
@@ -62,18 +65,32 @@ class Claimer:
         if self._is_full:
             self._something.set()
 
+    @property
+    def has_nothing_to_claim(self) -> bool:
+        """True when the last look left nothing, and nothing has told of more since."""
+        return self._left_nothing and not self._something.is_set()
+
+    def disown_soon(self) -> None:
+        """A write that gives this worker flows has failed, and may have landed."""
+        self._disown_at = asyncio.get_running_loop().time()
+        self._something.set()
+
     async def tick(self) -> None:
         """Claim until nothing is ready or no room is left; then wait for a hint, a wake time, or the poll."""
         self._something.clear()
-        self._is_full = False
-        if (now := asyncio.get_running_loop().time()) >= self._disown_at:
+        self._is_full = self._left_nothing = False
+        now = asyncio.get_running_loop().time()
+        if now >= self._disown_at and not self._residents.expects_new:
             await self._residents.disown_unknown()
             self._disown_at = now + self._disown_seconds
         try:
             await self._claim()
+            self._left_nothing = not self._is_full
         except Exception:
             self._disown_at = now  # it may have landed
             raise
+        finally:
+            self.looked.set()
         await self._wait()
 
     async def _claim(self) -> None:

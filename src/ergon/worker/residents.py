@@ -50,6 +50,7 @@ class Residents:
         self._fetching: asyncio.Task[None] | None = None
         self._fetch_again = False
         self._claims = 0
+        self._reserved = 0
         self.doing = Doing(self.runs.values)
         """What they do or wait for, for the log."""
         self._early: dict[str, list[Received]] = {}
@@ -66,7 +67,12 @@ class Residents:
     @property
     def room(self) -> int:
         """How many more flows fit."""
-        return self._capacity - len(self.runs)
+        return self._capacity - len(self.runs) - self._reserved
+
+    @property
+    def expects_new(self) -> bool:
+        """True while flows are being created that are this worker's from the start."""
+        return self._reserved > 0
 
     @contextmanager
     def expecting(self) -> Iterator[None]:
@@ -78,6 +84,16 @@ class Residents:
             self._claims -= 1
             if not self._claims:
                 self._early.clear()  # all that was claimed is here, and hears of what comes from now on
+
+    @contextmanager
+    def reserving(self, count: int) -> Iterator[None]:
+        """Create flows as this worker's own inside, and adopt them: keeps room for so many."""
+        self._reserved += count
+        try:
+            with self.expecting():
+                yield
+        finally:
+            self._reserved -= count
 
     def adopt(self, claimed: ClaimedFlow) -> None:
         """Take a claimed flow in and start it, with what came for it while it was being claimed."""

@@ -16,7 +16,7 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -31,8 +31,10 @@ from ergon.executor.host import Host
 from ergon.executor.incarnation import Incarnation
 from ergon.flows.flow import BoundFlow, Flow
 from ergon.flows.types import FlowSource
+from ergon.storage import eager
 from ergon.storage.log import ExecutionLog
 from ergon.worker.claimer import Claimer
+from ergon.worker.eager import EagerStarts
 from ergon.worker.registry import FlowRegistry
 from ergon.worker.residents import Residents
 from ergon.worker.service import every
@@ -124,6 +126,7 @@ class Worker:
         self._incarnation: Incarnation | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._unsubscribe: Any = None
+        self._withdraw: Callable[[], None] = lambda: None
         self._restart: asyncio.Task[None] | None = None
         self._starting = False
         self._stopping = False
@@ -221,6 +224,10 @@ class Worker:
             enable_timers=self._enable_timers,
         )
         self._residents.belong_to(incarnation.id, claimer.look)
+        if self._host is not None and self._log.starts_eagerly:
+            self._withdraw()
+            starts = EagerStarts(self._host, self._residents, claimer, request, incarnation)
+            self._withdraw = eager.offer(self._log, starts)
         self._tasks = [
             asyncio.create_task(every(0.0, claimer.tick, name="claimer")),
             asyncio.create_task(every(options.reap_seconds, self._reap, name="reaper", first=0.0)),
@@ -262,11 +269,16 @@ class Worker:
         """The log declared this incarnation dead: drop everything, come back as a new one."""
         if self._residents is None or self._incarnation is None or not self._incarnation.lost:
             return  # while it started: `_begin` notices
-        for task in self._tasks:
-            task.cancel()
+        self._end_services()
         self._residents.abort_all("its worker's lease was lost")
         if not self._stopping and (self._restart is None or self._restart.done()):
             self._restart = asyncio.create_task(self._begin_again())
+
+    def _end_services(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._claimer is not None:
+            self._claimer.looked.set()  # whoever waits for its first look waits no more
 
     async def _begin_again(self) -> None:
         while True:
@@ -292,6 +304,7 @@ class Worker:
         if self._stopping or self._incarnation is None:
             return
         self._stopping = True
+        self._withdraw()
         assert self._residents is not None
         assert self._host is not None
         self._host.draining = True  # from here on no new step starts
@@ -300,8 +313,9 @@ class Worker:
         ends_at = self._host.loop.time() + deadline_seconds
         self._host.in_background(self._note_draining(self._incarnation.id))
         tasks = [*self._tasks, *([self._restart] if self._restart else [])]
-        for task in tasks:
-            task.cancel()
+        if self._restart is not None:
+            self._restart.cancel()
+        self._end_services()
         await asyncio.gather(*tasks, return_exceptions=True)
         fetching = asyncio.create_task(every(self.options.poll_seconds, self._residents.fetch, name="inbox"))
         try:

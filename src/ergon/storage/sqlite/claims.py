@@ -22,8 +22,9 @@ from ergon.storage.sqlite.statements import statements
 from ergon.storage.sqlite.transaction import Transaction, as_json
 
 _SQL: Final = statements("claims.sql")
-FIRST: Final = tuple(_SQL[name] for name in ("load_flows", "owned", "own", "take_any", "promote"))
-"""What every flow needs: see `priming.py`."""
+LATER: Final = tuple(_SQL[name] for name in ("load_flows", "owned", "own"))
+FIRST: Final = tuple(_SQL[name] for name in ("take_any", "promote"))
+"""What a worker's first look needs, which finds nothing; and `LATER`, when it finds something: see `priming.py`."""
 _TAGS_SPELLED_MAX: Final = 3
 """A worker with so many tags asks for each of the eight sets they make, whether a flow has it or not: however many
 other sets there are in the log, as with a tag for each machine, its claim costs the same."""

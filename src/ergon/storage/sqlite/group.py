@@ -30,7 +30,7 @@ from ergon.storage.sqlite.migrations import new_writer
 from ergon.storage.sqlite.place import Anchor
 from ergon.storage.sqlite.transaction import Transaction
 from ergon.storage.sqlite.turnstile import Turnstile
-from ergon.storage.sqlite.writes import Create, Send, What, Write
+from ergon.storage.sqlite.writes import Create, Send, What, Write, claim_new
 
 Errors = list["BaseException | None"]
 _ATTEMPTS_MAX: Final = 2
@@ -189,6 +189,7 @@ class GroupCommit:
             raise _Uneven
         if creates and intake.insert(tx, [create.flow for create in creates]) != len(creates):
             raise _Uneven
+        claim_new(tx, creates)
         if sends and not intake.send(tx, [send.message for send in sends]):
             raise _Uneven
         for write in others:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from ergon.core.commit import FlowRecord, Message, MessageKind, NewFlow
+from ergon.core.commit import ClaimedFlow, FlowRecord, Lease, Message, MessageKind, NewFlow, make_record
 from ergon.core.history import EventKind
 from ergon.core.start import start_of
 from ergon.core.status import TERMINAL, TaskStatus, may_move
@@ -39,6 +39,24 @@ def create_alone(tx: Transaction, flow: NewFlow) -> FlowRecord | None:
         owner = flow.owner or ""
         raise LeaseLost(f"flow {flow.id!r} was not created: worker {owner!r} is not alive")
     return found
+
+
+def claimed(tx: Transaction, flows: Sequence[NewFlow]) -> list[ClaimedFlow]:
+    """What a claim would bring of flows that this transaction created under an owner: they need not be read."""
+    (epochs_from,) = tx.one(_SQL["epochs_from"])
+    brought: list[ClaimedFlow] = []
+    for flow in flows:
+        start = start_of(flow, tx.now)
+        assert start.owner is not None, "only flows that name an owner"
+        epoch = epochs_from + start.claims
+        record = make_record((
+            flow.id, flow.name, TaskStatus.RUNNING, flow.queue, flow.version, flow.priority, flow.input, None, "",
+            tx.now, start.started_at, None, start.wake_at, start.deadline_at, start.owner, epoch, 0,
+            flow.parent_id, flow.parent_op, flow.close_with_parent,
+            tuple(sorted({*flow.tags})) if flow.tags else (),
+        ))  # fmt: skip
+        brought.append(ClaimedFlow(record, Lease(start.owner, epoch), [], []))
+    return brought
 
 
 def find(tx: Transaction, flow_id: str) -> FlowRecord | None:

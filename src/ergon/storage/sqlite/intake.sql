@@ -14,6 +14,9 @@ WHERE v.column1 IS NOT NULL
        OR EXISTS (SELECT 1 FROM workers AS w WHERE w.id = v.column14 AND w.state IN ('alive', 'draining')))
 ON CONFLICT (id) DO NOTHING;
 
+-- name: epochs_from
+SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'epochs_from';
+
 -- name: find
 SELECT '[' || row || ']' FROM flow_rows WHERE id = :flow;
 

@@ -11,7 +11,7 @@ import functools
 import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 from urllib.parse import quote
 
 from ergon.core.commit import (
@@ -133,10 +133,23 @@ class SqliteExecutionLog(ExecutionLog):
         return await write.future
 
     async def create_all(self, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
+        return await all_answers([write.future for write in self._creates(flows)])
+
+    starts_eagerly: ClassVar[bool] = True
+
+    async def create_claimed(self, flows: Sequence[NewFlow]) -> list[ClaimedFlow | FlowRecord | None]:
+        writes = self._creates(flows)
+        found = await all_answers([write.future for write in writes])
+        return [
+            write.claimed if existing is None else existing
+            for write, existing in zip(writes, found, strict=True)
+        ]
+
+    def _creates(self, flows: Sequence[NewFlow]) -> list[Create]:
         writes = [Create(flow, self._session.future()) for flow in flows]
         for write in writes:
             self._session.submit(write, write.done)
-        return await all_answers([write.future for write in writes])
+        return writes
 
     async def send(self, message: Message) -> None:
         write = Send(message, self._session.future())

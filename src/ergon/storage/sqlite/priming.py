@@ -15,7 +15,7 @@ from ergon.storage.sqlite import claims, intake, journal, leases
 
 def first_statements() -> list[str]:
     """What a flow needs, the last first."""
-    return [*journal.FIRST, *claims.FIRST, *leases.FIRST, *intake.FIRST]
+    return [*claims.LATER, *journal.FIRST, *claims.FIRST, *leases.FIRST, *intake.FIRST]
 
 
 def prepare(connection: sqlite3.Connection, statement: str) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
-from ergon.core.commit import Commit, FlowRecord, Message, NewFlow
+from ergon.core.commit import ClaimedFlow, Commit, FlowRecord, Message, NewFlow
 from ergon.storage.sqlite import intake
 from ergon.storage.sqlite.transaction import Transaction
 
@@ -36,11 +36,28 @@ class Write(Generic[T]):
 class Create(Write["FlowRecord | None"]):
     """Many of these become one statement."""
 
-    __slots__ = ("flow",)
+    __slots__ = ("claimed", "flow")
 
     def __init__(self, flow: NewFlow, future: asyncio.Future[FlowRecord | None]) -> None:
-        super().__init__("create", lambda tx: intake.create_alone(tx, flow), future)
+        super().__init__("create", self._alone, future)
         self.flow = flow
+        self.claimed: ClaimedFlow | None = None
+        """The flow as a claim would bring it, when it was created under an owner."""
+
+    def _alone(self, tx: Transaction) -> FlowRecord | None:
+        found = intake.create_alone(tx, self.flow)
+        self.claimed = None
+        if found is None:
+            claim_new(tx, [self])
+        return found
+
+
+def claim_new(tx: Transaction, creates: Iterable[Create]) -> None:
+    """Note for each flow just created under an owner what a claim would bring."""
+    owned = [create for create in creates if create.flow.owner is not None]
+    if owned:
+        for create, claimed in zip(owned, intake.claimed(tx, [each.flow for each in owned]), strict=True):
+            create.claimed = claimed
 
 
 class Send(Write[None]):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from ergon.core.commit import Commit, FlowFilter, Lease
+import pytest
+
+from ergon.core.commit import ClaimedFlow, Commit, FlowFilter, Lease
 from ergon.core.status import TaskStatus
+from ergon.errors import LeaseLost
 from ergon.storage.log import ExecutionLog
 from ergon.testing.conformance.kit import (
     claim,
@@ -177,6 +180,70 @@ async def test_a_flow_created_with_an_owner_goes_back_when_its_owner_retires(log
     assert await log.retire("w1") == 1
 
     assert (await claim_one(log, "f1", "w2")).lease.claims == 2
+
+
+async def test_a_flow_created_for_its_owner_comes_as_a_claim_would_bring_it(log: ExecutionLog) -> None:
+    await register(log)
+    new = new_flow(
+        "f1",
+        name="report",
+        input='{"n":1}',
+        queue="slow",
+        version="v2",
+        priority=-7,
+        timeout_seconds=60.0,
+        parent_id="somebody",
+        parent_op="0:1",
+        close_with_parent=False,
+        owner="w1",
+        tags=("tpu", "gpu", "gpu"),
+    )
+
+    (brought,) = await log.create_claimed([new])
+
+    kept = await record(log, "f1")
+    assert brought == ClaimedFlow(kept, Lease("w1", kept.epoch), [], [])
+    assert (kept.owner, kept.status, kept.tags) == ("w1", TaskStatus.RUNNING, ("gpu", "tpu"))
+    await commit(log, Commit("f1", brought.lease, (event(1),)))
+
+
+async def test_of_flows_created_for_owners_each_is_answered_as_if_it_came_alone(log: ExecutionLog) -> None:
+    await register(log)
+    await register(log, "w2")
+    await log.create(new_flow("there", input='{"n":7}'))
+    owners = {"one": "w1", "there": "w1", "nobodys": None, "two": "w2"}
+
+    answers = await log.create_claimed([new_flow(id, owner=owner) for id, owner in owners.items()])
+
+    one, there, nobodys, two = answers
+    assert isinstance(one, ClaimedFlow)
+    assert isinstance(two, ClaimedFlow)
+    assert (one.flow, two.flow) == (await record(log, "one"), await record(log, "two"))
+    assert (one.lease.worker, two.lease.worker) == ("w1", "w2")
+    assert there == await record(log, "there")
+    assert nobodys is None
+    assert (await record(log, "nobodys")).status is TaskStatus.PENDING
+
+
+async def test_no_flow_is_created_for_an_owner_that_is_not_alive(log: ExecutionLog) -> None:
+    await register(log)
+    await log.retire("w1")
+
+    with pytest.raises(LeaseLost):
+        await log.create_claimed([new_flow("f1", owner="w1")])
+
+    assert await log.find("f1") is None
+
+
+async def test_a_thousand_flows_are_created_for_one_owner(log: ExecutionLog) -> None:
+    await register(log)
+
+    answers = await log.create_claimed([new_flow(f"f{n}", owner="w1") for n in range(1_000)])
+
+    leases = {answer.flow.id: answer.lease for answer in answers if isinstance(answer, ClaimedFlow)}
+    assert len(leases) == 1_000
+    await commit(log, Commit("f999", leases["f999"], (event(1),)))
+    assert await claim(log) == []
 
 
 async def test_ids_that_differ_only_in_case_or_form_are_two_flows(log: ExecutionLog) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ergon.core.commit import ChildCancel, Commit, Lease, Settled
+from ergon.core.commit import ChildCancel, ClaimedFlow, Commit, Lease, Settled
 from ergon.core.status import TaskStatus
 from ergon.errors import LeaseLost
 from ergon.storage.log import ExecutionLog
@@ -227,8 +227,9 @@ async def test_no_epoch_of_a_deleted_flow_comes_again_for_its_id(log: ExecutionL
     await killed_and_deleted(log)
 
     if how == "created with an owner":
-        for id in ("p", "c"):
-            await log.create(new_flow(id, owner="w1"))
+        for brought in await log.create_claimed([new_flow(id, owner="w1") for id in ("p", "c")]):
+            assert isinstance(brought, ClaimedFlow)
+            assert brought.flow == await record(log, brought.flow.id)
     elif how == "started as a child":
         await parent_of(log, child("c"), child("p"), id="other")
     for id in ("p", "c"):

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ergon.core.commit import ClaimRequest, Commit, FlowFilter, FlowRecord, Message, WorkerRecord
+from ergon.core.commit import ClaimedFlow, ClaimRequest, Commit, FlowFilter, FlowRecord, Message, WorkerRecord
 from ergon.core.status import TaskStatus
 from ergon.storage.log import ExecutionLog
 from ergon.testing.conformance.kit import commit_all, kill_worker, worker_record
@@ -56,8 +56,15 @@ class Comparison:
         new = make_flow(self._prefix, log.now(), args, self._named(parent))
         if args["owner"] is not None:
             new = new._replace(owner=self._named(args["owner"]) or "")
-        there = await answered(log.create(new))
-        if isinstance(there, FlowRecord):
+        if new.owner is None:
+            there = await answered(log.create(new))
+        else:
+            there = await answered(log.create_claimed([new]))
+            there = there[0] if isinstance(there, list) else there
+        if isinstance(there, ClaimedFlow):
+            equal("the flow that was created for its owner", there.flow, await log.find(new.id))
+            there = None
+        elif isinstance(there, FlowRecord):
             equal("the flow that is there", there, await log.find(new.id))
             there = "exists"
         await self._both(log, self._model.create(new), there)

@@ -1,0 +1,48 @@
+"""Where whoever creates flows finds a worker of this process that runs them at once.
+
+A flow that is created by a process with a worker that fits, has room and has nothing else to claim is created as that
+worker's own: it begins when its row is durable, without the second write that a claim is. Who creates and who works
+know nothing of each other; they meet here, by the log both use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+from ergon.core.commit import FlowRecord, NewFlow
+from ergon.storage.log import ExecutionLog
+
+
+class EagerStarter(Protocol):
+    """A worker, as far as whoever creates flows needs to know it."""
+
+    def is_ready_for(self, flow: NewFlow) -> bool:
+        """True while it would run this flow, and nothing waits that should run before it."""
+
+    async def create(self, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
+        """Create flows as `ExecutionLog.create_all` does, and run those that fit at once."""
+
+
+_starters: WeakKeyDictionary[ExecutionLog, list[EagerStarter]] = WeakKeyDictionary()
+
+
+def offer(log: ExecutionLog, starter: EagerStarter) -> Callable[[], None]:
+    """Let flows that are created in `log` be started by this; returns how to withdraw it."""
+    starters = _starters.setdefault(log, [])
+    starters.append(starter)
+
+    def withdraw() -> None:
+        if starter in starters:
+            starters.remove(starter)
+
+    return withdraw
+
+
+async def create(log: ExecutionLog, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
+    """`ExecutionLog.create_all`, through a worker of this process where one is ready."""
+    for starter in _starters.get(log, ()):
+        if flows and starter.is_ready_for(flows[0]):
+            return await starter.create(flows)
+    return await log.create_all(flows)

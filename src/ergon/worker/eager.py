@@ -1,0 +1,105 @@
+"""Start flows that this process creates without claiming them: see `storage/eager.py`.
+
+What a crash leaves behind: before the flows are durable, nothing. After it, flows that a dead worker owns, which the
+reaper frees, as after a claim. An answer that is lost, or comes when the worker has begun to drain, leaves flows that
+the worker owns in the log and does not run: it gives them back when it next looks for such, or retires.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from ergon.core.commit import ClaimedFlow, ClaimRequest, FlowRecord, NewFlow
+from ergon.core.versions import VersionSet
+from ergon.errors import LeaseLost
+from ergon.executor.host import Host
+from ergon.executor.incarnation import Incarnation
+from ergon.worker.claimer import CLAIM_BATCH_MAX, Claimer
+from ergon.worker.residents import Residents
+
+
+class EagerStarts:
+    """For one incarnation of a worker."""
+
+    def __init__(
+        self,
+        host: Host,
+        residents: Residents,
+        claimer: Claimer,
+        request: ClaimRequest,
+        incarnation: Incarnation,
+    ) -> None:
+        """`request`: what the worker claims is what it starts."""
+        self._host, self._residents, self._claimer = host, residents, claimer
+        self._incarnation = incarnation
+        self._names, self._queues = frozenset(request.names), frozenset(request.queues)
+        self._tags = frozenset(request.tags)
+        self._versions = (
+            VersionSet(all=True) if request.versions is None else VersionSet.parse(request.versions)
+        )
+
+    def is_ready_for(self, flow: NewFlow) -> bool:
+        """True while there is room, and nothing in the log that has waited longer; and until that is known."""
+        return self._fits(flow) and self._is_ready()
+
+    def _is_ready(self) -> bool:
+        return (
+            (self._claimer.has_nothing_to_claim or not self._claimer.looked.is_set())
+            and not self._host.draining
+            and self._residents.room > 0
+            and self._incarnation.may_start()
+        )
+
+    async def create(self, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
+        """Create flows; those that fit begin before this returns, or even when nobody waits for it any more."""
+        task = self._host.loop.create_task(self._create(flows), name="ergon-eager-start")
+        task.add_done_callback(_hear)
+        return await asyncio.shield(task)
+
+    async def _create(self, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
+        """Part by part: while one is being written, the flows of the part before it begin."""
+        await self._claimer.looked.wait()
+        answers: list[FlowRecord | None] = []
+        for start in range(0, len(flows), CLAIM_BATCH_MAX):
+            answers += await self._create_part(flows[start : start + CLAIM_BATCH_MAX])
+        return answers
+
+    async def _create_part(self, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
+        ready, room, owner = self._is_ready(), self._residents.room, self._incarnation.id
+        places = [place for place, flow in enumerate(flows) if self._fits(flow)][:room] if ready else []
+        owned = list(flows)
+        for place in places:
+            owned[place] = flows[place].owned_by(owner)
+        with self._residents.reserving(len(places)):
+            try:
+                answers = await self._host.log.create_claimed(owned)
+            except LeaseLost:  # declared dead this moment: what was created under it is freed with all it had
+                return await self._host.log.create_all(flows)
+            except BaseException:
+                self._claimer.disown_soon()  # it may have landed
+                raise
+            return [self._adopt(answer) for answer in answers]
+
+    def _fits(self, flow: NewFlow) -> bool:
+        return (
+            flow.start_at is None
+            and flow.delay_seconds is None
+            and flow.name in self._names
+            and flow.queue in self._queues
+            and self._versions.matches(flow.version)
+            and self._tags.issuperset(flow.tags)
+        )
+
+    def _adopt(self, answer: ClaimedFlow | FlowRecord | None) -> FlowRecord | None:
+        if not isinstance(answer, ClaimedFlow):
+            return answer
+        if not self._host.draining and not self._incarnation.lost:
+            self._residents.adopt(answer)
+        return None
+
+
+def _hear(task: asyncio.Task[list[FlowRecord | None]]) -> None:
+    """Whoever asked may have been cancelled, and an error heard by nobody is theirs to miss."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,288 @@
+"""A flow that is scheduled beside a worker with nothing else to do is that worker's from its first row on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ergon import ScheduleOptions, Scheduler, SqliteExecutionLog, TaskStatus, flow, step, wait_signal
+from ergon.core.commit import ClaimedFlow, ClaimRequest, FlowFilter, FlowRecord, NewFlow
+from ergon.errors import LogBusy
+from tests.stories.helpers import soon, start, until, until_status, worker
+
+Answers = list[ClaimedFlow | FlowRecord | None]
+
+
+class NotingLog(SqliteExecutionLog):
+    """Notes which flows were claimed and which were created for their owner; lets the latter wait when told to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.claimed: list[str] = []
+        self.eager: list[str] = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.written = asyncio.Event()
+        self.fails: Exception | None = None
+
+    async def claim(self, request: ClaimRequest) -> list[ClaimedFlow]:
+        flows = await super().claim(request)
+        self.claimed += [claimed.flow.id for claimed in flows]
+        return flows
+
+    async def create_claimed(self, flows: Sequence[NewFlow]) -> Answers:
+        self.eager += [new.id for new in flows if new.owner is not None]
+        answers = await super().create_claimed(flows)
+        self.written.set()
+        await self.may_answer.wait()
+        if self.fails is not None:
+            error, self.fails = self.fails, None
+            raise error
+        return answers
+
+
+ran: list[str] = []
+
+
+@step
+async def note(label: str) -> str:
+    ran.append(label)
+    return label
+
+
+@flow
+async def job(label: str = "a") -> str:
+    return await note(label)
+
+
+@flow
+async def waits_for_word() -> str:
+    return await wait_signal("word", str)
+
+
+@flow(queue="slow", tags=("gpu",))
+async def other() -> int:
+    return 1
+
+
+@pytest.fixture(autouse=True)
+def _nothing_ran() -> None:
+    ran.clear()
+
+
+async def test_a_flow_scheduled_beside_an_idle_worker_needs_no_claim(path: Path) -> None:
+    async with NotingLog(path) as log, worker(log, job) as working:
+        handle = await start(log, job.bind("now"))
+
+        assert await handle.result(10) == "now"
+        assert (log.eager, log.claimed) == (["f"], [])
+        assert ran == ["now"]
+        record = await log.find("f")
+        assert record is not None
+        assert record.claims == 1
+        assert record.started_at == record.created_at
+        assert working._residents is not None
+        assert working._residents.room == working.options.capacity
+
+
+async def test_the_first_flow_after_a_worker_began_needs_no_claim_either(path: Path) -> None:
+    for number in range(5):
+        async with NotingLog(path) as log, worker(log, job):
+            assert await (await start(log, job.bind(), id=f"f{number}")).result(10) == "a"
+            assert (log.eager, log.claimed) == ([f"f{number}"], [])
+
+
+async def test_a_flow_that_the_worker_of_its_process_does_not_run_is_left_to_others(path: Path) -> None:
+    async with NotingLog(path) as log, worker(log, job, other, versions=[">=2"]) as working:
+        handles = {
+            "unknown": await start(log, waits_for_word.bind(), id="unknown"),
+            "queue and tag": await start(log, other.bind(), id="queue and tag"),
+            "tag": await start(log, job.bind(), id="tag", tags=["gpu"]),
+            "queue": await start(log, job.bind(), id="queue", options=ScheduleOptions(queue="slow")),
+            "later": await start(log, job.bind(), id="later", delay=3_600),
+            "version": await Scheduler(log).with_version("1.9").schedule(job.bind(), id="version"),
+        }
+
+        claimer: Any = working._claimer
+        await until(lambda: claimer.has_nothing_to_claim)
+        fits = await Scheduler(log).with_version("2.1").schedule(job.bind(), id="fits")
+        assert await fits.result(10) == "a"
+
+        assert {name: await handle.status() for name, handle in handles.items()} == dict.fromkeys(
+            handles, TaskStatus.PENDING
+        )
+        assert (log.eager, log.claimed) == (["fits"], [])
+
+
+async def test_a_new_flow_does_not_overtake_those_that_wait_for_room(path: Path) -> None:
+    async with NotingLog(path) as log, worker(log, job, waits_for_word, capacity=1, evict_after_seconds=60.0):
+        first = await start(log, waits_for_word.bind(), id="first")
+        waiting = [await start(log, job.bind(id), id=id) for id in ("second", "third")]
+        await first.signal("word", "go")
+        await waiting[0].result(10)
+
+        await (await start(log, job.bind("fourth"), id="fourth")).result(10)
+
+    assert ran == ["second", "third", "fourth"]
+    assert log.eager[:1] == ["first"]
+    assert log.claimed[:2] == ["second", "third"]
+
+
+async def test_of_more_flows_than_fit_the_rest_is_claimed_when_there_is_room(path: Path) -> None:
+    async with NotingLog(path) as log, worker(log, job, capacity=300):
+        scheduler = Scheduler(log)
+
+        handles = await scheduler.schedule_all([job.bind(str(n)) for n in range(700)])
+
+        assert await scheduler.results(handles, 60) == [str(n) for n in range(700)]
+    assert sorted(ran) == sorted(map(str, range(700)))
+    assert sorted([*log.eager, *log.claimed]) == sorted(handle.id for handle in handles)
+
+
+async def test_scheduling_the_same_id_again_starts_it_once(path: Path) -> None:
+    async with NotingLog(path) as log, worker(log, job):
+        handles = await asyncio.gather(*(start(log, job.bind(), id="once") for _ in range(20)))
+
+        assert {await handle.result(10) for handle in handles} == {"a"}
+    assert ran == ["a"]
+
+
+async def test_a_signal_that_came_before_the_worker_heard_of_its_flow_reaches_it(path: Path) -> None:
+    async with (
+        NotingLog(path) as log,
+        worker(log, waits_for_word, poll_seconds=60.0, evict_after_seconds=60.0),
+    ):
+        log.may_answer.clear()
+        starting = asyncio.create_task(start(log, waits_for_word.bind()))
+        await log.written.wait()
+        async with SqliteExecutionLog(path) as elsewhere:
+            await Scheduler(elsewhere).handle("f").signal("word", "early")
+        await asyncio.sleep(0.1)  # the worker has heard of the message, if it ever will
+        log.may_answer.set()
+
+        assert await (await starting).result(10) == "early"
+
+
+async def test_a_flow_whose_starter_was_cancelled_runs_all_the_same(path: Path) -> None:
+    async with NotingLog(path) as log, worker(log, job):
+        log.may_answer.clear()
+        starting = asyncio.create_task(start(log, job.bind()))
+        await log.written.wait()
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        log.may_answer.set()
+
+        assert await Scheduler(log).handle("f", str).result(10) == "a"
+    assert (ran, log.claimed) == (["a"], [])
+
+
+async def test_a_flow_whose_creation_was_not_answered_runs_soon_and_once(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody may know that it was written: the worker finds out what it owns."""
+    async with NotingLog(path) as log, worker(log, job):
+        log.fails = LogBusy("the answer was lost")
+        with pytest.raises(LogBusy):
+            await start(log, job.bind())
+
+        assert await (await start(log, job.bind())).result(10) == "a"
+    assert (ran, log.claimed) == (["a"], ["f"])
+    assert "given back" in caplog.text
+
+
+async def test_a_flow_that_is_being_created_is_not_given_back(path: Path) -> None:
+    """The worker looks for flows that it owns and does not know of, while one such is on its way."""
+    async with NotingLog(path) as log, worker(log, job) as working:
+        assert await (await start(log, job.bind(), id="before")).result(10) == "a"
+        log.may_answer.clear()
+        log.written.clear()
+        starting = asyncio.create_task(start(log, job.bind("late")))
+        await log.written.wait()
+        assert working._claimer is not None
+        for _ in range(3):
+            working._claimer.disown_soon()
+            await asyncio.sleep(0.05)
+        log.may_answer.set()
+
+        assert await (await starting).result(10) == "late"
+    assert (ran, log.claimed) == (["a", "late"], [])
+
+
+async def test_a_worker_that_was_declared_dead_starts_nothing(path: Path) -> None:
+    async with NotingLog(path) as log, worker(log, job) as working:
+        assert await (await start(log, job.bind(), id="before")).result(10) == "a"
+        assert working._incarnation is not None
+        await log.retire(working._incarnation.id)
+
+        assert await (await start(log, job.bind("new"))).status() is TaskStatus.PENDING
+
+
+@pytest.mark.parametrize("when", ["before it is written", "before it is answered"])
+async def test_a_flow_that_is_created_while_its_worker_shuts_down_is_left_to_the_next(
+    path: Path, when: str
+) -> None:
+    async with NotingLog(path) as log:
+        working = worker(log, job)
+        async with working:
+            assert await (await start(log, job.bind(), id="before")).result(10) == "a"
+            log.may_answer.clear()
+            log.written.clear()
+            starting = asyncio.create_task(start(log, job.bind("left")))
+            if when == "before it is answered":
+                await log.written.wait()
+        log.may_answer.set()
+        handle = await soon(starting)
+        await until_status(handle, "pending")
+        assert ran == ["a"]
+
+        async with worker(log, job):
+            assert await handle.result(10) == "left"
+    assert ran == ["a", "left"]
+
+
+async def test_a_flow_scheduled_while_its_worker_stops_before_its_first_look_is_created(path: Path) -> None:
+    async with NotingLog(path) as log:
+        working = worker(log, job)
+        await working.start()
+        starting = asyncio.create_task(start(log, job.bind()))
+        await asyncio.sleep(0)
+        await working.shutdown()
+
+        assert await (await soon(starting)).status() in (TaskStatus.PENDING, TaskStatus.COMPLETED)
+
+
+async def test_two_workers_of_one_process_start_what_each_of_them_runs(path: Path) -> None:
+    @flow
+    async def mine() -> str:
+        return "mine"
+
+    async with NotingLog(path) as log, worker(log, job), worker(log, mine, queues=["mine"]):
+        one = await start(log, job.bind(), id="one")
+        two = await start(log, mine.bind(), id="two", options=ScheduleOptions(queue="mine"))
+
+        assert (await one.result(10), await two.result(10)) == ("a", "mine")
+        assert (log.eager, log.claimed) == (["one", "two"], [])
+
+
+async def test_nothing_stays_reserved_after_flows_that_exist_or_could_not_be_created(path: Path) -> None:
+    async with NotingLog(path) as log, worker(log, job) as working:
+        residents: Any = working._residents
+        await (await start(log, job.bind())).result(10)
+        await start(log, job.bind())
+        log.fails = LogBusy("no room")
+        with pytest.raises(LogBusy):
+            await start(log, job.bind(), id="second")
+
+        await until(lambda: residents.room == working.options.capacity)
+        assert not residents.expects_new
+        await until(lambda: _all_ended(log))
+
+
+async def _all_ended(log: SqliteExecutionLog) -> bool:
+    counts = await log.count(FlowFilter())
+    return set(counts) == {TaskStatus.COMPLETED}
