@@ -270,7 +270,7 @@ DEFECTS: Final = (
         "takes every flow created for its owner for the first of its id",
         TakesEveryNewFlowForTheFirstOfItsId,
         "fencing",
-        "no_epoch_of_a_deleted_flow_comes_again_for_its_id[created with an owner]",
+        "no_epoch_of_a_deleted_flow_comes_again_for_its_id",
     ),
     _d(
         "acts whatever the status it was asked for",
