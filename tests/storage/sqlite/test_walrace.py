@@ -15,6 +15,7 @@ import random
 import sqlite3
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ def write(file: str, number: int, seed: int, seconds: float, answers) -> None:
     connection = open_writer(settings)
     turnstile = Turnstile(patience_seconds=30)
     turnstile.open(Path(f"{file}-turn"))
-    upkeep = Upkeep(connection, Path(file))
+    upkeep = Upkeep(connection, Path(file), turnstile)
     dice = random.Random(seed * 100 + number)
     rows = [n for n in range(ROWS) if n % WRITERS == number]
     acked: dict[int, int] = {}
@@ -103,6 +104,50 @@ def write(file: str, number: int, seed: int, seconds: float, answers) -> None:
             time.sleep(dice.random() * 0.0005)
     connection.close()
     answers.put((acked, checkpoints))
+
+
+def test_while_a_checkpoint_waits_for_the_write_lock_nobody_else_begins_to_write(tmp_path):
+    """Else SQLite might not get it in time, and would make a checkpoint that does not hold it."""
+    file = tmp_path / "log.db"
+    connection, writing = open_writer(Settings(path=file)), open_writer(Settings(path=file))
+    connection.execute("CREATE TABLE pages (v INTEGER)")
+    ours, theirs = Turnstile(patience_seconds=5), Turnstile(patience_seconds=5)
+    for turnstile in (ours, theirs):
+        turnstile.open(Path(f"{file}-turn"))
+    upkeep = Upkeep(connection, file, ours)
+    writing.execute("BEGIN IMMEDIATE")
+    writing.execute("INSERT INTO pages VALUES (1)")
+    with ThreadPoolExecutor(1) as pool:
+        checkpoint = pool.submit(upkeep._checkpoint, "FULL", 30.0)
+        while theirs.is_free:
+            time.sleep(0.001)
+        assert not checkpoint.done()
+        writing.execute("COMMIT")
+        assert (checkpoint.result(30) or 0) > 0
+    assert theirs.is_free
+    theirs.begin(writing)
+
+    for open_file in (ours, theirs, connection, writing):
+        open_file.close()
+
+
+def test_a_checkpoint_is_put_off_while_somebody_stands_at_the_turnstile(tmp_path):
+    file = tmp_path / "log.db"
+    connection = open_writer(Settings(path=file))
+    connection.execute("CREATE TABLE pages (v INTEGER)")
+    ours, theirs = Turnstile(patience_seconds=5), Turnstile(patience_seconds=5)
+    for turnstile in (ours, theirs):
+        turnstile.open(Path(f"{file}-turn"))
+    upkeep = Upkeep(connection, file, ours)
+
+    with theirs.next_in_line() as inside:
+        assert inside
+        assert upkeep._checkpoint("FULL", 0.5) is None
+        assert not ours.is_free
+    assert upkeep._checkpoint("FULL", 0.5) is not None
+
+    for open_file in (ours, theirs, connection):
+        open_file.close()
 
 
 async def test_the_log_checkpoints_by_itself_and_keeps_the_file_short(tmp_path):

@@ -227,7 +227,7 @@ class Session:
             group.close()
             raise
         self.generation = made_as
-        return group, Upkeep(group.connection, path)
+        return group, Upkeep(group.connection, path, turnstile)
 
     def _open_reader(self, path: Path) -> sqlite3.Connection:
         return open_reader(path, self._settings)

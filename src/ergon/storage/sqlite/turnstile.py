@@ -16,6 +16,8 @@ import mmap
 import os
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -75,6 +77,21 @@ class Turnstile:
                 if not is_busy(error):
                     raise
         self._queue(connection, time.monotonic() + self._patience_seconds)
+
+    @contextmanager
+    def next_in_line(self) -> Iterator[bool]:
+        """Stand where nobody else begins to write before this is left. False: somebody stands there who does not go.
+
+        For a checkpoint, which takes the write lock by itself: see `upkeep.py`.
+        """
+        inside = self._file is None or self._enter(time.monotonic() + _STUCK_SECONDS)
+        try:
+            if inside and self._flag is not None:
+                self._flag[0] = 1
+            yield inside
+        finally:
+            if inside:
+                self._leave()
 
     def _queue(self, connection: sqlite3.Connection, give_up_at: float) -> None:
         next_in_line = self._enter(give_up_at)

@@ -1,10 +1,14 @@
 """What the writer does beside writing: keep the WAL short.
 
 Checkpoints happen here and nowhere else, and only as FULL or TRUNCATE: these hold the write lock throughout, which
-keeps clear of the WAL-reset bug (see `connection.py`). They wait for readers no longer than half a second, because
-writers wait with them. FULL leaves the WAL file as long as it was and lets the next writer overwrite it, which is
-much faster than growing a file: measured, a lone commit takes half the time. So the WAL is kept short, which also
-makes each checkpoint short, and TRUNCATE gives space back only after large transactions, and when closing.
+keeps clear of the WAL-reset bug (see `connection.py`). SQLite makes a PASSIVE one of them when it does not get that
+lock in time, which it may not while several processes write without a pause; so a checkpoint stands at the turnstile,
+where the lock is free as soon as the transaction under way has ended. They wait for readers no longer than half a
+second, because writers wait with them.
+
+FULL leaves the WAL file as long as it was and lets the next writer overwrite it, which is much faster than growing a
+file: measured, a lone commit takes half the time. So the WAL is kept short, which also makes each checkpoint short, and
+TRUNCATE gives space back only after large transactions, and when closing.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ import sqlite3
 import time
 from pathlib import Path
 from typing import Final
+
+from ergon.storage.sqlite.turnstile import Turnstile
 
 WAL_PAGES_MAX: Final = 1000
 """A checkpoint is due at about this many pages: 4 MB."""
@@ -26,8 +32,8 @@ _SIZE_EVERY_SECONDS: Final = 0.05
 class Upkeep:
     """Lives on the writer's thread."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
-        self._connection = connection
+    def __init__(self, connection: sqlite3.Connection, path: Path | None, turnstile: Turnstile) -> None:
+        self._connection, self._turnstile = connection, turnstile
         self._wal = Path(f"{path}-wal") if path is not None else None
         self._changes_max = WAL_PAGES_MAX // 3
         self._changes_seen = connection.total_changes
@@ -104,6 +110,10 @@ class Upkeep:
     def _checkpoint(self, mode: str, wait_seconds: float) -> int | None:
         """Run a checkpoint that holds the write lock; return the WAL's pages, None when somebody was in the way."""
         assert mode in ("FULL", "TRUNCATE"), "other modes do not hold the write lock"
+        with self._turnstile.next_in_line() as inside:
+            return self._checkpoint_now(mode, wait_seconds) if inside else None
+
+    def _checkpoint_now(self, mode: str, wait_seconds: float) -> int | None:
         try:
             self._connection.execute(f"PRAGMA busy_timeout={int(wait_seconds * 1000):d}")
             try:
