@@ -15,7 +15,7 @@ import resource
 import secrets
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -129,6 +129,13 @@ class Stage:
         handle = await Scheduler(self.log).schedule(call, id=id, **options)
         self.ledger.write("ACK", what="schedule", flow=id)
         return handle
+
+    async def schedule_all(self, calls: Sequence[FlowCall[Any]], ids: Sequence[str]) -> list[FlowHandle[Any]]:
+        """Start many flows in one call; acknowledged once all of them are in the ledger."""
+        handles: list[FlowHandle[Any]] = await Scheduler(self.log).schedule_all(calls, ids=ids)
+        for id in ids:
+            self.ledger.write("ACK", what="schedule", flow=id)
+        return handles
 
     async def signal(self, handle: FlowHandle[Any], name: str, value: str, *, key: str) -> None:
         """Send a signal, once or again."""

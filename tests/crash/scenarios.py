@@ -31,6 +31,7 @@ from ergon import (
     step,
     wait_signal,
 )
+from ergon.worker import eager
 from tests.crash.operated import OPERATED
 from tests.crash.played import PLAYED
 from tests.crash.program import Stage, effect, effecting, freeze_self, happened_before, note
@@ -455,6 +456,17 @@ async def _several(stage: Stage) -> None:
     await asyncio.gather(*(stage.result(handle) for handle in handles))
 
 
+def _in_small_parts() -> None:
+    """Many flows are written two at a time, so that a crash comes between the parts of one call."""
+    vars(eager)["CLAIM_BATCH_MAX"] = 2
+
+
+async def _many(stage: Stage) -> None:
+    ids = [f"m{n}" for n in range(5)]
+    handles = await stage.schedule_all([small.bind(id) for id in ids], ids)
+    await asyncio.gather(*(stage.result(handle) for handle in handles))
+
+
 # -- Executor.run ----------------------------------------------------------------------------------------
 
 
@@ -562,6 +574,12 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         main=_one_patching, flows=(patching,), labels={"f": _letters("n", 3)}, check=_patches
     ),
     "queue": Scenario(main=_several, flows=(small,), labels={f"q{n}": (f"q{n}", f"q{n}+") for n in range(3)}),
+    "many": Scenario(
+        main=_many,
+        flows=(small,),
+        labels={f"m{n}": (f"m{n}", f"m{n}+") for n in range(5)},
+        prepare=_in_small_parts,
+    ),
     "executor": Scenario(main=_executor, labels={"f": _letters("s", 4)}),
     "executor-suspends": Scenario(
         main=_executor_that_suspends, labels={"f": _letters("t", 3)}, timers={"f": (0.03, 0.02)}
