@@ -29,7 +29,8 @@ from ergon.executor.calls import call, step_exited
 from ergon.executor.idleness import works_beside
 from ergon.executor.mutations import FIXED, Watched, watch
 from ergon.flows.context import step_context
-from ergon.flows.steps import DID_NOT_HAPPEN, Happened, StepCall
+from ergon.flows.step_calls import StepCall
+from ergon.flows.steps import DID_NOT_HAPPEN, Happened
 from ergon.replay.exits import ends_process
 from ergon.replay.operations import Operation
 

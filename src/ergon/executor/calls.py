@@ -10,7 +10,8 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from ergon.errors import StepFailed, StepTimeout
-from ergon.flows.steps import Step, StepCall
+from ergon.flows.step_calls import StepCall
+from ergon.flows.steps import Step
 
 if TYPE_CHECKING:
     from ergon.executor.host import Host

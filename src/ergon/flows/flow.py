@@ -27,9 +27,9 @@ from ergon.flows.arguments import (
     fits_arguments,
     plain_names,
 )
+from ergon.flows.callables import public_name
 from ergon.flows.context import caller_place, current_machine, step_context
 from ergon.flows.plain_arguments import PlainArguments
-from ergon.flows.steps import public_name
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")

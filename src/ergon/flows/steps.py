@@ -11,20 +11,21 @@ import asyncio
 import functools
 import inspect
 import sys
-import warnings
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, TypeVarTuple, overload
 
 from msgspec import Struct, field
 
 from ergon.core.checks import check_timeout
-from ergon.core.codec import Decoder, decoder_for, digest, hints_of
+from ergon.core.codec import Decoder, decoder_for, hints_of
 from ergon.core.names import check_name
 from ergon.core.retry import RetryPolicy, check_policy
 from ergon.errors import ArgumentsMismatch, NotInFlow, UsageError
+from ergon.flows.callables import arity, check_process_step, is_async, public_name, signature_of
 from ergon.flows.context import caller_place, step_context
+from ergon.flows.step_calls import StepCall
 from ergon.replay.loop import FlowLoop
-from ergon.replay.operations import Operation, OperationKind, Place
+from ergon.replay.operations import Place
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -57,85 +58,6 @@ class StepOptions(Struct, frozen=True, kw_only=True):
     inputs: Mapping[str, str] = field(default_factory=dict)
 
 
-class StepCall(Coroutine[Any, Any, Any]):
-    """One call of a step in a flow: what the flow awaits, and what the executor is asked to do.
-
-    A coroutine in all but name, so that `create_task` and `gather` take it; awaited directly it adds no frame
-    between the flow and the answer. Like any coroutine it does nothing until it is awaited.
-    """
-
-    __slots__ = ("_iterator", "_loop", "_place", "args", "kwargs", "step")
-
-    def __init__(
-        self,
-        step: Step[Any, Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        place: Place,
-        loop: FlowLoop,
-    ) -> None:
-        self.step = step
-        self.args = args
-        self.kwargs = kwargs
-        self._place = place
-        self._loop = loop
-        self._iterator: Generator[Any, Any, Any] | None = None
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        self.check_unused()
-        self._iterator = iterator = self._ask().__await__()
-        return iterator
-
-    def check_unused(self) -> None:
-        """Raise `RuntimeError` when this call was awaited, or handed to a task, before."""
-        if self._iterator is not None:
-            raise RuntimeError(
-                f"this call of step `{self.step.name}` was awaited before; call the step again"
-            )
-
-    def ask_alone(self) -> Operation:
-        """Ask now, as a task of its own would."""
-        return self._ask(self._loop.current_scope().next_lone_operation())
-
-    def _ask(self, op_id: str | None = None) -> Operation:
-        self._iterator = _ENDED  # should asking fail
-        step, args = self.step, self.args
-        fingerprint = digest(args[1:] if step.is_method else args, self.kwargs)
-        return self._loop.machine.ask(  # type: ignore[no-any-return]
-            OperationKind.STEP, step.name, fingerprint, self, self._place, op_id
-        )
-
-    def send(self, value: Any) -> Any:
-        """As of a coroutine: tasks drive the call with it."""
-        if self._iterator is None:
-            return next(self.__await__())
-        return self._iterator.send(value)
-
-    def throw(self, error: Any, value: Any = None, trace: Any = None) -> Any:
-        """As of a coroutine."""
-        if self._iterator is None:
-            self._iterator = _ENDED
-            raise value if value is not None else error
-        return self._iterator.throw(error if value is None else value)
-
-    def close(self) -> None:
-        """As of a coroutine."""
-        if self._iterator is None:
-            self._iterator = _ENDED
-        else:
-            self._iterator.close()
-
-    def __del__(self) -> None:
-        if self._iterator is None:
-            warnings.warn(
-                f"step `{self.step.name}` was called but never awaited", RuntimeWarning, stacklevel=2
-            )
-
-
-_ENDED: Final[Generator[Any, Any, Any]] = (_ for _ in ())
-_ENDED.close()
-
-
 class Step(Generic[P, R]):
     """A function whose results are recorded. Made by `@step` and `run_step`."""
 
@@ -152,14 +74,14 @@ class Step(Generic[P, R]):
         self.function = function
         self.options = options
         self.name = check_name("step name", name if name is not None else public_name(function))
-        self.is_async = _is_async(function)
+        self.is_async = is_async(function)
         self.is_plain = self.is_async and options.timeout is None and not options.at_most_once
         """True when running it is calling it."""
         self.is_method = False
         if options.process:
-            _check_process_step(function, is_async=self.is_async)
-        self._signature = _signature_of(function)
-        self._positional_max, self._positional_min = _arity(self._signature)
+            check_process_step(function, is_async=self.is_async)
+        self._signature = signature_of(function)
+        self._positional_max, self._positional_min = arity(self._signature)
         functools.update_wrapper(self, function)
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -239,65 +161,6 @@ class BoundStep(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, object, R]:
         """Ask for the result."""
         return self.step.call((self.instance, *args), kwargs, caller_place())
-
-
-def public_name(function: Callable[..., Any]) -> str:
-    """The name a function is known by in the log: its qualified name without enclosing functions."""
-    name: str = getattr(function, "__qualname__", "") or getattr(function, "__name__", "")
-    name = name.rsplit("<locals>.", 1)[-1]
-    if not name or "<" in name:
-        raise UsageError(f"{function!r} has no name of its own; give it one with name=...")
-    return name
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives a coroutine: also of an object whose class defines `async def __call__`."""
-    inner: Any = inspect.unwrap(function)
-    if isinstance(inner, functools.partial):
-        inner = inner.func
-    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(
-        getattr(type(inner), "__call__", None)  # noqa: B004  # the method itself is looked at
-    )
-
-
-def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    """What it can be called with: anything, when it does not say, as some functions written in C do not."""
-    try:
-        return inspect.signature(function)
-    except ValueError:
-        return _ANYTHING
-
-
-def _anything(*args: Any, **kwargs: Any) -> None:
-    """Take whatever is given."""
-
-
-_ANYTHING: Final = inspect.signature(_anything)
-
-
-def _check_process_step(function: Callable[..., Any], *, is_async: bool) -> None:
-    if is_async:
-        raise UsageError(
-            "process=True is for plain `def` functions; an `async def` step runs on the event loop"
-        )
-    if "<" in getattr(function, "__qualname__", "<"):
-        raise UsageError(
-            f"process=True needs a module-level function, which another process can import by name; {function!r} is not"
-        )
-
-
-def _arity(signature: inspect.Signature) -> tuple[int, int]:
-    """How many positional arguments fit, at most and at least; (-1, 0) sends every call through `bind`."""
-    most = least = 0
-    for parameter in signature.parameters.values():
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            most += 1
-            least += parameter.default is parameter.empty
-        elif parameter.kind is parameter.VAR_POSITIONAL:
-            most = 1 << 30
-        elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
-            return -1, 0
-    return most, least
 
 
 @overload
