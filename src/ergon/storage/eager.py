@@ -20,9 +20,11 @@ class EagerStarter(Protocol):
 
     def is_ready_for(self, flow: NewFlow) -> bool:
         """True while it would run this flow, and nothing waits that should run before it."""
+        ...
 
     async def create(self, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
         """Create flows as `ExecutionLog.create_all` does, and run those that fit at once."""
+        ...
 
 
 _starters: WeakKeyDictionary[ExecutionLog, list[EagerStarter]] = WeakKeyDictionary()
