@@ -202,6 +202,7 @@ async def test_a_flow_created_for_its_owner_comes_as_a_claim_would_bring_it(log:
     (brought,) = await log.create_claimed([new])
 
     kept = await record(log, "f1")
+    assert isinstance(brought, ClaimedFlow)
     assert brought == ClaimedFlow(kept, Lease("w1", kept.epoch), [], [])
     assert (kept.owner, kept.status, kept.tags) == ("w1", TaskStatus.RUNNING, ("gpu", "tpu"))
     await commit(log, Commit("f1", brought.lease, (event(1),)))
