@@ -251,6 +251,22 @@ def test_without_sha256sum_another_process_checks_and_the_demo_says_so(demo, tre
     )
 
 
+def test_a_check_that_says_nothing_of_a_file_proves_nothing_and_fails(demo, tree, tmp_path) -> None:
+    """Killed, out of memory, or not what its name says: silence is not consent."""
+    silent = tmp_path / "programs" / "sha256sum"
+    silent.parent.mkdir()
+    silent.write_text("#!/bin/sh\nexit 1\n")
+    silent.chmod(0o755)
+
+    process = demo(tree, PATH=f"{silent.parent}:{os.environ['PATH']}")
+    out, _ = process.communicate(timeout=150)
+
+    assert process.returncode == 1
+    assert "agrees with the manifest on 0 of 240 files" in out
+    assert "240 were not checked: sha256sum gave no digest of them" in out
+    assert "changed, came or went" not in out
+
+
 def test_fresh_forgets_an_unfinished_demo_and_removes_nothing_but_its_own_files(demo, tree, tmp_path) -> None:
     first = demo(tree)
     wait_for(lambda: indexed(tmp_path) > 20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,15 @@ class NotingLog(SqliteExecutionLog):
         self.may_answer.set()
         self.written = asyncio.Event()
         self.fails: Exception | None = None
+        self.claims_max: int | None = None
+        self.may_claim = asyncio.Event()
 
     async def claim(self, request: ClaimRequest) -> list[ClaimedFlow]:
+        if self.claims_max is not None:
+            if not self.claims_max:
+                await self.may_claim.wait()
+            else:
+                self.claims_max -= 1
         flows = await super().claim(request)
         self.claimed += [claimed.flow.id for claimed in flows]
         return flows
@@ -67,6 +75,29 @@ async def waits_for_word() -> str:
 @flow(queue="slow", tags=("gpu",))
 async def other() -> int:
     return 1
+
+
+@flow(priority=9)
+async def urgent() -> str:
+    return await note("urgent")
+
+
+tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
+
+
+@step
+async def asks_whose_it_is() -> str:
+    return tenant.get()
+
+
+@step
+def asks_on_a_thread() -> str:
+    return tenant.get()
+
+
+@flow
+async def asks_twice() -> list[str]:
+    return [await asks_whose_it_is(), await asks_on_a_thread(), await asks_whose_it_is()]
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +172,17 @@ async def test_of_more_flows_than_fit_the_rest_is_claimed_when_there_is_room(pat
         assert await scheduler.results(handles, 60) == [str(n) for n in range(700)]
     assert sorted(ran) == sorted(map(str, range(700)))
     assert sorted([*log.eager, *log.claimed]) == sorted(handle.id for handle in handles)
+
+
+async def test_of_more_flows_than_fit_those_of_higher_priority_run_first(path: Path) -> None:
+    async with NotingLog(path) as log, worker(log, job, urgent, capacity=1):
+        scheduler = Scheduler(log)
+        await (await start(log, job.bind("before"), id="before")).result(10)
+        calls = [urgent.bind() if n == 2 else job.bind(f"{n}") for n in range(4)]
+
+        await scheduler.results(await scheduler.schedule_all(calls), 30)
+
+    assert ran == ["before", "urgent", "0", "1", "3"]
 
 
 async def test_scheduling_the_same_id_again_starts_it_once(path: Path) -> None:
@@ -254,6 +296,91 @@ async def test_a_flow_scheduled_while_its_worker_stops_before_its_first_look_is_
         await working.shutdown()
 
         assert await (await soon(starting)).status() in (TaskStatus.PENDING, TaskStatus.COMPLETED)
+
+
+async def test_what_many_callers_have_in_context_reaches_no_step(path: Path) -> None:
+    """A tenant, a request's id, a session: steps would see those of whoever scheduled last."""
+
+    async def request(name: str, log: NotingLog) -> list[str]:
+        tenant.set(name)
+        return list(await (await start(log, asks_twice.bind(), id=name)).result(10))
+
+    tenant.set("whoever started the worker")
+    async with NotingLog(path) as log, worker(log, asks_twice):
+        tenant.set("nobody who may be seen")
+        seen = await asyncio.gather(*(request(f"tenant-{n}", log) for n in range(20)))
+        claimed = await start(log, asks_twice.bind(), id="claimed", delay=0.01)
+        seen.append(await claimed.result(10))
+
+    assert len(log.eager) > 1
+    assert "claimed" in log.claimed
+    assert {name for each in seen for name in each} == {"whoever started the worker"}
+
+
+async def test_a_flow_whose_worker_began_to_drain_meanwhile_is_given_back_before_the_drain_is_over(
+    path: Path,
+) -> None:
+    may_end = asyncio.Event()
+
+    @step
+    async def long() -> str:
+        await may_end.wait()
+        return "done"
+
+    @flow
+    async def slow() -> str:
+        return await long()
+
+    async with NotingLog(path) as log:
+        working = worker(log, slow, job, drain_seconds=60.0)
+        await working.start()
+        slowly = await start(log, slow.bind(), id="slow")
+        await until_status(slowly, "running")
+        log.may_answer.clear()
+        log.written.clear()
+        starting = asyncio.create_task(start(log, job.bind()))
+        await log.written.wait()
+        stopping = asyncio.create_task(working.shutdown())
+        residents: Any = working._residents
+        await until(lambda: residents._host.draining)
+        log.may_answer.set()
+
+        handle = await soon(starting)
+
+        await until_status(handle, "pending")
+        assert not stopping.done()
+        may_end.set()
+        await soon(stopping)
+    assert ran == []
+
+
+async def test_whoever_schedules_beside_a_backlog_does_not_wait_until_it_is_claimed(path: Path) -> None:
+    async with NotingLog(path) as log:
+        await Scheduler(log).schedule_all([job.bind(str(n)) for n in range(600)])
+        log.claims_max = 1
+        async with worker(log, job):
+            handle = await soon(start(log, job.bind("new")))
+
+            assert log.eager == []
+            log.may_claim.set()
+            assert await handle.result(30) == "new"
+
+
+async def test_room_that_was_kept_for_flows_that_exist_is_used_at_once(path: Path) -> None:
+    async with NotingLog(path) as log, worker(log, job, capacity=1, poll_seconds=60.0) as working:
+        await (await start(log, job.bind())).result(10)
+        claimer: Any = working._claimer
+        await until(lambda: claimer.has_nothing_to_claim)
+        log.may_answer.clear()
+        log.written.clear()
+        again = asyncio.create_task(start(log, job.bind()))
+        await log.written.wait()
+        waits = await start(log, job.bind("waits"), id="waits")
+        await until(lambda: claimer._is_full)
+        log.may_answer.set()
+        await soon(again)
+
+        assert await waits.result(10) == "waits"
 
 
 async def test_two_workers_of_one_process_start_what_each_of_them_runs(path: Path) -> None:

@@ -729,6 +729,18 @@ async def test_an_ended_flow_can_be_deleted_and_a_running_one_not(log: Execution
 
     assert await scheduler.delete("f")
     assert not await scheduler.delete("f")
+    assert not await handle.delete()
+
+
+async def test_a_handle_deletes_its_flow_once_it_has_ended(log: ExecutionLog) -> None:
+    handle = await start(log, job.bind())
+    with pytest.raises(IllegalMove):
+        await handle.delete()
+    async with worker(log, job):
+        await handle.result(10)
+
+    assert await handle.delete()
+    assert await log.find("f") is None
 
 
 async def test_whoever_waits_for_a_flow_that_another_deletes_hears_that_it_is_gone(log: ExecutionLog) -> None:

@@ -115,8 +115,8 @@ async def test_a_running_flow_names_its_step_its_worker_and_the_line_of_code(log
         sentence = await handle.why()
         gate.set()
 
-    assert sentence.startswith("flow 'f' is running step \"slow\" (since ")
-    assert "asked for at test_why.py:" in sentence
+    assert sentence.startswith("flow 'f' is running step \"slow\" (asked for at ")
+    assert " UTC in test_why.py:" in sentence
     assert "on worker 'w-1' (pid " in sentence
 
 

@@ -44,11 +44,13 @@ class Verdict:
     changed: list[str] = field(default_factory=list)
     """Changed, came or went while the demo ran or since; nothing can be said about them."""
     unreadable: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    """Must be empty: a file as it was, of which the program said nothing."""
 
     @property
     def holds(self) -> bool:
-        """True when the manifest is right."""
-        return not self.different and not self.missing
+        """True when the manifest is right, as far as anything can be said."""
+        return not self.different and not self.missing and not self.unchecked
 
 
 def regular_files(job: Job) -> Iterator[tuple[bytes, os.stat_result]]:
@@ -97,12 +99,12 @@ def compare(
 def _compare_one(verdict: Verdict, entry: Entry, found: os.stat_result | None, digest: str | None) -> None:
     if not entry.sha256:
         verdict.unreadable.append(f"{entry.path} ({entry.note})")
-    elif found is None or digest is None:
-        verdict.changed.append(entry.path)
     elif digest == entry.sha256:
         verdict.equal += 1
-    elif (found.st_size, found.st_mtime_ns) != (entry.size, entry.mtime_ns) or entry.note:
+    elif found is None or entry.note or (found.st_size, found.st_mtime_ns) != (entry.size, entry.mtime_ns):
         verdict.changed.append(entry.path)
+    elif digest is None:
+        verdict.unchecked.append(entry.path)
     else:
         verdict.different.append(entry.path)
 

@@ -109,6 +109,9 @@ def _tell_verdict(screen: Screen, record: FlowRecord, verdict: Verdict) -> None:
     _tell_some(screen, "note", "could not be read", verdict.unreadable)
     _tell_some(screen, "wrong", "have another digest", verdict.different)
     _tell_some(screen, "wrong", "are missing in the manifest", verdict.missing)
+    _tell_some(
+        screen, "wrong", f"were not checked: {verdict.program} gave no digest of them", verdict.unchecked
+    )
     ratio = totals.compressed / max(totals.bytes, 1)
     screen.plain(f"Compressed, the {totals.bytes / 1e6:,.0f} MB would take {ratio:.0%} of their size.")
 

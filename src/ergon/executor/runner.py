@@ -49,6 +49,8 @@ class BodyRunner:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._context = copy_context()
+        """What bodies see of context variables: what was set where the worker was started, whoever asks for a step."""
         self._ready: deque[Body] = deque()
         self._scheduled = False
         self._coming: asyncio.Task[None] | None = None
@@ -80,7 +82,7 @@ class BodyRunner:
 
     def _schedule(self) -> None:
         self._scheduled = True
-        task = self._loop.create_task(self._run(), name="ergon-steps")
+        task = self._loop.create_task(self._run(), name="ergon-steps", context=self._context.copy())
         self._coming = task
         task.add_done_callback(self._ended)
 

@@ -131,6 +131,10 @@ class FlowHandle(Generic[R]):
         """Stop the flow without running any more of its code. Raises `FlowNotFound`, `IllegalMove`."""
         await self._log.move(self.id, TaskStatus.CANCELLED, reason=reason or "killed")
 
+    async def delete(self) -> bool:
+        """Remove the flow, which has ended, with its history and children. False when there is none; `IllegalMove`."""
+        return await self._log.delete(self.id)
+
     async def pause(self, reason: str = "") -> None:
         """Hold the flow back until it is resumed. Raises `FlowNotFound`, `IllegalMove`."""
         await self._log.move(self.id, TaskStatus.PAUSED, reason=reason or "paused")

@@ -102,7 +102,8 @@ def _missing_tags(record: FlowRecord, workers: list[WorkerRecord]) -> str:
     wanted = [tag for tag in record.tags if tag not in known] or list(record.tags)
     told = ", ".join(f"`{tag}`" for tag in wanted)
     what = f"has tag {told}" if len(wanted) == 1 else f"has all of the tags {told}"
-    return f"no live worker {what} (they have: {', '.join(sorted(known)) or 'none'})"
+    have = ", ".join(sorted(known)) or "none"
+    return f"no live worker that takes from queue `{record.queue}` {what} (they have: {have})"
 
 
 def _runs(worker: WorkerRecord, version: str | None) -> bool:
@@ -155,8 +156,8 @@ def _takes(worker: WorkerRecord, record: FlowRecord) -> bool:
 
 def _step(wait: dict[str, Any]) -> str:
     attempt = f", attempt {wait['attempt']}" if wait.get("attempt", 1) > 1 else ""
-    source = f", asked for at {wait['source']}" if wait.get("source") else ""
-    return f'step "{wait.get("name")}" (since {clock_time(wait["since"])}{attempt}{source})'
+    source = f" in {wait['source']}" if wait.get("source") else ""
+    return f'step "{wait.get("name")}" (asked for at {clock_time(wait["since"])}{source}{attempt})'
 
 
 def _suspended(record: FlowRecord, workers: list[WorkerRecord], now: float) -> str:
@@ -182,11 +183,16 @@ def _ended(record: FlowRecord, _workers: list[WorkerRecord], _now: float) -> str
     return f"has ended: {record.status}{at}" + (f" ({one_line(record.reason)})" if record.reason else "")
 
 
+def _why_paused(record: FlowRecord) -> str:
+    told = one_line(record.reason)
+    return f": {told}" if told not in ("", "paused") else ""
+
+
 _SENTENCES = {
     TaskStatus.PENDING: _pending,
     TaskStatus.RUNNING: _running,
     TaskStatus.SUSPENDED: _suspended,
-    TaskStatus.PAUSED: lambda record, _workers, _now: f"was paused: {one_line(record.reason)}; resume it",
+    TaskStatus.PAUSED: lambda record, _workers, _now: f"was paused{_why_paused(record)}; resume it",
     TaskStatus.PARKED: lambda record, _workers, _now: f"is parked: {one_line(record.reason)}",
     TaskStatus.COMPLETED: _ended,
     TaskStatus.FAILED: _ended,

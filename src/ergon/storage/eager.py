@@ -18,8 +18,8 @@ from ergon.storage.log import ExecutionLog
 class EagerStarter(Protocol):
     """A worker, as far as whoever creates flows needs to know it."""
 
-    def is_ready_for(self, flow: NewFlow) -> bool:
-        """True while it would run this flow, and nothing waits that should run before it."""
+    def takes(self, flows: Sequence[NewFlow]) -> bool:
+        """True while it would run these flows, and nothing waits that should run before them."""
         ...
 
     async def create(self, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
@@ -45,6 +45,6 @@ def offer(log: ExecutionLog, starter: EagerStarter) -> Callable[[], None]:
 async def create(log: ExecutionLog, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
     """`ExecutionLog.create_all`, through a worker of this process where one is ready."""
     for starter in _starters.get(log, ()):
-        if flows and starter.is_ready_for(flows[0]):
+        if starter.takes(flows):
             return await starter.create(flows)
     return await log.create_all(flows)

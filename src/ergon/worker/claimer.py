@@ -48,7 +48,7 @@ class Claimer:
         """True while something may be ready that there was no room for."""
         self._left_nothing = False
         self.looked = asyncio.Event()
-        """Set when the first look is over."""
+        """Set when the first look has brought its first flows, or is over."""
 
     def on_hint(self, hint: Hint) -> None:
         """Look sooner."""
@@ -108,6 +108,7 @@ class Claimer:
             )
             with self._residents.expecting():
                 claimed = await self._log.claim(request)
+                self.looked.set()
                 for flow in claimed:
                     self._residents.adopt(flow)
             if len(claimed) < request.limit:

@@ -1,16 +1,21 @@
 """Start flows that this process creates without claiming them: see `storage/eager.py`.
 
 What a crash leaves behind: before the flows are durable, nothing. After it, flows that a dead worker owns, which the
-reaper frees, as after a claim. An answer that is lost, or comes when the worker has begun to drain, leaves flows that
-the worker owns in the log and does not run: it gives them back when it next looks for such, or retires.
+reaper frees, as after a claim. An answer that is lost leaves flows that the worker owns in the log and does not run: it
+gives them back when it next looks for such. One that comes when the worker has begun to drain gives them back at once.
+
+Whoever schedules lends nothing to what it starts: flows and steps run in the context in which the worker was started,
+as those that it claims.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import copy_context
 
-from ergon.core.commit import ClaimedFlow, ClaimRequest, FlowRecord, NewFlow
+from ergon.core.commit import ClaimedFlow, ClaimRequest, Commit, FlowRecord, NewFlow, Settled
+from ergon.core.status import TaskStatus
 from ergon.core.versions import VersionSet
 from ergon.errors import LeaseLost
 from ergon.executor.host import Host
@@ -33,27 +38,29 @@ class EagerStarts:
         """`request`: what the worker claims is what it starts."""
         self._host, self._residents, self._claimer = host, residents, claimer
         self._incarnation = incarnation
+        self._context = copy_context()
         self._names, self._queues = frozenset(request.names), frozenset(request.queues)
         self._tags = frozenset(request.tags)
         self._versions = (
             VersionSet(all=True) if request.versions is None else VersionSet.parse(request.versions)
         )
 
-    def is_ready_for(self, flow: NewFlow) -> bool:
-        """True while there is room, and nothing in the log that has waited longer; and until that is known."""
-        return self._fits(flow) and self._is_ready()
+    def takes(self, flows: Sequence[NewFlow]) -> bool:
+        """True while there is room for all, and nothing in the log that has waited longer; and until that is known."""
+        return bool(flows) and self._fits(flows[0]) and self._is_ready(len(flows))
 
-    def _is_ready(self) -> bool:
+    def _is_ready(self, count: int) -> bool:
         return (
             (self._claimer.has_nothing_to_claim or not self._claimer.looked.is_set())
             and not self._host.draining
-            and self._residents.room > 0
+            and self._residents.room >= count
             and self._incarnation.may_start()
         )
 
     async def create(self, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
         """Create flows; those that fit begin before this returns, or even when nobody waits for it any more."""
-        task = self._host.loop.create_task(self._create(flows), name="ergon-eager-start")
+        work, context = self._create(flows), self._context.copy()
+        task = self._host.loop.create_task(work, name="ergon-eager-start", context=context)
         task.add_done_callback(_hear)
         return await asyncio.shield(task)
 
@@ -66,16 +73,18 @@ class EagerStarts:
         return answers
 
     async def _create_part(self, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
-        ready, room, owner = self._is_ready(), self._residents.room, self._incarnation.id
-        places = [place for place, flow in enumerate(flows) if self._fits(flow)][:room] if ready else []
-        owned = list(flows)
+        log, owned = self._host.log, [*flows]
+        # Those that there is no room for wait for it in the log, by priority.
+        places = [place for place, flow in enumerate(flows) if self._fits(flow)]
+        if not self._is_ready(len(places)):
+            return await log.create_all(flows)
         for place in places:
-            owned[place] = flows[place].owned_by(owner)
+            owned[place] = flows[place].owned_by(self._incarnation.id)
         with self._residents.reserving(len(places)):
             try:
-                answers = await self._host.log.create_claimed(owned)
+                answers = await log.create_claimed(owned)
             except LeaseLost:  # declared dead this moment: what was created under it is freed with all it had
-                return await self._host.log.create_all(flows)
+                return await log.create_all(flows)
             except BaseException:
                 self._claimer.disown_soon()  # it may have landed
                 raise
@@ -94,7 +103,10 @@ class EagerStarts:
     def _adopt(self, answer: ClaimedFlow | FlowRecord | None) -> FlowRecord | None:
         if not isinstance(answer, ClaimedFlow):
             return answer
-        if not self._host.draining and not self._incarnation.lost:
+        if self._host.draining:
+            back = Commit(answer.flow.id, answer.lease, settled=Settled(TaskStatus.PENDING))
+            self._host.log.submit(back, _tell_nobody)
+        elif not self._incarnation.lost:
             self._residents.adopt(answer)
         return None
 
@@ -103,3 +115,7 @@ def _hear(task: asyncio.Task[list[FlowRecord | None]]) -> None:
     """Whoever asked may have been cancelled, and an error heard by nobody is theirs to miss."""
     if not task.cancelled():
         task.exception()
+
+
+def _tell_nobody(_: BaseException | None) -> None:
+    """What was not given back goes with the worker's lease."""

@@ -94,6 +94,7 @@ class Residents:
                 yield
         finally:
             self._reserved -= count
+            self._on_room()  # perhaps less came than there was room kept for
 
     def adopt(self, claimed: ClaimedFlow) -> None:
         """Take a claimed flow in and start it, with what came for it while it was being claimed."""
