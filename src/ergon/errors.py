@@ -192,7 +192,14 @@ class IllegalMove(StoreError, ValueError):
 
 
 class LeaseLost(StoreError):
-    """Another worker owns this flow now. Nothing was written; let it propagate."""
+    """This worker owns the flow no more. Nothing was written; let it propagate.
+
+    `status`: how the flow stands where nobody owns it, such as `paused`; empty where another worker does.
+    """
+
+    def __init__(self, message: str, *, status: str = "") -> None:
+        self.status = status
+        super().__init__(message)
 
 
 class LogBusy(StoreError, TimeoutError):

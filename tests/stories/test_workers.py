@@ -668,3 +668,32 @@ async def test_a_worker_that_cannot_renew_says_what_that_means_and_when_it_goes_
         await handle.result(10)
 
     assert caplog.text.count("renewed its lease again") == 1
+
+
+@pytest.mark.every_log
+@pytest.mark.parametrize("act", ["pause", "kill"])
+async def test_what_becomes_of_a_step_of_a_flow_that_somebody_stopped_is_no_warning(
+    log: ExecutionLog, act: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    may_end = asyncio.Event()
+
+    @step
+    async def long() -> None:
+        await may_end.wait()
+
+    @flow
+    async def stopped() -> None:
+        await long()
+
+    caplog.set_level(logging.INFO, "ergon.executor")
+    async with worker(log, stopped, poll_seconds=60.0):
+        handle = await start(log, stopped.bind())
+        await until_status(handle, "running")
+        await getattr(handle, act)()
+        may_end.set()
+        await until(lambda: "this run is void" in caplog.text)
+
+    status = "paused" if act == "pause" else "cancelled"
+    assert [(record.levelno, record.getMessage()) for record in caplog.records if "void" in record.msg] == [
+        (logging.INFO, f"flow f: the flow is {status}; this run is void and writes nothing more")
+    ]

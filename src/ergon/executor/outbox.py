@@ -45,12 +45,12 @@ class Outbox:
         announce: Callable[[Event], None],
         on_answered: Callable[[Event, Any], None],
         on_landed: Callable[[list[Fact], Settled | None], None],
-        on_lost: Callable[[str], None],
+        on_lost: Callable[[str, str], None],
     ) -> None:
         """`announce` hears of each event the flow will see, before it is durable.
 
-        `on_answered` hears of a step's result that had a commit to itself, `on_landed` of any other commit. These and
-        `on_lost` are called from plain callbacks of the host loop.
+        `on_answered` hears of a step's result that had a commit to itself, `on_landed` of any other commit, `on_lost`
+        why the flow is lost and how it stands if it is nobody's. All are called from plain callbacks of the host loop.
         """
         self.children: list[NewFlow] = []
         self.before_flush: Callable[[], None] | None = None
@@ -214,13 +214,13 @@ class Outbox:
             else:
                 self._on_landed(self._sent, commit.settled)
         elif isinstance(error, LeaseLost):
-            self._on_lost(str(error))
+            self._on_lost(_how_lost(error, self._flow_id), error.status)
         elif isinstance(error, LogFull | LogBusy):
             self._refusals.met(error, RESUBMIT_SECONDS)
             self._host.loop.call_later(RESUBMIT_SECONDS, self._resubmit, commit)
         elif isinstance(error, LogClosed) or (commit.settled is not None and not commit.events):
             logger.error("flow %s: its commit failed", self._flow_id, exc_info=error)
-            self._on_lost(f"its commit failed: {error}")
+            self._on_lost(f"its commit failed: {error}", "")
         else:
             # The log works but does not take this: without the flow's events it takes at least word of that.
             logger.error("flow %s: its commit failed; it is parked", self._flow_id, exc_info=error)
@@ -236,3 +236,8 @@ class Outbox:
 
 def _tell_nobody(*_: object) -> None:
     """In place of a listener that has gone."""
+
+
+def _how_lost(error: LeaseLost, flow_id: str) -> str:
+    """The error for whoever knows already which flow it is about."""
+    return str(error).removeprefix(f"flow {flow_id!r} ")

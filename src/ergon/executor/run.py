@@ -85,7 +85,7 @@ class FlowRun:
             announce=self.machine.expect,
             on_answered=self._answered,
             on_landed=self._landed,
-            on_lost=self.abort,
+            on_lost=self._lose,
         )
         self.inbox = Inbox(claimed.inbox, self.machine, self.outbox, seen=claimed.inbox_seen)
         self._children = Children(record, self.outbox, self.inbox)
@@ -195,6 +195,13 @@ class FlowRun:
         if not self.ended:
             logger.log(level, "flow %s: %s; this run is void and writes nothing more", self.flow_id, why)
             self._end(None)
+
+    def _lose(self, why: str, status: str) -> None:
+        """A commit was refused for good: the flow is another's, or nobody's and stands like this."""
+        if status in (TaskStatus.PAUSED, TaskStatus.CANCELLED):  # somebody's act: nothing to be warned of
+            self.abort(f"the flow is {status}", logging.INFO)
+        else:
+            self.abort(why)
 
     def taken_away(self, status: TaskStatus | None) -> None:
         """The log says that this run owns the flow no more, and where it stands (None: it is gone)."""

@@ -47,8 +47,13 @@ async def test_of_steps_that_share_a_call_each_succeeds_or_fails_by_itself(log, 
 
     told = dict(zip(commits, await commit_all(log, *commits.values()), strict=True))
 
-    kinds = {name: type(error) for name, error in told.items() if error is not None}
-    assert kinds == {"damaged": LogDamaged, "lost": LeaseLost, "gap": IllegalMove, "again": IllegalMove}
+    kinds = {name: type(error).__name__ for name, error in told.items() if error is not None}
+    assert kinds == {
+        "damaged": LogDamaged.__name__,
+        "lost": LeaseLost.__name__,
+        "gap": IllegalMove.__name__,
+        "again": IllegalMove.__name__,
+    }
     for name in "abcd":
         assert await log.history(name) == [event(1)]
     assert await log.history("again") == [event(1)]

@@ -172,5 +172,6 @@ def _not_owned(commit: Commit, standing: Standing | None) -> LeaseLost:
     status, owner, epoch = standing
     holder = f"is owned by {owner!r}" if owner else f"is {status}"
     return LeaseLost(
-        f"flow {flow_id!r} {holder} at epoch {epoch}; {lease.worker!r} held it at epoch {lease.epoch}"
+        f"flow {flow_id!r} {holder} at epoch {epoch}; {lease.worker!r} held it at epoch {lease.epoch}",
+        status="" if owner else status,
     )

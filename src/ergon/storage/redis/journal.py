@@ -61,7 +61,8 @@ def refusal(commit: Commit, answer: list[Any]) -> Exception | None:
             return LeaseLost(f"flow {flow_id!r} is not in the log any more")
         holder = f"is owned by {owner!r}" if owner else f"is {status}"
         return LeaseLost(
-            f"flow {flow_id!r} {holder} at epoch {epoch}; {lease.worker!r} held it at epoch {lease.epoch}"
+            f"flow {flow_id!r} {holder} at epoch {epoch}; {lease.worker!r} held it at epoch {lease.epoch}",
+            status="" if owner else status,
         )
     about = answer[1].decode()
     if word == b"another":

@@ -188,7 +188,8 @@ def _refusal(tx: Transaction, commit: Commit) -> Exception:
     if (owner, epoch) != tuple(lease):
         holder = f"is owned by {owner!r}" if owner else f"is {status}"
         return LeaseLost(
-            f"flow {flow_id!r} {holder} at epoch {epoch}; {lease.worker!r} held it at epoch {lease.epoch}"
+            f"flow {flow_id!r} {holder} at epoch {epoch}; {lease.worker!r} held it at epoch {lease.epoch}",
+            status="" if owner else status,
         )
     for event in commit.events:
         if tx.one(_SQL["find_event"], flow=flow_id, seq=event.seq) is not None:
