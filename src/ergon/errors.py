@@ -192,9 +192,9 @@ class IllegalMove(StoreError, ValueError):
 
 
 class LeaseLost(StoreError):
-    """This worker owns the flow no more. Nothing was written; let it propagate.
+    """This worker owns the flow no more, or is not alive in the log. Nothing was written; let it propagate.
 
-    `status`: how the flow stands where nobody owns it, such as `paused`; empty where another worker does.
+    `status`: how the flow stands where it is there and nobody owns it, such as `paused`; else empty.
     """
 
     def __init__(self, message: str, *, status: str = "") -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import sqlite3
 from collections.abc import Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -12,7 +15,8 @@ import pytest
 
 from ergon import ScheduleOptions, Scheduler, SqliteExecutionLog, TaskStatus, flow, step, wait_signal
 from ergon.core.commit import ClaimedFlow, ClaimRequest, FlowFilter, FlowRecord, NewFlow
-from ergon.errors import LogBusy
+from ergon.errors import LogBusy, LogDamaged, StoreError
+from ergon.storage.sqlite.writes import Create
 from tests.stories.helpers import soon, start, until, until_status, worker
 
 Answers = list[ClaimedFlow | FlowRecord | None]
@@ -381,6 +385,65 @@ async def test_room_that_was_kept_for_flows_that_exist_is_used_at_once(path: Pat
         await soon(again)
 
         assert await waits.result(10) == "waits"
+
+
+async def test_a_program_of_another_event_loop_is_told_so_and_starts_nothing(path: Path) -> None:
+    """A worker's own loop alone may run its flows."""
+    async with NotingLog(path) as log, worker(log, job):
+        await (await start(log, job.bind(), id="before")).result(10)
+
+        with pytest.raises(StoreError, match="event loop"):
+            await asyncio.to_thread(asyncio.run, start(log, job.bind(), id="elsewhere"))
+
+        assert await log.find("elsewhere") is None
+
+
+async def test_a_damaged_flow_among_many_keeps_no_other_from_being_created_and_run(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with NotingLog(path) as log, worker(log, job, poll_seconds=60.0):
+        await (await start(log, job.bind(), id="bad")).result(10)
+        with contextlib.closing(sqlite3.connect(path)) as vandal, vandal:
+            vandal.execute("UPDATE flows SET input = CAST(x'ff' AS TEXT) WHERE id = 'bad'")
+        ids = ["bad", *(str(number) for number in range(600))]
+
+        with pytest.raises(LogDamaged, match="'bad'"):
+            await Scheduler(log).schedule_all([job.bind(id) for id in ids], ids=ids)
+
+        handles = [Scheduler(log).handle(id, str) for id in ids[1:]]
+        assert await Scheduler(log).results(handles, 30) == ids[1:]
+    assert sorted(ran) == sorted(["a", *ids[1:]])
+    assert "given back" not in caplog.text
+
+
+async def test_a_flow_whose_creation_was_cut_off_with_all_tasks_is_given_back_at_once(path: Path) -> None:
+    async with NotingLog(path) as log, worker(log, job, poll_seconds=60.0):
+        await (await start(log, job.bind(), id="before")).result(10)
+        starting = asyncio.create_task(start(log, job.bind()))
+        while "f" not in log.eager:
+            await asyncio.sleep(0)
+        for task in asyncio.all_tasks():
+            if task.get_name() == "ergon-eager-start":
+                task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        await until(lambda: log.find("f"))
+
+        assert await Scheduler(log).handle("f", str).result(5) == "a"
+        assert log.claimed == ["f"]
+    assert ran == ["a", "a"]
+
+
+async def test_creating_flows_leaves_no_work_to_the_garbage_collector(path: Path) -> None:
+    async with SqliteExecutionLog(path) as log:
+        gc.collect()
+        gc.disable()
+        try:
+            await Scheduler(log).schedule_all([job.bind(str(number)) for number in range(50)])
+            left = [each for each in gc.get_objects() if type(each) is Create]
+        finally:
+            gc.enable()
+    assert left == []
 
 
 async def test_two_workers_of_one_process_start_what_each_of_them_runs(path: Path) -> None:

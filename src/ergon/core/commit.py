@@ -120,7 +120,9 @@ class NewFlow(NamedTuple):
 
     def owned_by(self, owner: str) -> NewFlow:
         """The same flow, to be created as this worker's own."""
-        return tuple.__new__(NewFlow, (*self[:_OWNER], owner, *self[_OWNER + 1 :]))  # a third of `_replace`
+        return tuple.__new__(
+            NewFlow, (*self[:_OWNER], owner, *self[_OWNER + 1 :])
+        )  # in a third of the time of `_replace`
 
 
 _OWNER: Final = NewFlow._fields.index("owner")

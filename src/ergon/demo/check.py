@@ -49,7 +49,7 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """True when the manifest is right, as far as anything can be said."""
+        """True when every file of which something can be said was checked, and the manifest is right."""
         return not self.different and not self.missing and not self.unchecked
 
 

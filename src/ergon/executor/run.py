@@ -198,8 +198,8 @@ class FlowRun:
 
     def _lose(self, why: str, status: str) -> None:
         """A commit was refused for good: the flow is another's, or nobody's and stands like this."""
-        if status in (TaskStatus.PAUSED, TaskStatus.CANCELLED):  # somebody's act: nothing to be warned of
-            self.abort(f"the flow is {status}", logging.INFO)
+        if status in (TaskStatus.PAUSED, TaskStatus.CANCELLED):
+            self.abort(f"the flow is {status}", logging.INFO)  # somebody's act, as below
         else:
             self.abort(why)
 

@@ -132,7 +132,7 @@ class FlowHandle(Generic[R]):
         await self._log.move(self.id, TaskStatus.CANCELLED, reason=reason or "killed")
 
     async def delete(self) -> bool:
-        """Remove the flow, which has ended, with its history and children. False when there is none; `IllegalMove`."""
+        """Remove an ended flow with its history and children. False when there is none; `IllegalMove` if it runs."""
         return await self._log.delete(self.id)
 
     async def pause(self, reason: str = "") -> None:

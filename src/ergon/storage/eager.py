@@ -8,8 +8,7 @@ know nothing of each other; they meet here, by the log both use.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
-from weakref import WeakKeyDictionary
+from typing import Final, Protocol
 
 from ergon.core.commit import FlowRecord, NewFlow
 from ergon.storage.log import ExecutionLog
@@ -27,12 +26,13 @@ class EagerStarter(Protocol):
         ...
 
 
-_starters: WeakKeyDictionary[ExecutionLog, list[EagerStarter]] = WeakKeyDictionary()
+_STARTERS: Final = "_eager_starters"
+"""Where a log keeps those that were offered for it: they go with it, and it need not be hashable."""
 
 
 def offer(log: ExecutionLog, starter: EagerStarter) -> Callable[[], None]:
     """Let flows that are created in `log` be started by this; returns how to withdraw it."""
-    starters = _starters.setdefault(log, [])
+    starters: list[EagerStarter] = vars(log).setdefault(_STARTERS, [])
     starters.append(starter)
 
     def withdraw() -> None:
@@ -44,7 +44,8 @@ def offer(log: ExecutionLog, starter: EagerStarter) -> Callable[[], None]:
 
 async def create(log: ExecutionLog, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
     """`ExecutionLog.create_all`, through a worker of this process where one is ready."""
-    for starter in _starters.get(log, ()):
-        if starter.takes(flows):
-            return await starter.create(flows)
+    if log.starts_eagerly:
+        for starter in vars(log).get(_STARTERS, ()):
+            if starter.takes(flows):
+                return await starter.create(flows)  # type: ignore[no-any-return]
     return await log.create_all(flows)

@@ -106,7 +106,7 @@ class ExecutionLog(ABC):
         """`create` for each, at once; raises the first error once all are answered.
 
         This works for any log. One that need not make a task for each does without; whoever changes `create` of such a
-        log in a subclass changes this too.
+        log in a subclass changes this and `create_claimed` too.
         """
         return await all_answers([asyncio.ensure_future(self.create(flow)) for flow in flows])
 

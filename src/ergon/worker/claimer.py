@@ -1,13 +1,15 @@
 """Bring flows in: as soon as there is one and room for it, never more than fit.
 
-A claim whose answer is lost (the log cannot say whether it landed) leaves flows with an owner that does not run them.
-So after a claim that failed, and now and then besides, the claimer gives back what it owns and does not know of. It
-claims nothing meanwhile, so that nothing is on its way.
+A claim, or an eager start, whose answer is lost (the log cannot say whether it landed) leaves flows with an owner that
+does not run them. So after one that failed, and now and then besides, the claimer gives back what it owns and does not
+know of. It claims nothing meanwhile, and flows that are being created keep it from looking, so that nothing is on its
+way.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Final
 
 from ergon.core.commit import ClaimRequest, Hint
@@ -16,6 +18,8 @@ from ergon.worker.residents import Residents
 
 CLAIM_BATCH_MAX: Final = 256
 """Flows taken by one claim: enough to fill a group commit, few enough that other workers get their share."""
+
+_AT_ONCE: Final = -math.inf
 
 OVERDUE_SECONDS: Final = 0.05
 """How often to look while a flow is due that this worker may not take; one that it may take can stand behind it."""
@@ -67,18 +71,18 @@ class Claimer:
 
     @property
     def has_nothing_to_claim(self) -> bool:
-        """True when the last look left nothing, and nothing has told of more since."""
-        return self._left_nothing and not self._something.is_set()
+        """True while the last look that is over left nothing in the log, and no flow is about to be given back."""
+        return self._left_nothing and self._disown_at > _AT_ONCE
 
     def disown_soon(self) -> None:
         """A write that gives this worker flows has failed, and may have landed."""
-        self._disown_at = asyncio.get_running_loop().time()
+        self._disown_at = _AT_ONCE
         self._something.set()
 
     async def tick(self) -> None:
         """Claim until nothing is ready or no room is left; then wait for a hint, a wake time, or the poll."""
         self._something.clear()
-        self._is_full = self._left_nothing = False
+        self._is_full = False
         now = asyncio.get_running_loop().time()
         if now >= self._disown_at and not self._residents.expects_new:
             await self._residents.disown_unknown()
@@ -87,7 +91,7 @@ class Claimer:
             await self._claim()
             self._left_nothing = not self._is_full
         except Exception:
-            self._disown_at = now  # it may have landed
+            self._disown_at, self._left_nothing = _AT_ONCE, False  # it may have landed
             raise
         finally:
             self.looked.set()
@@ -106,13 +110,14 @@ class Claimer:
                 claims_stalled_max=self._request.claims_stalled_max,
                 due=self._enable_timers,
             )
-            with self._residents.expecting():
+            with self._residents.reserving(request.limit):
                 claimed = await self._log.claim(request)
                 self.looked.set()
                 for flow in claimed:
                     self._residents.adopt(flow)
             if len(claimed) < request.limit:
                 break
+            self._left_nothing = False
         else:
             self._is_full = True
 

@@ -11,17 +11,22 @@ as those that it claims.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from contextvars import copy_context
+from typing import Final
 
 from ergon.core.commit import ClaimedFlow, ClaimRequest, Commit, FlowRecord, NewFlow, Settled
 from ergon.core.status import TaskStatus
 from ergon.core.versions import VersionSet
-from ergon.errors import LeaseLost
+from ergon.errors import LeaseLost, LogDamaged
 from ergon.executor.host import Host
 from ergon.executor.incarnation import Incarnation
 from ergon.worker.claimer import CLAIM_BATCH_MAX, Claimer
 from ergon.worker.residents import Residents
+
+FIRST_LOOK_SECONDS: Final = 0.05
+"""How long to wait for a worker that has just started to learn whether there is something to claim."""
 
 
 class EagerStarts:
@@ -46,19 +51,23 @@ class EagerStarts:
         )
 
     def takes(self, flows: Sequence[NewFlow]) -> bool:
-        """True while there is room for all, and nothing in the log that has waited longer; and until that is known."""
-        return bool(flows) and self._fits(flows[0]) and self._is_ready(len(flows))
+        """True while there is room for all, and nothing in the log that has waited longer.
 
-    def _is_ready(self, count: int) -> bool:
+        Also while the worker has yet to find out, as `create` waits for that.
+        """
         return (
-            (self._claimer.has_nothing_to_claim or not self._claimer.looked.is_set())
-            and not self._host.draining
-            and self._residents.room >= count
-            and self._incarnation.may_start()
+            bool(flows)
+            and self._fits(flows[0])
+            and self._host.loop is asyncio.get_running_loop()
+            and (self._claimer.has_nothing_to_claim or not self._claimer.looked.is_set())
+            and self._has_room(len(flows))
         )
 
+    def _has_room(self, count: int) -> bool:
+        return not self._host.draining and self._residents.room >= count and self._incarnation.may_start()
+
     async def create(self, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
-        """Create flows; those that fit begin before this returns, or even when nobody waits for it any more."""
+        """Create flows, and begin those that fit; also when whoever asked is cancelled meanwhile."""
         work, context = self._create(flows), self._context.copy()
         task = self._host.loop.create_task(work, name="ergon-eager-start", context=context)
         task.add_done_callback(_hear)
@@ -66,29 +75,38 @@ class EagerStarts:
 
     async def _create(self, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
         """Part by part: while one is being written, the flows of the part before it begin."""
-        await self._claimer.looked.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_SECONDS):
+                await self._claimer.looked.wait()
         answers: list[FlowRecord | None] = []
+        failures: list[Exception] = []
         for start in range(0, len(flows), CLAIM_BATCH_MAX):
-            answers += await self._create_part(flows[start : start + CLAIM_BATCH_MAX])
+            try:
+                answers += await self._create_part(flows[start : start + CLAIM_BATCH_MAX])
+            except Exception as error:  # noqa: BLE001 - the others are created too, as `create_all` does
+                failures.append(error)
+        if failures:
+            raise failures.pop(0)
         return answers
 
     async def _create_part(self, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
         log, owned = self._host.log, [*flows]
         # Those that there is no room for wait for it in the log, by priority.
         places = [place for place, flow in enumerate(flows) if self._fits(flow)]
-        if not self._is_ready(len(places)):
+        if not (self._claimer.has_nothing_to_claim and self._has_room(len(places))):
             return await log.create_all(flows)
         for place in places:
             owned[place] = flows[place].owned_by(self._incarnation.id)
         with self._residents.reserving(len(places)):
             try:
-                answers = await log.create_claimed(owned)
+                return [self._adopt(answer) for answer in await log.create_claimed(owned)]
             except LeaseLost:  # declared dead this moment: what was created under it is freed with all it had
                 return await log.create_all(flows)
-            except BaseException:
+            except LogDamaged:
+                raise  # of one flow; the others were given back
+            except Exception:
                 self._claimer.disown_soon()  # it may have landed
                 raise
-            return [self._adopt(answer) for answer in answers]
 
     def _fits(self, flow: NewFlow) -> bool:
         return (

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from ergon.storage.sqlite import migrations
-from ergon.storage.sqlite.connection import Settings, open_writer
+from ergon.storage.sqlite.connection import Settings, leave_waiting_to_turnstile, open_writer
 from ergon.storage.sqlite.turnstile import Turnstile
 from ergon.storage.sqlite.upkeep import Upkeep
 
@@ -114,6 +114,7 @@ def test_while_a_checkpoint_waits_for_the_write_lock_nobody_else_begins_to_write
     ours, theirs = Turnstile(patience_seconds=5), Turnstile(patience_seconds=5)
     for turnstile in (ours, theirs):
         turnstile.open(Path(f"{file}-turn"))
+    leave_waiting_to_turnstile(connection)
     upkeep = Upkeep(connection, file, ours)
     writing.execute("BEGIN IMMEDIATE")
     writing.execute("INSERT INTO pages VALUES (1)")
@@ -131,19 +132,41 @@ def test_while_a_checkpoint_waits_for_the_write_lock_nobody_else_begins_to_write
         open_file.close()
 
 
-def test_a_checkpoint_is_put_off_while_somebody_stands_at_the_turnstile(tmp_path):
+def test_a_checkpoint_that_does_not_win_the_write_lock_is_none_at_all(tmp_path):
+    """SQLite would make one of it that does not hold the lock."""
+    file = tmp_path / "log.db"
+    connection, writing = open_writer(Settings(path=file)), open_writer(Settings(path=file))
+    connection.execute("CREATE TABLE pages (v BLOB)")
+    connection.execute("INSERT INTO pages VALUES (zeroblob(100000))")
+    ours = Turnstile(patience_seconds=5)
+    ours.open(Path(f"{file}-turn"))
+    leave_waiting_to_turnstile(connection)
+    upkeep = Upkeep(connection, file, ours)
+    size = file.stat().st_size
+    writing.execute("BEGIN IMMEDIATE")
+
+    assert upkeep._checkpoint("FULL", 0.05) is None
+
+    assert file.stat().st_size == size
+    assert ours.is_free
+    writing.execute("COMMIT")
+    assert upkeep._checkpoint("FULL", 0.05) is not None
+    assert file.stat().st_size > 100_000
+    for open_file in (ours, connection, writing):
+        open_file.close()
+
+
+def test_whoever_stands_stuck_in_the_turnstile_stops_no_checkpoint(tmp_path):
     file = tmp_path / "log.db"
     connection = open_writer(Settings(path=file))
     connection.execute("CREATE TABLE pages (v INTEGER)")
     ours, theirs = Turnstile(patience_seconds=5), Turnstile(patience_seconds=5)
     for turnstile in (ours, theirs):
         turnstile.open(Path(f"{file}-turn"))
+    leave_waiting_to_turnstile(connection)
     upkeep = Upkeep(connection, file, ours)
 
-    with theirs.next_in_line() as inside:
-        assert inside
-        assert upkeep._checkpoint("FULL", 0.5) is None
-        assert not ours.is_free
+    assert theirs._enter(time.monotonic() + 5)
     assert upkeep._checkpoint("FULL", 0.5) is not None
 
     for open_file in (ours, theirs, connection):

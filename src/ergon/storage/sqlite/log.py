@@ -25,6 +25,7 @@ from ergon.core.commit import (
     Message,
     NewFlow,
     Received,
+    Settled,
     WorkerRecord,
 )
 from ergon.core.durability import check_class
@@ -139,7 +140,15 @@ class SqliteExecutionLog(ExecutionLog):
 
     async def create_claimed(self, flows: Sequence[NewFlow]) -> list[ClaimedFlow | FlowRecord | None]:
         writes = self._creates(flows)
-        found = await all_answers([write.future for write in writes])
+        answered = asyncio.ensure_future(all_answers([write.future for write in writes]))
+        answered.add_done_callback(_hear)
+        try:
+            found = await asyncio.shield(answered)
+        except BaseException:
+            # Cancelled, or one was refused: whoever asked will never know of the others. Give them back.
+            for write in writes:
+                write.future.add_done_callback(functools.partial(self._give_back_new, write))
+            raise
         return [
             write.claimed if existing is None else existing
             for write, existing in zip(writes, found, strict=True)
@@ -286,6 +295,11 @@ class SqliteExecutionLog(ExecutionLog):
         self._session.submit(write, write.done)
         return await write.future
 
+    def _give_back_new(self, write: Create, answer: asyncio.Future[Any]) -> None:
+        if not answer.cancelled() and answer.exception() is None and write.claimed is not None:
+            back = Commit(write.flow.id, write.claimed.lease, settled=Settled(TaskStatus.PENDING))
+            self._session.submit(back, lambda _: None)
+
     def _give_back(self, worker: str, taken: asyncio.Future[Any]) -> None:
         if taken.cancelled() or taken.exception() is not None or not taken.result().nums:
             return
@@ -296,6 +310,12 @@ class SqliteExecutionLog(ExecutionLog):
                 self._session.future(),
             )
             self._session.submit(write, lambda _: None)
+
+
+def _hear(answered: asyncio.Future[Any]) -> None:
+    """An error is told to whoever asked; when they were cancelled, to nobody."""
+    if not answered.cancelled():
+        answered.exception()
 
 
 def InMemoryExecutionLog(*, clock: Clock | None = None) -> SqliteExecutionLog:  # noqa: N802 - reads as a class

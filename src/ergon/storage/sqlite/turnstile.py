@@ -76,38 +76,37 @@ class Turnstile:
             except sqlite3.OperationalError as error:
                 if not is_busy(error):
                     raise
-        self._queue(connection, time.monotonic() + self._patience_seconds)
+        with self._queue(connection, time.monotonic() + self._patience_seconds):
+            pass
 
     @contextmanager
-    def next_in_line(self) -> Iterator[bool]:
-        """Stand where nobody else begins to write before this is left. False: somebody stands there who does not go.
+    def holding(self, connection: sqlite3.Connection, *, patience_seconds: float) -> Iterator[None]:
+        """Win the write lock, let it go, and keep the queue waiting until this is left. Raises SQLite's busy error.
 
-        For a checkpoint, which takes the write lock by itself: see `upkeep.py`.
+        For what takes the lock by itself at once, as a checkpoint does: see `upkeep.py`.
         """
-        inside = self._file is None or self._enter(time.monotonic() + _STUCK_SECONDS)
-        try:
-            if inside and self._flag is not None:
-                self._flag[0] = 1
-            yield inside
-        finally:
-            if inside:
-                self._leave()
+        with self._queue(connection, time.monotonic() + patience_seconds):
+            connection.execute("ROLLBACK")
+            yield
 
-    def _queue(self, connection: sqlite3.Connection, give_up_at: float) -> None:
-        next_in_line = self._enter(give_up_at)
+    @contextmanager
+    def _queue(self, connection: sqlite3.Connection, give_up_at: float) -> Iterator[None]:
+        """Begin a write transaction as the next in line, which this stays until it is left."""
+        is_next = self._enter(give_up_at)
         try:
             while True:
-                if next_in_line and self._flag is not None:
+                if is_next and self._flag is not None:
                     self._flag[0] = 1
                 try:
                     connection.execute("BEGIN IMMEDIATE")
-                    return
+                    break
                 except sqlite3.OperationalError as error:
                     if not is_busy(error) or time.monotonic() >= give_up_at:
                         raise
                 time.sleep(_POLL_SECONDS)
+            yield
         finally:
-            if next_in_line:
+            if is_next:
                 self._leave()
 
     def _enter(self, give_up_at: float) -> bool:

@@ -2,9 +2,9 @@
 
 Checkpoints happen here and nowhere else, and only as FULL or TRUNCATE: these hold the write lock throughout, which
 keeps clear of the WAL-reset bug (see `connection.py`). SQLite makes a PASSIVE one of them when it does not get that
-lock in time, which it may not while several processes write without a pause; so a checkpoint stands at the turnstile,
-where the lock is free as soon as the transaction under way has ended. They wait for readers no longer than half a
-second, because writers wait with them.
+lock in time. So the lock is won first, at the turnstile, and let go for the checkpoint while those in line wait; who
+does not win it makes none. What is left is somebody who walks around the turnstile in that moment and then writes
+for half a second. Checkpoints wait for readers no longer than that either, because writers wait with them.
 
 FULL leaves the WAL file as long as it was and lets the next writer overwrite it, which is much faster than growing a
 file: measured, a lone commit takes half the time. So the WAL is kept short, which also makes each checkpoint short, and
@@ -110,8 +110,11 @@ class Upkeep:
     def _checkpoint(self, mode: str, wait_seconds: float) -> int | None:
         """Run a checkpoint that holds the write lock; return the WAL's pages, None when somebody was in the way."""
         assert mode in ("FULL", "TRUNCATE"), "other modes do not hold the write lock"
-        with self._turnstile.next_in_line() as inside:
-            return self._checkpoint_now(mode, wait_seconds) if inside else None
+        try:
+            with self._turnstile.holding(self._connection, patience_seconds=wait_seconds):
+                return self._checkpoint_now(mode, wait_seconds)
+        except sqlite3.Error:
+            return None  # whoever holds the lock does so for long
 
     def _checkpoint_now(self, mode: str, wait_seconds: float) -> int | None:
         try:

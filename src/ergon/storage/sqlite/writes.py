@@ -39,14 +39,15 @@ class Create(Write["FlowRecord | None"]):
     __slots__ = ("claimed", "flow")
 
     def __init__(self, flow: NewFlow, future: asyncio.Future[FlowRecord | None]) -> None:
-        super().__init__("create", self._alone, future)
-        self.flow = flow
+        self.name, self.future, self.flow = "create", future, flow
+        self.result: FlowRecord | None = None
         self.claimed: ClaimedFlow | None = None
         """The flow as a claim would bring it, when it was created under an owner."""
 
-    def _alone(self, tx: Transaction) -> FlowRecord | None:
-        found = intake.create_alone(tx, self.flow)
+    def apply(self, tx: Transaction) -> FlowRecord | None:  # no slot: it would refer to itself
+        """Create this one alone."""
         self.claimed = None
+        found = intake.create_alone(tx, self.flow)
         if found is None:
             claim_new(tx, [self])
         return found
@@ -57,7 +58,7 @@ def claim_new(tx: Transaction, creates: Iterable[Create]) -> None:
     owned = [create for create in creates if create.flow.owner is not None]
     if owned:
         for create, claimed in zip(owned, intake.claimed(tx, [each.flow for each in owned]), strict=True):
-            create.claimed = claimed
+            create.result, create.claimed = None, claimed
 
 
 class Send(Write[None]):
