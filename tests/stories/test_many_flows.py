@@ -29,7 +29,7 @@ from ergon import (
     wait_signal,
 )
 from ergon.scheduler import watching
-from tests.stories.helpers import worker
+from tests.stories.helpers import until, worker
 
 ran: list[int] = []
 
@@ -280,11 +280,16 @@ async def test_a_look_that_began_before_a_retry_answers_nobody_who_came_after_it
 
         may = asyncio.Event()
         read = asyncio.Event()
+        looks = 0
 
         async def ended_or_parked(self, flow_ids: Sequence[str]) -> tuple[list[FlowRecord], list[str]]:
-            found = await super().ended_or_parked(flow_ids)
-            self.read.set()
-            await self.may.wait()
+            self.looks += 1
+            try:
+                found = await super().ended_or_parked(flow_ids)
+                self.read.set()
+                await self.may.wait()
+            finally:
+                self.looks -= 1
             return found
 
     async with SlowLog(path) as log, worker(log, book):
@@ -292,6 +297,7 @@ async def test_a_look_that_began_before_a_retry_answers_nobody_who_came_after_it
         handle = await Scheduler(log).schedule(book.bind(), id="f")
         with pytest.raises(ValueError, match="the bank is down"):
             await handle.result(10)
+        await until(lambda: not log.looks)  # the first result may have come before a look for it was over
         log.may.clear()
         log.read.clear()
         early = asyncio.create_task(handle.result(10))
