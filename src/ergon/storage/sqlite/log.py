@@ -298,7 +298,8 @@ class SqliteExecutionLog(ExecutionLog):
     def _give_back_new(self, write: Create, answer: asyncio.Future[Any]) -> None:
         if not answer.cancelled() and answer.exception() is None and write.claimed is not None:
             back = Commit(write.flow.id, write.claimed.lease, settled=Settled(TaskStatus.PENDING))
-            self._session.submit(back, lambda _: None)
+            with contextlib.suppress(LogClosed):
+                self._session.submit(back, lambda _: None)
 
     def _give_back(self, worker: str, taken: asyncio.Future[Any]) -> None:
         if taken.cancelled() or taken.exception() is not None or not taken.result().nums:
