@@ -48,7 +48,7 @@ async def take(tx: Transaction, request: ClaimRequest) -> list[ClaimedFlow]:
             tx.now,
             request.claims_stalled_max,
             list(request.timeouts),
-            list(request.timeouts.values()),
+            [repr(float(seconds)) for seconds in request.timeouts.values()],
         )
     }
     taken: list[Any] = []

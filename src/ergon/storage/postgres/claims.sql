@@ -66,7 +66,8 @@ FOR NO KEY UPDATE;
 -- name: own
 -- A claim that finds the same last event as the claim before it follows a worker that died without progress. After
 -- $4 of those the flow is parked: most likely it is what kills its workers.
--- $5 and $6: seconds by flow name, for flows that start now and were given none.
+-- $5 and $6: seconds by flow name, for flows that start now and were given none. As texts, because the driver asks the
+-- server about arrays of any other kind, at the first claim of each connection, and that takes longer than the claim.
 UPDATE flows AS f
 SET status = CASE WHEN c.stalled >= $4 THEN 'parked' ELSE 'running' END,
     owner = CASE WHEN c.stalled >= $4 THEN NULL ELSE $2 END,
@@ -83,7 +84,7 @@ SET status = CASE WHEN c.stalled >= $4 THEN 'parked' ELSE 'running' END,
 FROM (SELECT s.id, s.seq, s.timeout, CASE WHEN s.claimed_seq = s.seq THEN s.claims_stalled + 1 ELSE 0 END AS stalled
       FROM (SELECT o.id, o.claimed_seq, o.claims_stalled,
                    CASE WHEN o.started_at IS NULL
-                        THEN (SELECT t.seconds FROM unnest($5::text[], $6::float8[]) AS t (name, seconds)
+                        THEN (SELECT t.seconds FROM unnest($5::text[], $6::text[]::float8[]) AS t (name, seconds)
                               WHERE t.name = o.name) END AS timeout,
                    coalesce((SELECT max(e.seq) FROM events AS e WHERE e.flow_id = o.id), 0) AS seq
             FROM unnest($1::text[]) AS v (id) JOIN flows AS o ON o.id = v.id) AS s) AS c

@@ -41,7 +41,9 @@ class Lanes:
         if not self._free:
             self._free.append(self._make())
             self._all.append(self._free[-1])
-        lane = self._free.pop()
+        # Always the first that is free: what was asked there before is prepared.
+        lane = next(one for one in self._all if one in self._free)
+        self._free.remove(lane)
         try:
             return await function(lane)
         finally:

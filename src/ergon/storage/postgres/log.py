@@ -162,9 +162,11 @@ class PostgresExecutionLog(ExecutionLog):
     # -- leases ----------------------------------------------------------------------------------------------
 
     async def register(self, worker: WorkerRecord, *, lease_seconds: float) -> WorkerRecord:
-        return await asyncio.shield(
-            self._session.write("register", lambda tx: leases.register(tx, worker, lease_seconds), lease=True)
+        registering = self._session.write(
+            "register", lambda tx: leases.register(tx, worker, lease_seconds), lease=True
         )
+        self._session.warm_up()
+        return await asyncio.shield(registering)
 
     async def renew(
         self, worker_id: str, *, lease_seconds: float, doing: dict[str, str] | None = None

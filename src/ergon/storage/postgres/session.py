@@ -157,6 +157,11 @@ class Session:
         assert self._loop is not None, "an open log has a loop"
         return self._loop.create_future()
 
+    def warm_up(self) -> None:
+        """A worker registers: open what its first claim and its first look for dead workers will need meanwhile."""
+        for _ in range(_SIDE_LANES_MAX):
+            self._do(self._side.use(Lane.open))
+
     async def read(self, function: Callable[[Connection], Awaitable[T]]) -> T:
         """Run a read, which may be repeated."""
         self._check()
