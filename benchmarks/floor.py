@@ -1,4 +1,4 @@
-"""The bare driver: one thread that writes rows like Ergon's events, durable, with nothing around it."""
+"""The bare driver: one thread that writes rows, durable, with nothing around it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -30,11 +31,12 @@ def row(flow_id: str, seq: int) -> EventRow:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open with the settings Ergon uses: WAL, FULL."""
+    """Open with the settings Ergon uses: WAL, FULL. A new file gets a table of rows like Ergon's events."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
-    connection.execute(CREATE)
+    if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+        connection.execute(CREATE)
     return connection
 
 
@@ -43,15 +45,15 @@ class BareWriter:
 
     def __init__(self, path: Path, *, group: bool) -> None:
         self._loop = asyncio.get_running_loop()
-        self._jobs: SimpleQueue[tuple[EventRow, asyncio.Future[None]] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[str, tuple[Any, ...], asyncio.Future[None]] | None] = SimpleQueue()
         self._connection = connect(path)
         self._thread = threading.Thread(target=self._run_groups if group else self._run_single, daemon=True)
         self._thread.start()
 
-    def write(self, new: EventRow) -> asyncio.Future[None]:
+    def write(self, values: tuple[Any, ...], statement: str = INSERT) -> asyncio.Future[None]:
         """Resolved when the row is durable."""
         done = self._loop.create_future()
-        self._jobs.put((new, done))
+        self._jobs.put((statement, values, done))
         return done
 
     def close(self) -> None:
@@ -63,8 +65,9 @@ class BareWriter:
     def _run_single(self) -> None:
         execute, tell = self._connection.execute, self._loop.call_soon_threadsafe
         while (job := self._jobs.get()) is not None:
-            execute(INSERT, job[0])
-            tell(job[1].set_result, None)
+            statement, values, done = job
+            execute(statement, values)
+            tell(done.set_result, None)
 
     def _run_groups(self) -> None:
         going = True
@@ -78,10 +81,14 @@ class BareWriter:
             if batch[-1] is None:
                 batch.pop()
                 going = False
+            rows = defaultdict(list)
+            for statement, values, _ in batch:
+                rows[statement].append(values)
             self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany(INSERT, [new for new, _ in batch])
+            for statement, many in rows.items():
+                self._connection.executemany(statement, many)
             self._connection.execute("COMMIT")
-            self._loop.call_soon_threadsafe(_resolve, [done for _, done in batch])
+            self._loop.call_soon_threadsafe(_resolve, [done for _, _, done in batch])
 
 
 def _resolve(futures: list[asyncio.Future[None]]) -> None:

@@ -14,8 +14,9 @@ Figures = dict[str, float]
 Medians = Mapping[str, Figures]
 """The medians over the rounds, by side."""
 
-ERGON, FLOOR, DBOS, PYERGON = "ergon", "floor", "dbos", "pyergon"
-RIVALS = (DBOS, PYERGON)
+ERGON, FLOOR, SAME_ROWS = "ergon", "floor", "same rows"
+DBOS, PYERGON, RESTATE = "dbos", "pyergon", "restate"
+RIVALS = (DBOS, PYERGON, RESTATE)
 SQLITE, POSTGRES, REDIS = "sqlite", "postgres", "redis"
 
 

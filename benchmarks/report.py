@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import Measured
-from benchmarks.model import ERGON, FLOOR, RIVALS, Bar, Row
+from benchmarks.model import ERGON, FLOOR, RIVALS, SAME_ROWS, Bar, Row
 
 MET, MISSED, UNKNOWN = "yes", "NO", "not measured"
 SYNCHRONOUS = {0: "OFF", 1: "NORMAL", 2: "FULL", 3: "EXTRA"}
@@ -25,31 +25,35 @@ def verdict(bar: Bar, medians: dict[str, dict[str, float]]) -> str:
 def table(measured: Measured) -> Table:
     """The table of one workload."""
     workload, medians = measured.workload, measured.medians
-    sides = [side for side in (ERGON, FLOOR, *RIVALS) if side in measured.params]
+    sides = [side for side in (ERGON, FLOOR, SAME_ROWS, *RIVALS) if side in measured.params]
     shown = Table(
-        title=f"{workload.name}  {workload.title}", title_justify="left", title_style="bold", expand=False
+        title=f"{workload.name}  {workload.title}",
+        title_justify="left",
+        title_style="bold",
+        expand=False,
+        caption=f"under a figure: how much better {ERGON}'s is",
+        caption_justify="left",
     )
     shown.add_column("what")
     for side in sides:
         shown.add_column(side + _weaker(medians.get(side, {})), justify="right")
-        if side != ERGON:
-            shown.add_column(f"ergon : {side}", justify="right", style="dim")
     shown.add_column("bar")
     shown.add_column("met")
     for row in workload.rows:
-        own = row.of(ERGON, medians)
-        cells: list[str] = []
-        for side in sides:
-            value = row.of(side, medians)
-            cells.append(figure(value, row.unit))
-            if side != ERGON:
-                cells.append(ratio(own, value, row))
+        cells = [cell(row, side, medians) for side in sides]
         met = verdict(row.bar, medians) if row.bar else ""
         style = {MET: "green", MISSED: "bold red"}.get(met, "")
         shown.add_row(
             row.label, *cells, row.bar.text if row.bar else "", f"[{style}]{met}[/]" if style else met
         )
     return shown
+
+
+def cell(row: Row, side: str, medians: dict[str, dict[str, float]]) -> str:
+    """A side's figure; beside another's, how much better Ergon's is."""
+    value = row.of(side, medians)
+    better = ratio(row.of(ERGON, medians), value, row) if side != ERGON else ""
+    return figure(value, row.unit) + (f"\n[dim]{better}[/]" if better else "")
 
 
 def figure(value: float | None, unit: str) -> str:
