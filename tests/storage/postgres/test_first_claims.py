@@ -18,10 +18,11 @@ async def sessions(url: str) -> int:
     """How many sessions of ours the server has for this database, but for the one that asks."""
     connection = await asyncpg.connect(url)
     try:
-        return await connection.fetchval(
+        count: int = await connection.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
             "AND backend_type = 'client backend'"
         )
+        return count
     finally:
         await connection.close()
 
@@ -76,7 +77,7 @@ async def _pid(connection: Connection, ends: asyncio.Event) -> int:
     await ends.wait()
     row = await connection.fetchrow("SELECT pg_backend_pid()")
     assert row is not None
-    return row[0]
+    return int(row[0])
 
 
 async def _are(url: str, count: int) -> bool:
