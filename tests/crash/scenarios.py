@@ -21,6 +21,7 @@ from ergon import (
     Outcome,
     RetryPolicy,
     ScheduleOptions,
+    SqliteExecutionLog,
     StepInterrupted,
     attempt,
     flow,
@@ -467,6 +468,41 @@ async def _many(stage: Stage) -> None:
     await asyncio.gather(*(stage.result(handle) for handle in handles))
 
 
+async def _declared_dead(stage: Stage) -> None:
+    """The worker is dead by the log and does not know: what it would start at once is created for anybody."""
+    await stage.result(await stage.schedule(small.bind("l0"), "l0"))
+    if not happened_before(
+        "NOTE", what="retire"
+    ):  # later another flow may be running, whose steps would run again
+        note(what="retire")
+        for worker in await stage.log.workers():
+            if worker.state == "alive" and worker.pid == os.getpid():
+                await stage.log.retire(worker.id)
+    await stage.result(await stage.schedule(small.bind("l1"), "l1"))
+
+
+def _drain_while_creating() -> None:
+    """SIGTERM comes while a new flow, which would begin at once, is on its way into the log."""
+    create_claimed = SqliteExecutionLog.create_claimed
+
+    async def drain_and_create(self: Any, flows: Any) -> Any:
+        if await self.find("g") is None:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return await create_claimed(self, flows)
+
+    SqliteExecutionLog.create_claimed = drain_and_create  # type: ignore[method-assign]
+
+
+async def _created_while_draining(stage: Stage) -> None:
+    await stage.result(await stage.schedule(small.bind("g"), "g"))
+
+
+def _given_back_once(final: Snapshot) -> Iterator[str]:
+    """It was its first worker's, which gave it back, and then another's."""
+    if (epoch := final.flows.get("g", {"epoch": 0})["epoch"]) < 2:
+        yield f"the flow never changed hands: its epoch is {epoch}"
+
+
 # -- Executor.run ----------------------------------------------------------------------------------------
 
 
@@ -579,6 +615,19 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         flows=(small,),
         labels={f"m{n}": (f"m{n}", f"m{n}+") for n in range(5)},
         prepare=_in_small_parts,
+    ),
+    "declared-dead": Scenario(
+        main=_declared_dead,
+        flows=(small,),
+        labels={id: (id, f"{id}+") for id in ("l0", "l1")},
+        options={"lease_seconds": 1.0},
+    ),
+    "created-while-draining": Scenario(
+        main=_created_while_draining,
+        flows=(small,),
+        labels={"g": ("g", "g+")},
+        prepare=_drain_while_creating,
+        check=_given_back_once,
     ),
     "executor": Scenario(main=_executor, labels={"f": _letters("s", 4)}),
     "executor-suspends": Scenario(
