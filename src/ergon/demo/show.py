@@ -153,7 +153,7 @@ def _tell_next(screen: Screen, home: Home, state: State) -> None:
     screen.commands(
         "Look for yourself",
         [
-            (f"export ERGON_LOG={quoted(_shortest(home.log))}", ""),
+            (f"export ERGON_LOG={quoted(home.log.resolve())}", ""),
             (f"{ergon} ls", "the flows, newest first"),
             (f"{ergon} show {FLOW_ID}", "its children and its history, with times and source lines"),
             (f"{ergon} why {FLOW_ID}", "one sentence"),
