@@ -194,12 +194,18 @@ class IllegalMove(StoreError, ValueError):
 class LeaseLost(StoreError):
     """This worker owns the flow no more, or is not alive in the log. Nothing was written; let it propagate.
 
-    `status`: how the flow stands where it is there and nobody owns it, such as `paused`; else empty.
+    `status`: how the flow stands where it is there and nobody owns it, such as `paused`; else empty. `why`: the message
+    for whoever knows which flow it is about.
     """
 
-    def __init__(self, message: str, *, status: str = "") -> None:
-        self.status = status
+    def __init__(self, message: str, *, status: str = "", why: str = "") -> None:
+        self.status, self.why = status, why or message
         super().__init__(message)
+
+    @classmethod
+    def of_flow(cls, flow_id: str, why: str, *, status: str = "") -> LeaseLost:
+        """The error of one flow; `why` goes on from its name."""
+        return cls(f"flow {flow_id!r} {why}", status=status, why=why)
 
 
 class LogBusy(StoreError, TimeoutError):

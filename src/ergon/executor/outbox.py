@@ -214,7 +214,7 @@ class Outbox:
             else:
                 self._on_landed(self._sent, commit.settled)
         elif isinstance(error, LeaseLost):
-            self._on_lost(_how_lost(error, self._flow_id), error.status)
+            self._on_lost(error.why, error.status)
         elif isinstance(error, LogFull | LogBusy):
             self._refusals.met(error, RESUBMIT_SECONDS)
             self._host.loop.call_later(RESUBMIT_SECONDS, self._resubmit, commit)
@@ -236,8 +236,3 @@ class Outbox:
 
 def _tell_nobody(*_: object) -> None:
     """In place of a listener that has gone."""
-
-
-def _how_lost(error: LeaseLost, flow_id: str) -> str:
-    """The error for whoever knows already which flow it is about."""
-    return str(error).removeprefix(f"flow {flow_id!r} ")

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ergon.core.commit import ClaimedFlow, Received, Settled
 from ergon.core.history import Event, EventKind
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from ergon.flows.flow import Flow
 
 logger = logging.getLogger("ergon.executor")
+
+_ACTS: Final = frozenset({"paused", "cancelled", "parked", "gone"})
+"""How a flow stands that was taken from its run by an operator, not by another worker."""
 
 
 class FlowRun:
@@ -196,20 +199,17 @@ class FlowRun:
             logger.log(level, "flow %s: %s; this run is void and writes nothing more", self.flow_id, why)
             self._end(None)
 
-    def _lose(self, why: str, status: str) -> None:
-        """A commit was refused for good: the flow is another's, or nobody's and stands like this."""
-        if status in (TaskStatus.PAUSED, TaskStatus.CANCELLED):
-            self.abort(f"the flow is {status}", logging.INFO)  # somebody's act, as below
-        else:
-            self.abort(why)
-
     def taken_away(self, status: TaskStatus | None) -> None:
         """The log says that this run owns the flow no more, and where it stands (None: it is gone)."""
         if self.outbox.settled is None:  # else it may be our own doing, and the commit tells
-            if status in (TaskStatus.RUNNING, TaskStatus.COMPLETED, TaskStatus.FAILED):
-                self.abort("it was taken over")  # and may have ended elsewhere meanwhile
-            else:  # somebody's act: nothing to be warned of
-                self.abort(f"the flow is {status or 'gone'}", logging.INFO)
+            self._lose("it was taken over", status or "gone")  # and may have ended elsewhere meanwhile
+
+    def _lose(self, why: str, status: str) -> None:
+        """The flow is another's, or nobody's and stands like this; `why` where that is nobody's act upon it."""
+        if status in _ACTS:
+            self.abort(f"the flow is {status}", logging.INFO)  # nothing to be warned of
+        else:
+            self.abort(why)
 
     # -- advance: from what happened to what is committed ------------------------------------------------
 

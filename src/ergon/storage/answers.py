@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+def hear_error(answered: asyncio.Future[Any]) -> None:
+    """To be called when it is done: an error is told to whoever asked, and to nobody if they were cancelled."""
+    if not answered.cancelled():
+        answered.exception()
 
 
 async def all_answers(futures: Sequence[asyncio.Future[T]]) -> list[T]:

@@ -69,6 +69,10 @@ class Claimer:
         if self._is_full:
             self._something.set()
 
+    def stop(self) -> None:
+        """It looks no more: whoever waits for its first look is to go on."""
+        self.looked.set()
+
     @property
     def has_nothing_to_claim(self) -> bool:
         """True while the last look that is over left nothing in the log, and no flow is about to be given back."""

@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from contextvars import copy_context
 from typing import Final
 
-from ergon.core.commit import ClaimedFlow, ClaimRequest, Commit, FlowRecord, NewFlow, Settled
-from ergon.core.status import TaskStatus
+from ergon.core.commit import ClaimedFlow, ClaimRequest, FlowRecord, NewFlow, given_back
 from ergon.core.versions import VersionSet
 from ergon.errors import LeaseLost, LogDamaged
 from ergon.executor.host import Host
 from ergon.executor.incarnation import Incarnation
+from ergon.storage.answers import hear_error
 from ergon.worker.claimer import CLAIM_BATCH_MAX, Claimer
 from ergon.worker.residents import Residents
 
@@ -70,7 +70,7 @@ class EagerStarts:
         """Create flows, and begin those that fit; also when whoever asked is cancelled meanwhile."""
         work, context = self._create(flows), self._context.copy()
         task = self._host.loop.create_task(work, name="ergon-eager-start", context=context)
-        task.add_done_callback(_hear)
+        task.add_done_callback(hear_error)
         return await asyncio.shield(task)
 
     async def _create(self, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
@@ -122,17 +122,10 @@ class EagerStarts:
         if not isinstance(answer, ClaimedFlow):
             return answer
         if self._host.draining:
-            back = Commit(answer.flow.id, answer.lease, settled=Settled(TaskStatus.PENDING))
-            self._host.log.submit(back, _tell_nobody)
+            self._host.log.submit(given_back(answer.flow.id, answer.lease), _tell_nobody)
         elif not self._incarnation.lost:
             self._residents.adopt(answer)
         return None
-
-
-def _hear(task: asyncio.Task[list[FlowRecord | None]]) -> None:
-    """Whoever asked may have been cancelled, and an error heard by nobody is theirs to miss."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _tell_nobody(_: BaseException | None) -> None:

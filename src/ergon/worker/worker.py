@@ -278,7 +278,7 @@ class Worker:
         for task in self._tasks:
             task.cancel()
         if self._claimer is not None:
-            self._claimer.looked.set()  # whoever waits for its first look waits no more
+            self._claimer.stop()
 
     async def _begin_again(self) -> None:
         while True:

@@ -13,13 +13,14 @@ from typing import Any, Final
 
 from ergon.core.commit import Commit
 from ergon.core.status import TERMINAL, TaskStatus
-from ergon.errors import IllegalMove, LeaseLost
+from ergon.errors import IllegalMove
 from ergon.storage.postgres import children, ended
 from ergon.storage.postgres.driver import Connection
 from ergon.storage.postgres.locks import Standing, lock
 from ergon.storage.postgres.rows import columns, event, kept
 from ergon.storage.postgres.statements import statements
 from ergon.storage.postgres.transaction import Transaction
+from ergon.storage.refused import lease_lost
 
 _SQL: Final = statements("journal.sql")
 
@@ -59,7 +60,7 @@ async def fence(
         return {}
     before = await landed(tx.connection, [commits[place] for place in late])
     return {
-        place: None if was else _not_owned(commits[place], standing.get(commits[place].flow_id))
+        place: None if was else lease_lost(commits[place], standing.get(commits[place].flow_id))
         for place, was in zip(late, before, strict=True)
     }
 
@@ -163,15 +164,3 @@ async def _settle(tx: Transaction, commits: Sequence[Commit]) -> None:
         raise Refused
     if suspended and await tx.write(_SQL["wake_if_unread"], *columns(suspended, 2), tx.now):
         tx.ready = True
-
-
-def _not_owned(commit: Commit, standing: Standing | None) -> LeaseLost:
-    flow_id, lease = commit.flow_id, commit.lease
-    if standing is None:
-        return LeaseLost(f"flow {flow_id!r} is not in the log any more")
-    status, owner, epoch = standing
-    holder = f"is owned by {owner!r}" if owner else f"is {status}"
-    return LeaseLost(
-        f"flow {flow_id!r} {holder} at epoch {epoch}; {lease.worker!r} held it at epoch {lease.epoch}",
-        status="" if owner else status,
-    )

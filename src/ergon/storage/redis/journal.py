@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ergon.core.commit import Commit, Settled
-from ergon.errors import IllegalMove, LeaseLost
+from ergon.errors import IllegalMove
 from ergon.storage.redis.rows import encode
 from ergon.storage.redis.writes import check_size, new_flow_fields, pack
+from ergon.storage.refused import lease_lost
 
 NOT_IN_ORDER: Final = "gap"
 """A commit whose predecessor has not landed. Final unless that one is sent again too."""
@@ -54,17 +55,10 @@ def refusal(commit: Commit, answer: list[Any]) -> Exception | None:
     word = answer[0]
     if word == b"ok":
         return None
-    flow_id, lease = commit.flow_id, commit.lease
     if word == b"lost":
         status, owner, epoch = (part.decode() for part in answer[1:4])
-        if not status:
-            return LeaseLost(f"flow {flow_id!r} is not in the log any more")
-        holder = f"is owned by {owner!r}" if owner else f"is {status}"
-        return LeaseLost(
-            f"flow {flow_id!r} {holder} at epoch {epoch}; {lease.worker!r} held it at epoch {lease.epoch}",
-            status="" if owner else status,
-        )
-    about = answer[1].decode()
+        return lease_lost(commit, (status, owner, epoch) if status else None)
+    flow_id, about = commit.flow_id, answer[1].decode()
     if word == b"another":
         return IllegalMove(f"flow {flow_id!r} already has another event {about}; nothing was written")
     if word == NOT_IN_ORDER.encode():

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from ergon.core.commit import Commit
 from ergon.core.status import TERMINAL, TaskStatus
-from ergon.errors import IllegalMove, LeaseLost
+from ergon.errors import IllegalMove
+from ergon.storage.refused import lease_lost
 from ergon.storage.sqlite import children, damage, ended
 from ergon.storage.sqlite.statements import NULL, Bulk, statements
 from ergon.storage.sqlite.transaction import Transaction
@@ -179,18 +180,11 @@ def _settle(tx: Transaction, commits: list[Commit]) -> bool:
 
 def _refusal(tx: Transaction, commit: Commit) -> Exception:
     """Say why a commit was not written."""
-    flow_id, lease = commit.flow_id, commit.lease
+    flow_id = commit.flow_id
     with damage.of(flow_id):
         row = tx.one(_SQL["find_owner"], flow=flow_id)
-    if row is None:
-        return LeaseLost(f"flow {flow_id!r} is not in the log any more")
-    status, owner, epoch = row
-    if (owner, epoch) != tuple(lease):
-        holder = f"is owned by {owner!r}" if owner else f"is {status}"
-        return LeaseLost(
-            f"flow {flow_id!r} {holder} at epoch {epoch}; {lease.worker!r} held it at epoch {lease.epoch}",
-            status="" if owner else status,
-        )
+    if row is None or tuple(row[1:]) != tuple(commit.lease):
+        return lease_lost(commit, row)
     for event in commit.events:
         if tx.one(_SQL["find_event"], flow=flow_id, seq=event.seq) is not None:
             return IllegalMove(f"flow {flow_id!r} already has another event {event.seq}; nothing was written")

@@ -25,15 +25,15 @@ from ergon.core.commit import (
     Message,
     NewFlow,
     Received,
-    Settled,
     WorkerRecord,
+    given_back,
 )
 from ergon.core.durability import check_class
 from ergon.core.history import Event
 from ergon.core.namespaces import OPTION, check_namespace
 from ergon.core.status import TaskStatus
 from ergon.errors import LogClosed, LogRefused
-from ergon.storage.answers import all_answers
+from ergon.storage.answers import all_answers, hear_error
 from ergon.storage.clock import Clock, SystemClock
 from ergon.storage.hints import Hints
 from ergon.storage.log import ExecutionLog
@@ -141,7 +141,7 @@ class SqliteExecutionLog(ExecutionLog):
     async def create_claimed(self, flows: Sequence[NewFlow]) -> list[ClaimedFlow | FlowRecord | None]:
         writes = self._creates(flows)
         answered = asyncio.ensure_future(all_answers([write.future for write in writes]))
-        answered.add_done_callback(_hear)
+        answered.add_done_callback(hear_error)
         try:
             found = await asyncio.shield(answered)
         except BaseException:
@@ -297,7 +297,7 @@ class SqliteExecutionLog(ExecutionLog):
 
     def _give_back_new(self, write: Create, answer: asyncio.Future[Any]) -> None:
         if not answer.cancelled() and answer.exception() is None and write.claimed is not None:
-            back = Commit(write.flow.id, write.claimed.lease, settled=Settled(TaskStatus.PENDING))
+            back = given_back(write.flow.id, write.claimed.lease)
             with contextlib.suppress(LogClosed):
                 self._session.submit(back, lambda _: None)
 
@@ -311,12 +311,6 @@ class SqliteExecutionLog(ExecutionLog):
                 self._session.future(),
             )
             self._session.submit(write, lambda _: None)
-
-
-def _hear(answered: asyncio.Future[Any]) -> None:
-    """An error is told to whoever asked; when they were cancelled, to nobody."""
-    if not answered.cancelled():
-        answered.exception()
 
 
 def InMemoryExecutionLog(*, clock: Clock | None = None) -> SqliteExecutionLog:  # noqa: N802 - reads as a class
