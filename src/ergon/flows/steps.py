@@ -113,7 +113,7 @@ class Step(Generic[P, R]):
             and self._positional_min <= len(args) <= self._positional_max
             and type(loop) is FlowLoop
         ):
-            return StepCall(self, args, kwargs, place, loop)
+            return StepCall(self, args, _NO_KWARGS, place, loop)
         return self.call(args, kwargs, place)
 
     def call(
@@ -276,3 +276,5 @@ def run_step(  # type: ignore[misc]  # mypy does not see that `*args: Any` takes
 
 
 _PLAIN: Final = StepOptions()
+_NO_KWARGS: Final[dict[str, Any]] = {}
+"""Of all calls without any: one dict a call would have to be kept, and looked at by the garbage collector."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ergon.core.commit import Commit
@@ -62,6 +64,32 @@ async def test_texts_are_kept_to_the_letter_however_they_travel(log, name, paylo
     assert await log.history("f0") == [odd, plain, odd._replace(seq=3)]
     assert await log.history("f1") == [odd, plain]
     assert await log.history("f2") == [plain._replace(seq=1)]
+
+
+@pytest.mark.parametrize("name, payload", ODD)
+async def test_what_results_of_one_step_have_in_common_is_kept_to_the_letter_too(log, line, name, payload):
+    """It travels once for all of them."""
+    await register(log)
+    lease = await claimed_flow(log)
+    alike = [event(n, payload)._replace(name=name, source=name, digest=f"{n}") for n in (1, 2, 3)]
+    before = len(line.saw)
+
+    await commit(log, Commit("f1", lease, tuple(alike)))
+
+    assert await log.history("f1") == alike
+    assert sum("INSERT INTO events" in sql for sql in acts(line, before)) == 1
+
+
+@pytest.mark.parametrize("column", ["kind", "name", "source", "attempt"])
+async def test_results_that_differ_in_one_thing_keep_it(log, column):
+    await register(log)
+    lease = await claimed_flow(log)
+    others: dict[str, Any] = {"kind": "step_failed", "name": "refund", "source": "other.py:1", "attempt": 2}
+    mixed = [event(1), event(2)._replace(**{column: others[column]}), event(3)]
+
+    await commit(log, Commit("f1", lease, tuple(mixed)))
+
+    assert await log.history("f1") == mixed
 
 
 async def test_large_values_that_are_ready_together_go_one_after_the_other(log, line, monkeypatch):

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ergon.core.commit import Commit
+from ergon.core.history import Event
 from ergon.storage.postgres.driver import Connection, changed
 from ergon.storage.postgres.statements import statements
 
@@ -44,45 +45,58 @@ async def append(connection: Connection, commits: Sequence[Commit]) -> bool:
 
 def _statement(commits: Sequence[Commit]) -> tuple[str | None, Sequence[Any], int]:
     """The statement, its values, and how many rows it is to write."""
+    if len(commits) > 1:
+        rows = [
+            (commit.flow_id, *commit.lease, *event)
+            for commit in sorted(commits, key=_flow_id)
+            for event in commit.events
+        ]
+        many = _joined(list(zip(*rows, strict=True)), _TEXTS_OF_MANY, _PAYLOAD_OF_MANY)
+        return (None, (), 0) if many is None else (_SQL["of_many"], many, len(rows))
     flow_id, lease, events = commits[0][:3]
-    if len(commits) == 1 and len(events) == 1:
+    if len(events) == 1:
         return _SQL["one"], (flow_id, *lease, *events[0]), 1
-    if len(commits) == 1:
-        values = _columns(events, _IS_TEXT)
-        return (
-            (None, (), 0)
-            if values is None
-            else (_SQL["of_one_flow"], (flow_id, *lease, *values), len(events))
-        )
-    rows = [
-        (commit.flow_id, *commit.lease, *event)
-        for commit in sorted(commits, key=_flow_id)
-        for event in commit.events
-    ]
-    values = _columns(rows, _IS_TEXT_OF_MANY)
-    return (None, (), 0) if values is None else (_SQL["of_many"], values, len(rows))
+    name, values = _of_one_flow(events)
+    return (None, (), 0) if values is None else (_SQL[name], (flow_id, *lease, *values), len(events))
 
 
-_IS_TEXT: Final[tuple[bool, ...]] = (False, True, True, True, True, True, False, True, False)
-"""Of an event's columns: seq, kind, op, name, digest, payload, at, source, attempt."""
-_IS_TEXT_OF_MANY: Final = (True, True, False, *_IS_TEXT)
-"""The same after the flow, its owner and its epoch."""
-_PAYLOAD: Final = -4
+_TEXTS: Final = (1, 2, 3, 4, 5, 7)
+"""Which of an event's columns are texts: seq, kind, op, name, digest, payload, at, source, attempt."""
+_PAYLOAD: Final = 5
 """Where the payload is, the only column that may be None."""
+_TEXTS_OF_MANY: Final = (0, 1, *(3 + place for place in _TEXTS))
+"""The same after the flow, its owner and its epoch."""
+_PAYLOAD_OF_MANY: Final = 3 + _PAYLOAD
+_IN_COMMON: Final = (1, 3, 7, 8)
+"""What all results of one step in the code have in common: kind, name, source, attempt."""
+_APART: Final = (0, 2, 4, 5, 6)
+_TEXTS_APART: Final = (1, 2, 3)
+"""Which of the others are texts: seq, op, digest, payload, at."""
+_PAYLOAD_APART: Final = 3
 
 
-def _columns(rows: Sequence[tuple[Any, ...]], is_text: Sequence[bool]) -> list[Any] | None:
-    """Turn rows, two at least, into columns; None when a text holds what stands between texts."""
-    columns: list[Any] = list(zip(*rows, strict=True))
-    if _NULL in columns[_PAYLOAD]:
+def _of_one_flow(events: Sequence[Event]) -> tuple[str, Sequence[Any] | None]:
+    """The statement's name, and its values after the flow and its lease; None: they have to go another way."""
+    columns: list[Any] = list(zip(*events, strict=True))
+    common = [columns[place] for place in _IN_COMMON]
+    if any(column.count(column[0]) < len(events) for column in common):
+        return "of_one_flow", _joined(columns, _TEXTS, _PAYLOAD)
+    apart = _joined([columns[place] for place in _APART], _TEXTS_APART, _PAYLOAD_APART)
+    return "of_one_step", None if apart is None else [*(column[0] for column in common), *apart]
+
+
+def _joined(columns: list[Any], texts: Sequence[int], payload: int) -> list[Any] | None:
+    """Make one text of each column of texts; None when one of them holds what stands between texts."""
+    payloads = columns[payload]
+    if _NULL in payloads:
         return None
-    if None in columns[_PAYLOAD]:
-        columns[_PAYLOAD] = [_NULL if payload is None else payload for payload in columns[_PAYLOAD]]
-    for place, joins in enumerate(is_text):
-        if joins:
-            columns[place] = text = _BETWEEN.join(columns[place])
-            if text.count(_BETWEEN) >= len(rows):
-                return None
+    if None in payloads:
+        columns[payload] = [_NULL if one is None else one for one in payloads]
+    for place in texts:
+        column = columns[place]
+        columns[place] = text = _BETWEEN.join(column)
+        if text.count(_BETWEEN) >= len(column):
+            return None
     return columns
 
 
