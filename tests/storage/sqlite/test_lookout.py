@@ -8,9 +8,10 @@ import time
 
 import pytest
 
+from ergon.core.commit import ClaimRequest
 from ergon.storage.sqlite import SqliteExecutionLog, lookout
 from ergon.storage.sqlite.watch import watch_file
-from tests.storage.kit import best_median, new_flow
+from tests.storage.kit import best_median, new_flow, register
 
 QUIET_SECONDS = 0.3
 """After this long a lookout leaves looking to its watch."""
@@ -55,6 +56,24 @@ async def test_a_watch_that_stays_silent_is_soon_not_believed_any_more(file, tmp
     monkeypatch.setattr(lookout, "watch_file", lambda path: watch_file(elsewhere))
 
     assert await best_delay(file, before=4) < SOON_SECONDS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="watches are Linux's")
+async def test_a_claim_that_finds_nothing_does_not_make_a_log_look_more_often(file):
+    """Nobody writes just because somebody looked, and an idle worker claims every second."""
+    async with SqliteExecutionLog(file) as log:
+        await register(log)
+        await asyncio.sleep(2 * QUIET_SECONDS)  # until nobody has written for a while, and once more to begin to watch
+        looks: list[str] = []
+        group = log._session._group
+        assert group is not None
+        group.connection.set_trace_callback(lambda sql: looks.append(sql) if "data_version" in sql else None)
+
+        for _ in range(3):
+            assert await log.claim(ClaimRequest(worker="w1", names=("order",))) == []
+            await asyncio.sleep(0.1)
+
+        assert len(looks) <= 5, "one after each claim, and twice a second; it was one every few milliseconds"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="watches are Linux's")

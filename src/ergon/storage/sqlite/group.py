@@ -67,6 +67,8 @@ class GroupCommit:
         self._batch = 0
         self._marked = False
         self._changes_before = 0
+        self.wrote = True
+        """Whether the last batch may have written something: a claim that finds nothing has not."""
         self._needs_reopening = False
         self._answer: tuple[Errors | None, Hint | None] | None = None
         self._damaged: dict[int, float] = {}
@@ -84,6 +86,7 @@ class GroupCommit:
         if self._failpoint is not None:
             self._failpoint.before([what.name if isinstance(what, Write) else "commit" for what in batch])
         self._batch += 1
+        self.wrote = True
         result = self._apply(batch)
         if self._failpoint is not None:
             self._failpoint.after()
@@ -135,7 +138,7 @@ class GroupCommit:
             tx = self._begin()
             self._apply_together(tx, batch)
             self._answer = None, tx.hint()
-            self.connection.execute("COMMIT")
+            self._commit()
             return self._answer
         except (ErgonError, _Uneven, *_DATA_ERRORS):
             self._roll_back()
@@ -147,7 +150,7 @@ class GroupCommit:
         errors = [self._apply_alone(tx, what) for what in batch]
         self._mark()
         self._answer = errors, tx.hint()  # COMMIT may report an error and land all the same
-        self.connection.execute("COMMIT")
+        self._commit()
         return self._answer
 
     def _is_written_lone(self, what: What) -> bool:
@@ -219,6 +222,10 @@ class GroupCommit:
         tx.ready, tx.wake_at, tx.inbox, tx.settled = heard
         tx.ended.clear()
         return failure
+
+    def _commit(self) -> None:
+        self.connection.execute("COMMIT")
+        self.wrote = self.connection.total_changes != self._changes_before
 
     def _mark(self) -> None:
         """Leave the batch's number, unless nothing was written.

@@ -57,12 +57,13 @@ class Lookout:
         if self._watching and watch is not None:
             watch.wake()
 
-    def after_batch(self) -> bool:
-        """Note our own commit; tell whether another process committed since the last look."""
+    def after_batch(self, *, wrote: bool) -> bool:
+        """Note our own commit, if it wrote anything; tell whether another process committed since the last look."""
         if self._wal is None:
             return False
-        now = self._changed_at = time.monotonic()
-        self._is_ours = True
+        now = time.monotonic()
+        if wrote:
+            self._changed_at, self._is_ours = now, True
         return now - self._looked_at >= _LOOK_BUSY_SECONDS and self._look(now)
 
     def rest(self) -> bool:

@@ -173,7 +173,7 @@ class Writer:
             upkeep.use(group.connection)
             self._lookout.attend(group.connection)
             upkeep.after_batch()
-            changed = self._lookout.after_batch()
+            changed = self._lookout.after_batch(wrote=group.wrote)
         except sqlite3.Error:
             changed = False  # whatever it is, the next write will meet it and answer to somebody
         if changed:
