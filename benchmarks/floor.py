@@ -31,7 +31,7 @@ def row(flow_id: str, seq: int) -> EventRow:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open with the settings Ergon uses: WAL, FULL. A new file gets a table of rows like Ergon's events."""
+    """Open with the journal and the durability that Ergon has: WAL, FULL. A new file gets a table of events."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")

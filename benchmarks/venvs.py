@@ -22,7 +22,8 @@ def prepare(rival: str, home: Path) -> tuple[Path | None, str]:
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     package, server = PACKAGES[rival], SERVERS.get(rival)
     version = _version(package[0], python)
-    if version is not None and (server is None or (folder / "server").exists()):
+    program = folder / "server" / "package-lock.json"  # written last
+    if version is not None and (server is None or program.exists()):
         return python, version
     commands = [
         [sys.executable, "-m", "venv", "--clear", str(folder)],

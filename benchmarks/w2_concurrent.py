@@ -105,6 +105,7 @@ WORKLOAD = Workload(
     notes=(
         "floor: bare asyncio tasks whose rows one thread group-commits, a row a step into one table of its own",
         "same rows: bare asyncio tasks that group-commit every row that Ergon writes for such a flow, into its tables",
+        "restate: its server with its own settings, one handler that calls all flows, one process of granian on uvloop",
         "DBOS runs 50 flows of 10 steps and pyergon 200; their rates do not grow with more",
     ),
 )  # fmt: skip

@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ import restate
 
 Params = dict[str, Any]
 HOST = "127.0.0.1"
-SERVER = Path(sys.executable).parents[1] / "server" / "node_modules" / ".bin" / "restate-server"
+PACKAGES = Path(sys.executable).parents[1] / "server" / "node_modules"
+SERVER = "@restatedev/restate-server-*/bin/restate-server"
+"""The program itself: the command beside it is a script that leaves it running when it is killed."""
 READY_SECONDS = 60.0
+END_SECONDS = 10.0
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """The server is on this machine, whatever proxies there are."""
 
@@ -95,21 +99,13 @@ def running(folder: str) -> Iterator[str]:
         "DO_NOT_TRACK": "1",
     }
     granian = Path(sys.executable).with_name("granian")
-    serve = [
-        "--interface",
-        "asginl",
-        "--host",
-        HOST,
-        "--port",
-        str(service),
-        "--http",
-        "2",
-        "--loop",
-        "uvloop",
-    ]
+    serve = {
+        "--interface": "asginl", "--host": HOST, "--port": str(service), "--http": "2", "--loop": "uvloop",
+        "--log-level": "error", "--workers-kill-timeout": "1",
+    }  # fmt: skip
     commands = (
-        [str(SERVER), "--base-dir", folder],
-        [str(granian), *serve, "--no-access-log", "--log-level", "error", f"{Path(__file__).stem}:app"],
+        [str(next(PACKAGES.glob(SERVER))), "--base-dir", folder],
+        [str(granian), *chain.from_iterable(serve.items()), "--no-access-log", f"{Path(__file__).stem}:app"],
     )
     processes = [
         subprocess.Popen(
@@ -117,7 +113,7 @@ def running(folder: str) -> Iterator[str]:
             env=environment,
             cwd=Path(__file__).parent,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,  # ours would stay open as long as any process of theirs
+            stderr=subprocess.DEVNULL,  # it would hold ours open after we have ended
         )
         for command in commands
     ]
@@ -125,7 +121,10 @@ def running(folder: str) -> Iterator[str]:
         register(f"http://{HOST}:{admin}/deployments", f"http://{HOST}:{service}", processes)
         yield f"http://{HOST}:{ingress}/bench"
     finally:
-        for process in processes:
+        for process in processes:  # the server first: the service ends once nobody is connected
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(END_SECONDS)
             process.kill()
 
 

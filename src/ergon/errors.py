@@ -194,8 +194,8 @@ class IllegalMove(StoreError, ValueError):
 class LeaseLost(StoreError):
     """This worker owns the flow no more, or is not alive in the log. Nothing was written; let it propagate.
 
-    `status`: how the flow stands where it is there and nobody owns it, such as `paused`; else empty. `why`: the message
-    for whoever knows which flow it is about.
+    `status`: how the flow stands where nobody owns it, such as `paused`, or `gone` where it is not there; else empty.
+    `why`: the message for whoever knows which flow it is about.
     """
 
     def __init__(self, message: str, *, status: str = "", why: str = "") -> None:

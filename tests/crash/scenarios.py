@@ -471,9 +471,8 @@ async def _many(stage: Stage) -> None:
 async def _declared_dead(stage: Stage) -> None:
     """The worker is dead by the log and does not know: what it would start at once is created for anybody."""
     await stage.result(await stage.schedule(small.bind("l0"), "l0"))
-    if not happened_before(
-        "NOTE", what="retire"
-    ):  # later another flow may be running, whose steps would run again
+    # Once: in a later life another flow may be running, whose steps would run again.
+    if not happened_before("NOTE", what="retire"):
         note(what="retire")
         for worker in await stage.log.workers():
             if worker.state == "alive" and worker.pid == os.getpid():

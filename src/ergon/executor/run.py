@@ -40,8 +40,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ergon.executor")
 
-_ACTS: Final = frozenset({"paused", "cancelled", "parked", "gone"})
-"""How a flow stands that was taken from its run by an operator, not by another worker."""
+_GONE: Final = "gone"
+_ACTS: Final = frozenset({TaskStatus.PAUSED.value, TaskStatus.CANCELLED.value, _GONE})
+"""How a flow stands that somebody took from its run on purpose; `_GONE`: it was deleted."""
+_TAKEN: Final = frozenset({TaskStatus.RUNNING.value, TaskStatus.COMPLETED.value, TaskStatus.FAILED.value})
+"""How one stands that another worker runs, or has ended meanwhile."""
 
 
 class FlowRun:
@@ -202,10 +205,11 @@ class FlowRun:
     def taken_away(self, status: TaskStatus | None) -> None:
         """The log says that this run owns the flow no more, and where it stands (None: it is gone)."""
         if self.outbox.settled is None:  # else it may be our own doing, and the commit tells
-            self._lose("it was taken over", status or "gone")  # and may have ended elsewhere meanwhile
+            stands = status.value if status is not None else _GONE
+            self._lose("it was taken over" if stands in _TAKEN else f"the flow is {stands} by now", stands)
 
     def _lose(self, why: str, status: str) -> None:
-        """The flow is another's, or nobody's and stands like this; `why` where that is nobody's act upon it."""
+        """The flow is another's, or nobody's and stands like this; `why`: for those that nobody took on purpose."""
         if status in _ACTS:
             self.abort(f"the flow is {status}", logging.INFO)  # nothing to be warned of
         else:

@@ -277,4 +277,5 @@ def run_step(  # type: ignore[misc]  # mypy does not see that `*args: Any` takes
 
 _PLAIN: Final = StepOptions()
 _NO_KWARGS: Final[dict[str, Any]] = {}
-"""Of all calls without any: one dict a call would have to be kept, and looked at by the garbage collector."""
+"""Of all calls without any, only ever read: a dict for each would be kept as long as its call, and the garbage
+collector counts what is kept."""

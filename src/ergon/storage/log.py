@@ -80,7 +80,8 @@ class ExecutionLog(ABC):
         """Put `commit` into the next group commit. Call from the event loop that connected the log.
 
         `done(None)` is called on that loop once the commit is durable, `done(error)` when nothing of it was
-        written: `LeaseLost` when `commit.lease` no longer owns the flow or its worker was declared dead,
+        written: `LeaseLost` when `commit.lease` no longer owns the flow or its worker was declared dead (made by
+        `LeaseLost.of_flow`, its status says how a flow stands that nobody owns),
         `LogFull` and `LogBusy` when the same commit may be submitted again later. `done` is called from a
         plain callback, never inside a task.
 

@@ -49,9 +49,12 @@ async def test_a_timeout_arrives_to_the_last_digit(log, seconds):
     assert claimed.flow.deadline_at == claimed.flow.started_at + seconds
 
 
-async def test_a_worker_that_registers_has_all_its_connections_before_it_claims(log, own_url):
-    """For commits, to listen, for leases, and two for everything else."""
-    await until(lambda: _are(own_url, 2))
+@pytest.mark.parametrize("has_read", [False, True])
+async def test_a_worker_that_registers_has_all_its_connections_before_it_claims(log, own_url, has_read):
+    """For commits, to listen, for leases, and two for everything else, whoever used one of these before."""
+    if has_read:
+        await log.durability()
+    await until(lambda: _are(own_url, 2 + has_read))
 
     await register(log)
 

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Lanes:
-    """A few lanes for whoever comes, opened as they are needed."""
+    """A few lanes for whoever comes, opened as they are needed, or all at once."""
 
     def __init__(self, make: Callable[[], Lane], lanes_max: int) -> None:
         self._make, self._max = make, lanes_max
@@ -49,6 +49,19 @@ class Lanes:
         finally:
             self._free.append(lane)
             self._wake_one()
+
+    async def open_all(self) -> None:
+        """Open every lane there may be, but those in use. One that cannot be opened says so to whoever uses it next."""
+        while len(self._all) < self._max and not self._closed:
+            self._free.append(self._make())
+            self._all.append(self._free[-1])
+        opening, self._free = self._free, []
+        try:
+            await asyncio.gather(*(lane.open() for lane in opening), return_exceptions=True)
+        finally:
+            self._free += opening
+            for _ in opening:
+                self._wake_one()
 
     def hurry(self) -> None:
         """See `Lane.hurry`."""

@@ -159,8 +159,7 @@ class Session:
 
     def warm_up(self) -> None:
         """A worker registers: open what its first claim and its first look for dead workers will need meanwhile."""
-        for _ in range(_SIDE_LANES_MAX):
-            self._do(self._side.use(Lane.open))
+        self._do(self._side.open_all())
 
     async def read(self, function: Callable[[Connection], Awaitable[T]]) -> T:
         """Run a read, which may be repeated."""

@@ -93,16 +93,17 @@ class Lookout:
         assert self._watch is not None
         self._watching = True  # before looking at the rings: whoever rings sees it or is seen
         try:
-            touched = not self._is_rung(0) and self._watch.wait(_LOOK_WATCHED_SECONDS)
+            asked = not self._is_rung(0)
+            touched = asked and self._watch.wait(_LOOK_WATCHED_SECONDS)
         finally:
             self._watching = False
-        if self._is_rung(0):
-            return False
         now = time.monotonic()
         if touched:
             self._changed_at = now  # it may be a transaction that has not landed yet
+        if self._is_rung(0):
+            return False
         changed = self._look(now)
-        if changed and not touched:
+        if changed and asked and not touched:
             self._misses += 1
         return changed
 
