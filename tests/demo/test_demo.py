@@ -21,8 +21,8 @@ pytestmark = pytest.mark.timeout(180)
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A few hundred files in a few directories."""
-    for number in range(240):
+    """Some hundred files in a few directories: enough that the demo has time for more than one kill."""
+    for number in range(720):
         folder = tmp_path / "tree" / f"d{number % 8}" / "deep"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"file {number}.txt").write_bytes(os.urandom(300 + number))
@@ -86,14 +86,14 @@ def test_the_demo_kills_its_worker_and_proves_that_nothing_was_lost_or_done_twic
     assert promises_kept(out)
     # Four, but so small a tree may be done before the next kill is due.
     assert 2 <= out.count("SIGKILL to worker") <= 4
-    assert "agrees with the manifest on 240 of 240 files" in out
+    assert "agrees with the manifest on 720 of 720 files" in out
     assert len(state(tmp_path)["deaths"]) == out.count("SIGKILL to worker")
     manifest = tmp_path / "ergon-demo/manifest.sha256"
     by_hand = subprocess.run(
         ["sha256sum", "--check", "--quiet", str(manifest)], cwd=tree, capture_output=True, check=False
     )
     assert (by_hand.returncode, by_hand.stdout) == (0, b"")
-    assert len(manifest.read_text().splitlines()) == 240
+    assert len(manifest.read_text().splitlines()) == 720
 
 
 def test_a_small_tree_is_killed_more_than_once_too_and_the_number_it_tells_is_true(demo, tmp_path) -> None:
@@ -170,7 +170,7 @@ def test_a_demo_that_is_killed_goes_on_and_leaves_no_worker_behind(demo, tree, t
     assert "an earlier demo was stopped after" in out
     assert promises_kept(out)
     assert before >= 20
-    assert "agrees with the manifest on 240 of 240 files" in out
+    assert "agrees with the manifest on 720 of 720 files" in out
 
 
 def test_ctrl_c_stops_it_calmly_and_the_same_command_goes_on(demo, tree, tmp_path) -> None:
@@ -239,14 +239,14 @@ def test_a_file_that_changes_meanwhile_is_reported_and_not_called_wrong(demo, tr
     out = finished(process)
 
     assert "3 changed, came or went meanwhile: d0/deep/file 0.txt, d1/deep/file 1.txt, new.txt" in out
-    assert "agrees with the manifest on 238 of 240 files" in out
+    assert "agrees with the manifest on 718 of 720 files" in out
 
 
 def test_without_sha256sum_another_process_checks_and_the_demo_says_so(demo, tree, tmp_path) -> None:
     out = finished(demo(tree, PATH=str(tmp_path)))
 
     assert (
-        "hashlib in a process of its own (there is no sha256sum here) agrees with the manifest on 240 of 240"
+        "hashlib in a process of its own (there is no sha256sum here) agrees with the manifest on 720 of 720"
         in out
     )
 
@@ -262,8 +262,8 @@ def test_a_check_that_says_nothing_of_a_file_proves_nothing_and_fails(demo, tree
     out, _ = process.communicate(timeout=150)
 
     assert process.returncode == 1
-    assert "agrees with the manifest on 0 of 240 files" in out
-    assert "240 were not checked: sha256sum gave no digest of them" in out
+    assert "agrees with the manifest on 0 of 720 files" in out
+    assert "720 were not checked: sha256sum gave no digest of them" in out
     assert "changed, came or went" not in out
 
 
