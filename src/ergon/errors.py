@@ -37,7 +37,7 @@ An error's docstring says what it means and what to do; its message adds the fac
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 
 class ErgonError(Exception):
@@ -194,9 +194,11 @@ class IllegalMove(StoreError, ValueError):
 class LeaseLost(StoreError):
     """This worker owns the flow no more, or is not alive in the log. Nothing was written; let it propagate.
 
-    `status`: how the flow stands where nobody owns it, such as `paused`, or `gone` where it is not there; else empty.
+    `status`: how the flow stands where nobody owns it, such as `paused`, or `GONE` where it is not there; else empty.
     `why`: the message for whoever knows which flow it is about.
     """
+
+    GONE: Final = "gone"
 
     def __init__(self, message: str, *, status: str = "", why: str = "") -> None:
         self.status, self.why = status, why or message

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ergon.core.commit import ClaimedFlow, Received, Settled
 from ergon.core.history import Event, EventKind
 from ergon.core.status import TaskStatus
-from ergon.errors import ErgonError
+from ergon.errors import ErgonError, LeaseLost
 from ergon.executor.alarm import Alarm
 from ergon.executor.answers import enter, read_answer
 from ergon.executor.children import Children
@@ -40,9 +40,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ergon.executor")
 
-_GONE: Final = "gone"
-_ACTS: Final = frozenset({TaskStatus.PAUSED.value, TaskStatus.CANCELLED.value, _GONE})
-"""How a flow stands that somebody took from its run on purpose; `_GONE`: it was deleted."""
+_ACTS: Final = frozenset({TaskStatus.PAUSED.value, TaskStatus.CANCELLED.value, LeaseLost.GONE})
+"""How a flow stands that somebody took from its run on purpose; `GONE`: it was deleted."""
 _TAKEN: Final = frozenset({TaskStatus.RUNNING.value, TaskStatus.COMPLETED.value, TaskStatus.FAILED.value})
 """How one stands that another worker runs, or has ended meanwhile."""
 
@@ -205,7 +204,7 @@ class FlowRun:
     def taken_away(self, status: TaskStatus | None) -> None:
         """The log says that this run owns the flow no more, and where it stands (None: it is gone)."""
         if self.outbox.settled is None:  # else it may be our own doing, and the commit tells
-            stands = status.value if status is not None else _GONE
+            stands = status.value if status is not None else LeaseLost.GONE
             self._lose("it was taken over" if stands in _TAKEN else f"the flow is {stands} by now", stands)
 
     def _lose(self, why: str, status: str) -> None:

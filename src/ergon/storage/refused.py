@@ -10,7 +10,7 @@ def lease_lost(commit: Commit, standing: tuple[str, str | None, object] | None) 
     """`standing`: the flow's status, owner and epoch as the log has them; None when it is not there."""
     flow_id, lease = commit.flow_id, commit.lease
     if standing is None:
-        return LeaseLost.of_flow(flow_id, "is not in the log any more", status="gone")
+        return LeaseLost.of_flow(flow_id, "is not in the log any more", status=LeaseLost.GONE)
     status, owner, epoch = standing
     holder = f"is owned by {owner!r}" if owner else f"is {status}"
     why = f"{holder} at epoch {epoch}; {lease.worker!r} held it at epoch {lease.epoch}"
