@@ -675,10 +675,11 @@ async def test_a_worker_that_cannot_renew_says_what_that_means_and_when_it_goes_
 async def test_what_becomes_of_a_step_of_a_flow_that_somebody_stopped_is_no_warning(
     log: ExecutionLog, act: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    may_end = asyncio.Event()
+    began, may_end = asyncio.Event(), asyncio.Event()
 
     @step
     async def long() -> None:
+        began.set()
         await may_end.wait()
 
     @flow
@@ -688,7 +689,7 @@ async def test_what_becomes_of_a_step_of_a_flow_that_somebody_stopped_is_no_warn
     caplog.set_level(logging.INFO, "ergon.executor")
     async with worker(log, stopped, poll_seconds=60.0):
         handle = await start(log, stopped.bind())
-        await until_status(handle, "running")
+        await began.wait()  # a flow is "running" a little before its run is here
         await getattr(handle, act)()
         may_end.set()
         await until(lambda: "this run is void" in caplog.text)
