@@ -11,7 +11,7 @@ from ergon.core.commit import Commit, Settled
 from ergon.core.status import TaskStatus
 from ergon.errors import LogBusy
 from ergon.storage.redis import RedisExecutionLog
-from tests.servers.redis import RedisCluster, RedisServer, cluster
+from tests.servers.redis import ALWAYS, RedisCluster, RedisServer, cluster, running
 from tests.storage.kit import claimed_flow, commit, event, new_flow, register, status_of, until
 
 
@@ -63,6 +63,39 @@ async def test_a_child_in_a_part_of_another_master_is_there_after_either_of_them
         with_replicas.nodes[2].kill()
 
         assert [await status_of(log, one.id) for one in children] == [TaskStatus.PENDING] * 20
+
+
+async def test_a_write_to_a_master_that_has_become_a_replica_waits_until_a_master_takes_it(prefix):
+    with running(*ALWAYS) as one, running(*ALWAYS, "--replicaof", f"127.0.0.1 {one.port}") as other:
+        async with RedisExecutionLog(one.url, prefix=prefix, replicas=1) as log:
+            await register(log)
+            lease = await claimed_flow(log, "f1")
+            follow(other, None)
+            follow(one, other)
+            writing = asyncio.create_task(commit(log, Commit("f1", lease, (event(1),))))
+            await until(lambda: refused_writes(one) > 2)
+            assert not writing.done()
+            follow(one, None)
+            follow(other, one)
+            await writing
+
+            assert [one.seq for one in await log.history("f1")] == [1]
+
+
+def follow(server: RedisServer, master: RedisServer | None) -> None:
+    """Let a server be a replica of another, which has all it has, or a master."""
+    with server.client() as client:
+        if master is None:
+            client.replicaof("NO", "ONE")
+        else:
+            client.replicaof("127.0.0.1", str(master.port))
+
+
+def refused_writes(server: RedisServer) -> int:
+    """How often the server refused to confirm a write."""
+    with server.client() as client:
+        calls = client.info("commandstats").get("cmdstat_wait", {})
+        return sum(int(calls.get(how, 0)) for how in ("rejected_calls", "failed_calls"))
 
 
 async def test_a_master_without_a_replica_acknowledges_nothing_where_one_is_waited_for(prefix):

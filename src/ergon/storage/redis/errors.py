@@ -24,10 +24,20 @@ _ROOM: Final = ("OOM", "MISCONF")
 
 
 def is_lost(error: object) -> bool:
-    """Tell whether nobody knows what became of the command: the connection broke, or no answer came in time."""
+    """Tell whether nobody knows what became of the command: the connection broke, or no answer came in time.
+
+    Or the master has become a replica since: what it did before may not have reached the one in its place.
+    """
     if isinstance(error, said.AuthenticationError | said.AuthorizationError):
         return False
-    return isinstance(error, said.ConnectionError | said.TimeoutError | OSError | said.SlotNotCoveredError)
+    return isinstance(
+        error, said.ConnectionError | said.TimeoutError | OSError | said.SlotNotCoveredError
+    ) or is_demoted(error)
+
+
+def is_demoted(error: object) -> bool:
+    """Tell whether a server that was to confirm a write says that it is a replica."""
+    return isinstance(error, said.ResponseError) and "cannot be used with replica" in str(error)
 
 
 def is_not_done(error: object) -> bool:
@@ -57,6 +67,11 @@ _MEANINGS: Final[tuple[tuple[Callable[[BaseException, str], bool], type[StoreErr
         lambda error, _: isinstance(error, said.NoPermissionError | said.AuthorizationError),
         LogRefused,
         "the server's access list refuses this user a command, key or channel; grant what the guide on Redis lists",
+    ),
+    (
+        lambda error, _: is_demoted(error),
+        LogBusy,
+        "the server has become a replica, and no master took its place in time; try again",
     ),
     (
         lambda error, _: is_lost(error),

@@ -122,7 +122,7 @@ class Server:
             said_last.extend(some[len(places) :])
 
         await asyncio.gather(*(ask(address, places) for address, places in asked.items()))
-        if any(isinstance(answer, _ELSEWHERE) or is_lost(answer) for answer in answers):
+        if any(isinstance(answer, _ELSEWHERE) or is_lost(answer) for answer in (*answers, *said_last)):
             self._is_outdated = True
         return answers, said_last
 
