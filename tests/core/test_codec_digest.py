@@ -118,7 +118,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(values, max_size=3), st.dictionaries(st.text(min_size=1), values, max_size=2))
 def test_a_value_that_went_through_the_log_has_the_same_digest(
     args: list[Any], kwargs: dict[str, Any]

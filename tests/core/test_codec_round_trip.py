@@ -225,7 +225,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(plain)
 def test_plain_json_needs_no_declared_type(value: Any) -> None:
     text, copy = recode(value, decoder_for(MISSING))
@@ -269,7 +269,7 @@ CASES: list[tuple[st.SearchStrategy[Any], Any]] = [
 
 @pytest.mark.parametrize("strategy, annotation", CASES, ids=lambda each: str(each)[:20])
 def test_generated_values_read_back_as_themselves(strategy: st.SearchStrategy[Any], annotation: Any) -> None:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(strategy)
     def check(value: Any) -> None:
         _text, copy = recode(value, decoder_for(annotation))

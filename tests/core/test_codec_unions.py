@@ -169,7 +169,7 @@ def test_a_member_of_a_union_reads_back_as_its_own_class(value: Any, annotation:
     assert Decoder(annotation).decode(text) == value
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.builds(Card, st.text(), st.text()) | st.builds(Transfer, st.text()) | st.builds(Cat, st.text())

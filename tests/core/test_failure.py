@@ -303,7 +303,7 @@ def test_what_is_not_a_failure_is_never_described(error: BaseException) -> None:
         describe(error)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.none() | st.booleans() | st.integers() | st.text() | st.binary() | st.decimals(allow_nan=False) | st.uuids()

@@ -120,7 +120,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.sampled_from(["ValueError", "OSError", "ExceptionGroup", "UnicodeError", "object", "x.y"]),
     st.dictionaries(

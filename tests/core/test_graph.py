@@ -92,7 +92,7 @@ graphs = st.dictionaries(names, st.lists(names, max_size=4)).map(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(graphs)
 def test_a_graph_is_ordered_or_has_a_real_cycle(graph: dict[str, list[str]]) -> None:
     unique = {name: tuple(dict.fromkeys(wanted)) for name, wanted in graph.items()}

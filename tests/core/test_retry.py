@@ -45,7 +45,7 @@ def test_with_max_attempts_changes_nothing_else() -> None:
     assert policy.with_max_attempts(3) == RetryPolicy.STANDARD
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 50), st.floats(0, 1), st.integers())
 def test_jitter_stays_in_its_share_and_repeats_for_the_same_seed(
     attempt: int, jitter: float, seed: int

@@ -9,6 +9,7 @@ import pytest
 
 from ergon import ExecutionLog, FlowCancelled, RetryPolicy, Scheduler, flow, invoke, step, wait_signal
 from ergon.flows.context import need_machine
+from tests.stories.conftest import SettableClock
 from tests.stories.helpers import kinds, start, until, until_status, worker
 
 
@@ -449,8 +450,10 @@ async def test_a_cancel_that_came_while_a_flow_failed_to_clean_up_does_not_stop_
         assert await handle.result(10) == "done"
 
 
-async def test_a_flow_that_outlived_a_cancel_still_ends_at_its_deadline(log: ExecutionLog) -> None:
-    @flow(timeout=0.5)
+async def test_a_flow_that_outlived_a_cancel_still_ends_at_its_deadline(
+    log: ExecutionLog, clock: SettableClock
+) -> None:
+    @flow(timeout=3_600)
     async def limited() -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await wait_signal("one")
@@ -460,21 +463,24 @@ async def test_a_flow_that_outlived_a_cancel_still_ends_at_its_deadline(log: Exe
         handle = await start(log, limited.bind())
         await until_status(handle, "suspended")
         await handle.cancel("a person's")
+        await until(lambda: has(log, "cancel_requested"))
+        await until_status(handle, "suspended")
+        clock.pass_time(3_600)
 
         with pytest.raises(FlowCancelled, match="deadline"):
             await handle.result(10)
 
 
 async def test_a_deadline_that_passes_while_a_flow_cleans_up_waits_for_the_end_of_that(
-    log: ExecutionLog,
+    log: ExecutionLog, clock: SettableClock
 ) -> None:
-    @flow(timeout=0.3)
+    @flow(timeout=3_600)
     async def limited() -> list[str]:
         heard = []
         try:
             await wait_signal("one")
         except asyncio.CancelledError:
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(7_200)
             heard.append("cleaned up")
         for name in ("two", "three"):
             try:
@@ -487,6 +493,12 @@ async def test_a_deadline_that_passes_while_a_flow_cleans_up_waits_for_the_end_o
         handle = await start(log, limited.bind())
         await until_status(handle, "suspended")
         await handle.cancel("a person's")
+        await until(lambda: has(log, "cancel_requested"))
+        await until_status(handle, "suspended")
+        clock.pass_time(3_600)
+        await asyncio.sleep(0.1)  # looks at what is due, some of them
+        assert not await has_event(log, "deadline")
+        clock.pass_time(3_600)
         await until(lambda: has_event(log, "deadline"))
         await until_status(handle, "suspended")
         await handle.signal("three")
