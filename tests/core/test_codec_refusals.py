@@ -74,7 +74,10 @@ def refusal(value: object, annotation: object = UNDECLARED) -> EncodingError:
     assert caught.value.__suppress_context__ or caught.value.__context__ is None, (
         "msgspec's error shows the value"
     )
-    assert str(caught.value).startswith(caught.value.path)
+    where = caught.value.path
+    assert str(caught.value).startswith(f"{where}: ") == (where != "$"), (
+        "a value as a whole has no place to name"
+    )
     return caught.value
 
 

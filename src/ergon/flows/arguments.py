@@ -78,9 +78,10 @@ def check_arguments(
         except UsageError:
             continue
         except DecodingError as error:
-            place, _, fault = str(error).partition(": the stored value does not fit the declared type: ")
+            place = f"{parameter.name}{error.path[1:]}"
+            fault = str(error).partition("the stored value does not fit the declared type: ")[2]
             raise ArgumentsMismatch(
-                f"flow `{name}{signature}`: argument `{parameter.name}{place[1:]}` does not fit its type: {fault}"
+                f"flow `{name}{signature}`: argument `{place}` does not fit its type: {fault}"
             ) from None
 
 

@@ -14,6 +14,7 @@ from ergon.core.codec.encode import CHARS_UNCHECKED, check_written, explain, wri
 from ergon.core.codec.guard import Guard, explain_misfit, guard_of
 from ergon.core.codec.hooks import Refused, from_json
 from ergon.core.codec.parse import parse
+from ergon.core.codec.paths import placed
 from ergon.core.codec.plain import is_plain
 from ergon.core.codec.shape import Anything, Shape
 from ergon.core.codec.walk import name_of
@@ -51,7 +52,7 @@ class Decoder:
         except Exception as error:  # noqa: BLE001  # also what a dataclass's __post_init__ raises
             path, fault = fault_of(error)
             raise DecodingError(
-                f"{path}: the stored value does not fit the declared type: {fault}", path=path
+                placed(path, f"the stored value does not fit the declared type: {fault}"), path=path
             ) from None
 
     def __repr__(self) -> str:
@@ -88,7 +89,9 @@ def recode(value: object, decoder: Decoder) -> tuple[str, Any]:
         raise
     except Exception as error:  # noqa: BLE001  # as in `decode`
         path, fault = fault_of(error)
-        raise EncodingError(f"{path}: the value does not fit the declared type: {fault}", path=path) from None
+        raise EncodingError(
+            placed(path, f"the value does not fit the declared type: {fault}"), path=path
+        ) from None
 
 
 def fault_of(error: Exception) -> tuple[str, str]:

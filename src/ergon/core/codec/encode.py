@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from ergon.core.codec.hooks import to_json
+from ergon.core.codec.paths import placed
 from ergon.core.codec.shape import Shape
 from ergon.core.codec.walk import find_not_finite, find_unencodable
 from ergon.errors import EncodingError
@@ -52,11 +53,11 @@ def check_written(value: object, text: str, declared: Declared) -> None:
     """Raise `EncodingError` for a text that is too large, or that has null in place of NaN or infinity."""
     if len(text) > CHARS_UNCHECKED and (size := len(text.encode())) > PAYLOAD_BYTES_MAX:
         raise EncodingError(
-            f"$: the value takes {size:,} bytes as JSON; at most {PAYLOAD_BYTES_MAX:,} are kept. "
+            f"the value takes {size:,} bytes as JSON; at most {PAYLOAD_BYTES_MAX:,} are kept. "
             "Store it elsewhere and use its name"
         )
     if find_not_finite(value) and (found := find_not_finite(value, declared())):
-        raise EncodingError(f"{found[0]}: {found[1]}", path=found[0])
+        raise EncodingError(placed(*found), path=found[0])
 
 
 def explain(value: object, error: Exception, shape: Shape | None = None) -> EncodingError:
@@ -65,4 +66,4 @@ def explain(value: object, error: Exception, shape: Shape | None = None) -> Enco
         "$",
         f"{type(error).__name__} while it was written as JSON",
     )
-    return EncodingError(f"{path}: {fault}", path=path)
+    return EncodingError(placed(path, fault), path=path)

@@ -11,7 +11,7 @@ import datetime as dt
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from ergon.core.codec.paths import key_place
+from ergon.core.codec.paths import key_place, placed
 from ergon.core.codec.plain import explain_plain, is_plain
 from ergon.core.codec.shape import (
     ARRAY,
@@ -208,12 +208,12 @@ def _explain_here(shape: Shape, value: Any, path: str) -> EncodingError | None:
         return explain_plain(value, path)
     if _is_timed(shape) and not _has_whole_minutes(value):
         fault = "its time zone's offset has seconds, which JSON cannot hold; convert it to UTC first"
-        return EncodingError(f"{path}: {fault}", path=path)
+        return EncodingError(placed(path, fault), path=path)
     if isinstance(shape, Table) and isinstance(value, Mapping) and not _has_declared_keys(shape.key, value):
         fault = (
             "a key is not of the declared type, yet would be read back as it; declare the type of the keys"
         )
-        return EncodingError(f"{path}: {fault}", path=path)
+        return EncodingError(placed(path, fault), path=path)
     if isinstance(shape, Record) and type(value) is not shape.cls and not _keeps_fields(shape, value):
         return _stranger(value, type_name(shape.cls), path)
     return None
@@ -237,8 +237,11 @@ def _explain_choice(shape: Choice, value: Any, path: str) -> EncodingError | Non
 
 def _stranger(value: Any, declared: str, path: str) -> EncodingError:
     return EncodingError(
-        f"{path}: {name_of(value)} was given where {declared} is declared, so fields would be lost; "
-        "declare the class itself, or a union of the classes",
+        placed(
+            path,
+            f"{name_of(value)} was given where {declared} is declared, so fields would be lost; "
+            "declare the class itself, or a union of the classes",
+        ),
         path=path,
     )
 

@@ -41,6 +41,11 @@ ANY_MEMBER: Final = Name("")
 Segment = Key | Index | Name
 
 
+def placed(path: str, fault: str) -> str:
+    """What is wrong, with its place in front unless it is the whole value."""
+    return fault if path == "$" else f"{path}: {fault}"
+
+
 def key_place(index: int) -> str:
     """How a key is spelled that no declaration names."""
     return f"[key {index}]"

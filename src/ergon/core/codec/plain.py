@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from ergon.core.codec.encode import write
+from ergon.core.codec.paths import placed
 from ergon.core.codec.walk import SCALARS, Link, find, name_of, parts_of, why_not
 from ergon.errors import EncodingError
 
@@ -41,7 +42,7 @@ def explain_plain(value: object, prefix: str = "$") -> EncodingError | None:
         return None
     path, fault = found
     path = prefix + path[1:]
-    return EncodingError(f"{path}: {fault}", path=path)
+    return EncodingError(placed(path, fault), path=path)
 
 
 def _wrong(part: Any, link: Link) -> str | None:
