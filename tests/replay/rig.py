@@ -45,7 +45,7 @@ class Rig:
             history=self.rows,
             entry=flow,
             answer=read_answer,
-            on_error=self.errors.append,
+            on_error=lambda _, context: self.errors.append(context),
         )
         self.machine.revive()
 

@@ -75,7 +75,8 @@ def check_that_much_was_covered(counts: Counter[str]) -> None:
 
 def test_the_proof_finds_sets_walked_by_address(monkeypatch: pytest.MonkeyPatch) -> None:
     chance = random.Random(7)
-    monkeypatch.setattr(FlowLoop, "next_number", lambda _loop, _series: chance.getrandbits(40))
+    for number in ("next_task_number", "next_future_number"):
+        monkeypatch.setattr(FlowLoop, number, lambda _loop: chance.getrandbits(40))
 
     assert prove(1, 0, 60).failures
 

@@ -101,7 +101,7 @@ class Driver:
         # Whatever happened: a flow that is left to the garbage collector would run on in the midst of another.
         self.machine.dismiss()
 
-    def _on_error(self, context: dict[str, Any]) -> None:
+    def _on_error(self, _flow_id: str, context: dict[str, Any]) -> None:
         if "never retrieved" not in context["message"]:
             self.complaints.append(f"{context['message']}: {context.get('exception')!r}")
 
@@ -188,7 +188,7 @@ class LiveHost:
 
     def _take_requests(self) -> None:
         machine = self._machine
-        patches, machine.new_patches = machine.new_patches, []
+        patches, machine.new_patches = machine.new_patches, ()
         for name, source in patches:
             self._record(EventKind.PATCHED, name=name, source=source)
         for op in machine.take_abandoned():

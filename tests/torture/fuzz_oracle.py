@@ -156,7 +156,7 @@ def replay(flow: FlowRecord, history: Sequence[Event]) -> tuple[str | None, tupl
         history=history,
         entry=partial(enter, code, flow.input),
         answer=read_answer,
-        on_error=complaints.append,
+        on_error=lambda _, context: complaints.append(context),
     )
     try:
         machine.revive()

@@ -83,8 +83,19 @@ class StepBody:
 
     def returned(self, result: Any) -> None:
         """The attempt returned: record it."""
+        if self.dropped or result is _RECORDED:
+            return
         try:
-            self._returned(result)
+            if self._watched is not None and (changed := self._watched.changed(self.work.turns)) is not None:
+                self._failed(_mutated(self.request.step.name, changed))
+                return
+            step = self.request.step
+            try:
+                text, copy = recode(result, step.decoder)
+            except Exception as error:  # noqa: BLE001 - the user's type may raise anything when it is read back
+                self._failed(_of_result(step.name, error))
+            else:
+                self.work.completed(self, text, copy)
         except Exception as defect:  # noqa: BLE001 - a defect of ours, or of a policy: the step must not stay open
             self.work.broken(defect)
 
@@ -94,20 +105,6 @@ class StepBody:
             self._raised(error)
         except Exception as defect:  # noqa: BLE001 - as above
             self.work.broken(defect)
-
-    def _returned(self, result: Any) -> None:
-        if self.dropped or result is _RECORDED:
-            return
-        if self._watched is not None and (changed := self._watched.changed(self.work.turns)) is not None:
-            self._failed(_mutated(self.request.step.name, changed))
-            return
-        step = self.request.step
-        try:
-            text, copy = recode(result, step.decoder)
-        except Exception as error:  # noqa: BLE001 - the user's type may raise anything when it is read back
-            self._failed(_of_result(step.name, error))
-        else:
-            self.work.completed(self, text, copy)
 
     def _raised(self, error: BaseException) -> None:
         if self.dropped or self.work.closed:

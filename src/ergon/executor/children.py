@@ -21,7 +21,7 @@ place, asks once more only when neither has landed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ergon.core.codec import encode
@@ -50,17 +50,17 @@ class Children:
         self._parent = parent
         self._outbox = outbox
         self._inbox = inbox
-        self._left: list[Operation] = []
+        self._left: tuple[Operation, ...] = ()
 
     def start(self, op: Operation) -> None:
         """Create the child that the flow asked for."""
-        self._outbox.children.append(new_child(self._parent, op.request, op.id))
+        self._outbox.create_child(new_child(self._parent, op.request, op.id))
 
     def start_for_step(self, request: ChildRequest, operation: str, wait: StepWait) -> None:
         """Create the child that a step body asked for."""
         self._inbox.want_child(operation, wait, request.flow_id)
         if not self._inbox.has_outcome(operation, request.flow_id):  # the log would tell it once more
-            self._outbox.children.append(new_child(self._parent, request, operation))
+            self._outbox.create_child(new_child(self._parent, request, operation))
 
     def cancel(self, op: Operation) -> None:
         """The flow stopped waiting for a child: it is asked to cancel, or never created."""
@@ -86,10 +86,12 @@ class Children:
 
     def leave(self, machine: FlowMachine) -> None:
         """The flow has ended: detached children asked for in its last turn land with it, if their id is free."""
-        for op in machine.pending.values():
-            # Nobody waits for the answer. An id that is derived from the parent's cannot be another flow's.
-            if op.kind == OperationKind.CHILD and op.request.detached and op.request.id is not None:
-                self._left.append(op)
+        # Nobody waits for the answer. An id that is derived from the parent's cannot be another flow's.
+        self._left = tuple(
+            op
+            for op in machine.pending.values()
+            if op.kind == OperationKind.CHILD and op.request.detached and op.request.id is not None
+        )
         for op in machine.take_requested():
             if op.kind == OperationKind.CHILD and op.request.detached:
                 self.start(op)
@@ -99,7 +101,7 @@ class Children:
         if self._left:
             host.in_background(self._tell_of_taken(host.log, self._left))
 
-    async def _tell_of_taken(self, log: ExecutionLog, left: list[Operation]) -> None:
+    async def _tell_of_taken(self, log: ExecutionLog, left: Sequence[Operation]) -> None:
         for op in left:
             try:
                 found = await log.find(op.request.flow_id)

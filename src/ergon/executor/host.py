@@ -39,6 +39,9 @@ class Host:
         rng: random.Random | None = None,
     ) -> None:
         self.log = log
+        # Bound once for all flows, which ask for both all the time.
+        self.now = log.now
+        self.submit = log.submit
         self.loop = asyncio.get_running_loop()
         self.may_start = may_start
         """False while the right to run steps is in doubt: the lease may have expired."""
@@ -121,14 +124,15 @@ class Host:
             what for pool in (self._threads, self._processes) if pool is not None for what in pool.running()
         ]
 
-    def on_flow_error(self, flow_id: str, context: dict[str, Any]) -> None:
-        """A callback or a forgotten task of a flow raised: nobody else will say so."""
-        logger.error(
-            "flow %s: %s",
-            flow_id,
-            context.get("message", "error in a callback"),
-            exc_info=context.get("exception"),
-        )
+
+def tell_flow_error(flow_id: str, context: dict[str, Any]) -> None:
+    """A callback or a forgotten task of a flow raised: nobody else will say so."""
+    logger.error(
+        "flow %s: %s",
+        flow_id,
+        context.get("message", "error in a callback"),
+        exc_info=context.get("exception"),
+    )
 
 
 def _in_at_most_once_step() -> bool:

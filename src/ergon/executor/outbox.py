@@ -15,7 +15,8 @@ from ergon.core.history import DELIVERED, Event, make_event
 from ergon.core.status import TaskStatus
 from ergon.errors import LeaseLost, LogBusy, LogClosed, LogFull
 from ergon.executor.host import Host
-from ergon.replay.machine import NOT_DECODED
+from ergon.executor.parts import NOBODY, Run
+from ergon.replay.machine import NOT_DECODED, FlowMachine
 from ergon.replay.operations import Operation, place_text
 
 logger = logging.getLogger("ergon.executor")
@@ -32,27 +33,25 @@ Fact = tuple[Event, Any, Callable[[], None] | None]
 """An event on its way into the log, its value where it is at hand, and what follows once it is durable."""
 
 
+class _Besides:
+    """What the next commit takes along beside its events. Few have any."""
+
+    __slots__ = ("cancels", "children", "consumed", "returned")
+
+    def __init__(self) -> None:
+        self.consumed: list[tuple[int, int]] = []
+        self.returned: list[int] = []
+        self.cancels: list[ChildCancel] = []
+        self.children: list[NewFlow] = []
+
+
 class Outbox:
     """Facts in, commits out."""
 
     def __init__(
-        self,
-        flow_id: str,
-        lease: Lease,
-        host: Host,
-        *,
-        last_seq: int,
-        announce: Callable[[Event], None],
-        on_answered: Callable[[Event, Any], None],
-        on_landed: Callable[[list[Fact], Settled | None], None],
-        on_lost: Callable[[str, str], None],
+        self, flow_id: str, lease: Lease, host: Host, machine: FlowMachine, run: Run, *, last_seq: int
     ) -> None:
-        """`announce` hears of each event the flow will see, before it is durable.
-
-        `on_answered` hears of a step's result that had a commit to itself, `on_landed` of any other commit, `on_lost`
-        why the flow is lost and how it stands if it is nobody's. All are called from plain callbacks of the host loop.
-        """
-        self.children: list[NewFlow] = []
+        """`machine` hears of each event the flow will see, before it is durable; `run` of each commit, after."""
         self.before_flush: Callable[[], None] | None = None
         """Called when a commit is about to be made, to add its last events."""
         self.settled: Settled | None = None
@@ -62,20 +61,16 @@ class Outbox:
         self._lease = lease
         self._host = host
         self._refusals = host.refusals
-        self._now = host.log.now
-        self._submit = host.log.submit
+        self._now = host.now
+        self._submit = host.submit
         self._seq = last_seq
-        self._announce = announce
-        self._on_answered = on_answered
-        self._on_landed = on_landed
-        self._on_lost = on_lost
+        self._machine = machine
+        self._run = run
         # Made once, as it is handed over with each commit; `close` breaks the cycle.
         self._on_done: Callable[[BaseException | None], None] = self._done
         self.facts: list[Fact] = []
         """What has happened and is not submitted yet."""
-        self._consumed: list[tuple[int, int]] = []
-        self._returned: list[int] = []
-        self._cancels: list[ChildCancel] = []
+        self._besides: _Besides | None = None
         self._in_flight: Commit | None = None
         self._sent: list[Fact] | None = None
         """What the commit in flight holds; None: one step's result, and `_value` is what the flow will see."""
@@ -84,7 +79,13 @@ class Outbox:
     @property
     def is_empty(self) -> bool:
         """True when nothing is on its way."""
-        return self._in_flight is None and not (self.facts or self.children or self._cancels)
+        return self._in_flight is None and not self.has_more
+
+    @property
+    def has_more(self) -> bool:
+        """True when something waits for a commit. Consumed messages by themselves do not: see `flush`."""
+        besides = self._besides
+        return bool(self.facts or (besides is not None and (besides.children or besides.cancels)))
 
     def answer(
         self, op: Operation, kind: str, payload: str | None, attempt: int, value: Any, *, more: bool = False
@@ -103,7 +104,7 @@ class Outbox:
         elif more and (not self.facts or event.at - self.facts[0][0].at < HOLD_SECONDS):
             self.facts.append((event, value, None))
             return True
-        elif self.facts or self._consumed or self._cancels or self.children:
+        elif self.facts or self._besides is not None:
             self.facts.append((event, value, None))
             self.flush()
         else:
@@ -141,8 +142,8 @@ class Outbox:
             seq, kind, op, name, digest, payload, self._now() if at is None else at, source, attempt
         )
         self.facts.append((event, value, after))
-        if op and kind in DELIVERED:
-            self._announce(event)
+        if op and kind in DELIVERED and not self.closed:
+            self._machine.expect(event)
         return event
 
     def close(self) -> None:
@@ -150,25 +151,37 @@ class Outbox:
         self.closed = True
         self._in_flight = self._value = None
         self.before_flush = None
-        self._announce = self._on_answered = self._on_landed = self._on_lost = self._on_done = _tell_nobody
+        self._run, self._on_done = NOBODY, _tell_nobody
 
     def consume(self, message_id: int) -> None:
         """The fact recorded last accounts for this message of the inbox."""
-        self._consumed.append((message_id, self._seq))
+        self._take_along().consumed.append((message_id, self._seq))
 
     def unconsume(self, seq: int) -> None:
         """An earlier fact accounts for its message no more, as the facts say."""
-        self._returned.append(seq)
+        self._take_along().returned.append(seq)
 
     def cancel_child(self, cancel: ChildCancel) -> None:
         """Ask a child to cancel."""
-        self._cancels.append(cancel)
+        self._take_along().cancels.append(cancel)
+
+    def create_child(self, child: NewFlow) -> None:
+        """Start a child."""
+        self._take_along().children.append(child)
 
     def forget_child(self, operation: str) -> bool:
         """Do not create this operation's child after all. False when it has been submitted already."""
-        before = len(self.children)
-        self.children = [child for child in self.children if child.parent_op != operation]
-        return len(self.children) < before
+        besides = self._besides
+        if besides is None:
+            return False
+        before = len(besides.children)
+        besides.children = [child for child in besides.children if child.parent_op != operation]
+        return len(besides.children) < before
+
+    def _take_along(self) -> _Besides:
+        if self._besides is None:
+            self._besides = _Besides()
+        return self._besides
 
     def flush(self) -> None:
         """Submit what has happened, unless a commit is in flight: then it shares the next one."""
@@ -177,27 +190,26 @@ class Outbox:
         settled = self.settled
         if self.before_flush is not None and settled is None:
             self.before_flush()
-        facts = self.facts
         # A message that nobody waits for any more takes no event along. Its consumption waits for the next commit: by
         # itself it could not be told from one that landed before, if its answer was lost. In a crash it is done again.
-        if not (facts or settled or self.children or self._cancels):
+        if not (self.has_more or settled):
             return
-        self.facts = []
+        facts, self.facts = self.facts, []
         events = (facts[0][0],) if len(facts) == 1 else tuple([fact[0] for fact in facts])
-        if self._consumed or self._cancels or self.children or settled or self._returned:
+        besides, self._besides = self._besides, None
+        if besides is not None:
             commit = Commit(
                 self._flow_id,
                 self._lease,
                 events,
-                tuple(self._consumed),
-                tuple(self._cancels),
-                tuple(self.children),
+                tuple(besides.consumed),
+                tuple(besides.cancels),
+                tuple(besides.children),
                 settled,
-                tuple(self._returned),
+                tuple(besides.returned),
             )
-            self._consumed, self._cancels, self.children, self._returned = [], [], [], []
         else:
-            commit = Commit(self._flow_id, self._lease, events)
+            commit = Commit(self._flow_id, self._lease, events, settled=settled)
         self._in_flight, self._sent = commit, facts
         self._submit(commit, self._on_done)
 
@@ -210,17 +222,17 @@ class Outbox:
             if self._refusals.any:
                 self._refusals.over()
             if self._sent is None:
-                self._on_answered(commit.events[0], self._value)
+                self._run.answered(commit.events[0], self._value)
             else:
-                self._on_landed(self._sent, commit.settled)
+                self._run.landed(self._sent, commit.settled)
         elif isinstance(error, LeaseLost):
-            self._on_lost(error.why, error.status)
+            self._run.lose(error.why, error.status)
         elif isinstance(error, LogFull | LogBusy):
             self._refusals.met(error, RESUBMIT_SECONDS)
             self._host.loop.call_later(RESUBMIT_SECONDS, self._resubmit, commit)
         elif isinstance(error, LogClosed) or (commit.settled is not None and not commit.events):
             logger.error("flow %s: its commit failed", self._flow_id, exc_info=error)
-            self._on_lost(f"its commit failed: {error}", "")
+            self._run.lose(f"its commit failed: {error}", "")
         else:
             # The log works but does not take this: without the flow's events it takes at least word of that.
             logger.error("flow %s: its commit failed; it is parked", self._flow_id, exc_info=error)

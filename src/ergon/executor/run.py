@@ -7,14 +7,14 @@
 
 The flow learns a fact only when it is durable, so a crash at any await leaves a history that leads to the same
 place: facts not yet durable are forgotten with the process, and what led to them (a step, a timer, a message) is
-still open. Flow code runs only in `_revive` and `_landed`, which are plain callbacks of the host loop. The bodies of
+still open. Flow code runs only in `_revive` and `landed`, which are plain callbacks of the host loop. The bodies of
 its open steps are in `work.py`; what its end comes to is decided in `settling.py`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +26,7 @@ from ergon.executor.alarm import Alarm
 from ergon.executor.answers import enter, read_answer
 from ergon.executor.children import Children
 from ergon.executor.earlier import begins_attempt, read_earlier
-from ergon.executor.host import Host
+from ergon.executor.host import Host, tell_flow_error
 from ergon.executor.inbox import Inbox
 from ergon.executor.outbox import Fact, Outbox
 from ergon.executor.settling import Retry, backing_off, settle, still_backing_off
@@ -67,7 +67,8 @@ class FlowRun:
         self.host = host
         self.ended = False
         self._on_end = on_end
-        self._history: list[Event] = claimed.events
+        self._on_idle = on_idle
+        self._history: Sequence[Event] = claimed.events
         # Until it is revived it wants no message, and one that came now would seem needless: nothing advances before.
         self._turning = True
         self._interrupted = False
@@ -77,7 +78,7 @@ class FlowRun:
             history=claimed.events,
             entry=partial(enter, flow, record.input),
             answer=read_answer,
-            on_error=lambda context: host.on_flow_error(record.id, context),
+            on_error=tell_flow_error,
         )
         # A flow that wakes every second has a million claims one day, and counts from 0 again: its history tells then.
         self._is_first_run = record.claims == 1 and not claimed.events
@@ -86,11 +87,9 @@ class FlowRun:
             record.id,
             claimed.lease,
             host,
+            self.machine,
+            self,
             last_seq=claimed.events[-1].seq if claimed.events else 0,
-            announce=self.machine.expect,
-            on_answered=self._answered,
-            on_landed=self._landed,
-            on_lost=self._lose,
         )
         self.inbox = Inbox(claimed.inbox, self.machine, self.outbox, seen=claimed.inbox_seen)
         self._children = Children(record, self.outbox, self.inbox)
@@ -101,18 +100,10 @@ class FlowRun:
             self.outbox,
             self.inbox,
             self._children,
-            advance=self._advance,
-            interrupt=self._interrupt,
-            park=self._park,
-            on_idle=partial(on_idle, self) if on_idle is not None else _tell_nobody,
+            self,
         )
         self._alarm = Alarm(
-            host,
-            self.machine,
-            self.outbox,
-            self.inbox,
-            deadline_at=record.deadline_at,
-            flush=self.work.flush,
+            host, self.machine, self.outbox, self.inbox, self.work, deadline_at=record.deadline_at
         )
 
     # -- life ------------------------------------------------------------------------------------------
@@ -128,7 +119,7 @@ class FlowRun:
             self._settle(backing_off(self.flow, until, self.inbox.seen))
             return
         self.work.earlier, self.inbox.cancels = read_earlier(self._history)
-        history, self._history = self._history, []
+        history, self._history = self._history, ()
         self._turning = True
         try:
             self.machine.revive()
@@ -138,12 +129,12 @@ class FlowRun:
         self._turning = False
         if not self._is_first_run:
             self.work.given_up.revived(history)
-        self._advance()
+        self.advance()
 
     def receive(self, messages: list[Received]) -> None:
         """Messages came for this flow."""
         if not self.ended and self.inbox.add(messages):
-            self._advance()
+            self.advance()
 
     def suspend(self) -> bool:
         """Let the flow go because it can only wait. False when it no longer can."""
@@ -154,7 +145,7 @@ class FlowRun:
             return False
         if self.inbox.messages and (error := self.work.asks_for_others()) is not None:
             self.machine.stop(error)
-            self._park(error)
+            self.park(error)
         else:
             self._let_go(TaskStatus.SUSPENDED)
         return True
@@ -164,7 +155,7 @@ class FlowRun:
         if self._can_only_wait() and not self.work.computes():
             self._let_go(self._idle_status())
         else:
-            self._advance()
+            self.advance()
 
     def give_back(self) -> None:
         """Let the flow go whatever it does; another worker goes on. Open steps are cancelled and run again there."""
@@ -187,7 +178,7 @@ class FlowRun:
         waits = machine.pending or machine.loop.has_timers or machine.wanted_signals()
         return TaskStatus.SUSPENDED if waits else TaskStatus.PENDING
 
-    def _interrupt(self) -> None:
+    def interrupt(self) -> None:
         """The process is asked to end in the middle of a turn, by Ctrl-C or `sys.exit`: the flow goes on elsewhere.
 
         What the turn came to is unknown and not recorded. All before it is in the log, so another run repeats it.
@@ -205,9 +196,9 @@ class FlowRun:
         """The log says that this run owns the flow no more, and where it stands (None: it is gone)."""
         if self.outbox.settled is None:  # else it may be our own doing, and the commit tells
             stands = status.value if status is not None else LeaseLost.GONE
-            self._lose("it was taken over" if stands in _TAKEN else f"the flow is {stands} by now", stands)
+            self.lose("it was taken over" if stands in _TAKEN else f"the flow is {stands} by now", stands)
 
-    def _lose(self, why: str, status: str) -> None:
+    def lose(self, why: str, status: str) -> None:
         """The flow is another's, or nobody's and stands like this; `why`: for those that nobody took on purpose."""
         if status in _ACTS:
             self.abort(f"the flow is {status}", logging.INFO)  # nothing to be warned of
@@ -216,24 +207,24 @@ class FlowRun:
 
     # -- advance: from what happened to what is committed ------------------------------------------------
 
-    def _advance(self) -> None:
+    def advance(self) -> None:
         """Take in everything that happened since the last turn, and commit."""
         if self.ended or self._turning or self._interrupted:
             return
         try:
             self._choose_move()
         except (SystemExit, KeyboardInterrupt):
-            self._interrupt()
+            self.interrupt()
             raise
         except Exception as error:  # noqa: BLE001 - a defect of ours: the flow waits for a mend, nothing is lost
-            self._park(error)
+            self.park(error)
 
     def _choose_move(self) -> None:
         machine = self.machine
         if self.outbox.settled is not None:
             self.outbox.flush()
         elif machine.stopped is not None:
-            self._park(machine.stopped)
+            self.park(machine.stopped)
         elif machine.finished:
             self._note_patches()
             self._children.leave(machine)
@@ -257,14 +248,14 @@ class FlowRun:
         if self.inbox.messages or (machine.attempt > 1 and machine.earlier.signals):
             self.inbox.take()
             if machine.stopped is not None:
-                self._park(machine.stopped)
+                self.park(machine.stopped)
                 return
         if machine.requested:
             self._alarm.pass_deadline()  # before anything is started that it forbids
             if not self.host.draining and not self._about_to_cancel():
                 self.work.begin_all(machine.take_requested())
                 if machine.stopped is not None:
-                    self._park(machine.stopped)
+                    self.park(machine.stopped)
                     return
         self._alarm.set()
         self.outbox.flush()
@@ -276,12 +267,12 @@ class FlowRun:
 
     def _note_patches(self) -> None:
         """The flow took new branches; this lands no later than anything that follows from it."""
-        patches, self.machine.new_patches = self.machine.new_patches, []
+        patches, self.machine.new_patches = self.machine.new_patches, ()
         for name, source in patches:
             self.outbox.record(EventKind.PATCHED, name=name, source=source)
 
-    def _answered(self, event: Event, value: Any) -> None:
-        """A step's result is durable and nothing else was in its commit: `_landed` for the usual case."""
+    def answered(self, event: Event, value: Any) -> None:
+        """A step's result is durable and nothing else was in its commit: `landed` for the usual case."""
         if self.outbox.settled is not None:
             self.outbox.flush()
             return
@@ -297,9 +288,9 @@ class FlowRun:
             self._turn_failed(error)
             return
         self._turning = False
-        self._advance()
+        self.advance()
 
-    def _landed(self, facts: list[Fact], settled: Settled | None) -> None:
+    def landed(self, facts: list[Fact], settled: Settled | None) -> None:
         """A commit is durable: deliver what it holds. Called from a plain callback, so the flow may run here."""
         if settled is not None:
             self._end(settled)
@@ -317,15 +308,15 @@ class FlowRun:
             self._turn_failed(error)
             return
         self._turning = False
-        self._advance()
+        self.advance()
 
     def _turn_failed(self, error: BaseException) -> None:
         """A turn raised what no flow's code does: the process is to end, or a defect of ours parks the flow."""
         self._turning = False
         if not isinstance(error, Exception):
-            self._interrupt()
+            self.interrupt()
             raise error
-        self._park(error)
+        self.park(error)
 
     def _deliver(self, facts: list[Fact]) -> None:
         for event, _, after in facts:
@@ -340,6 +331,11 @@ class FlowRun:
         self.machine.deliver_all(facts)
 
     # -- idle and end ----------------------------------------------------------------------------------
+
+    def went_idle(self) -> None:
+        """The flow has begun to only wait."""
+        if self._on_idle is not None:
+            self._on_idle(self)
 
     def _can_only_wait(self) -> bool:
         return not (self._turning or self._interrupted) and self.work.can_only_wait()
@@ -358,7 +354,8 @@ class FlowRun:
         wake_at = self.wake_at if status is TaskStatus.SUSPENDED else None
         self._settle(Settled(status, None, wake_at, self.waits(), self.inbox.seen))
 
-    def _park(self, why: Exception) -> None:
+    def park(self, why: Exception) -> None:
+        """The flow cannot go on here, by its own error or a defect of ours: it waits for a mend."""
         reason = str(why)
         if isinstance(why, ErgonError):
             logger.error("flow %s is parked: %s", self.flow_id, why)
@@ -386,7 +383,7 @@ class FlowRun:
         """Commit how the flow is left, together with everything that has happened."""
         self.work.drop()
         self.outbox.settled = settled
-        self.work.flush()  # with a commit in flight this does nothing; `_landed` flushes again
+        self.work.flush()  # with a commit in flight this does nothing; `landed` flushes again
 
     def _end(self, settled: Settled | None) -> None:
         self.ended = True
@@ -396,14 +393,10 @@ class FlowRun:
         self.work.close()
         self.outbox.close()
         self.inbox.close()
-        self._alarm.close()
+        self._alarm.cancel()
         if self.machine.loop.tasks:
             # In a callback of its own: flow code must never run inside a host task, and we may be in one.
             self.host.loop.call_soon(self.machine.dismiss)
         else:
             self.machine.close()
         self._on_end(self, settled)
-
-
-def _tell_nobody() -> None:
-    """In place of one who wants to know that the flow has begun to only wait."""

@@ -42,7 +42,7 @@ LOOK_SECONDS: Final = 0.1
 LINGER_SECONDS: Final = 5.0
 
 _RUN: Final = str(Path(__file__).with_name("run.py"))
-_TURNS: Final = frozenset({"_revive", "_answered", "_landed"})
+_TURNS: Final = frozenset({"_revive", "answered", "landed"})
 """The methods of `FlowRun` inside which flow code runs."""
 _RUNNER: Final = str(Path(__file__).with_name("runner.py"))
 _BODIES: Final = frozenset({"_run", "_stay_with"})

@@ -22,6 +22,7 @@ from ergon.executor.given_up import GivenUp
 from ergon.executor.host import Host
 from ergon.executor.inbox import Inbox
 from ergon.executor.outbox import Outbox
+from ergon.executor.parts import NOBODY, Run
 from ergon.replay.machine import FlowMachine
 from ergon.replay.mismatch import begun_otherwise
 from ergon.replay.operations import Operation, OperationKind
@@ -45,16 +46,8 @@ class Work:
         outbox: Outbox,
         inbox: Inbox,
         children: Children,
-        *,
-        advance: Callable[[], None],
-        interrupt: Callable[[], None],
-        park: Callable[[Exception], None],
-        on_idle: Callable[[], None],
+        run: Run,
     ) -> None:
-        """`advance` is called when a body asked for something, `on_idle` when the flow has begun to only wait.
-
-        `interrupt` is called when a body was asked to end the process, `park` when the outcome of one met a defect.
-        """
         self.flow_id = record.id
         self.record = record
         self.host = host
@@ -76,10 +69,7 @@ class Work:
         self._outbox = outbox
         self._inbox = inbox
         self._children = children
-        self.advance = advance
-        self._on_idle = on_idle
-        self.interrupt = interrupt
-        self._park = park
+        self._run = run
 
     # -- what the flow asks for --------------------------------------------------------------------------
 
@@ -91,10 +81,10 @@ class Work:
             return False
         if inbox.messages or inbox.cancels:
             return False
-        machine.requested = []
         self.begin_all(requested)
+        requested.clear()
         outbox = self._outbox
-        if outbox.facts or outbox.children:
+        if outbox.has_more:
             outbox.flush()
         return True
 
@@ -151,8 +141,7 @@ class Work:
         self.drop()
         self.bodies.clear()
         self._given_up = None
-        self.advance = self._on_idle = self.interrupt = _tell_nobody
-        self._park = _tell_nobody
+        self._run = NOBODY
 
     # -- what step bodies report -------------------------------------------------------------------------
 
@@ -190,7 +179,15 @@ class Work:
     def broken(self, defect: Exception) -> None:
         """What a body came to could not be taken in: the flow waits for a mend, and nothing is lost."""
         if not self.closed and self._outbox.settled is None:
-            self._park(defect)
+            self._run.park(defect)
+
+    def interrupt(self) -> None:
+        """A body was asked to end the process."""
+        self._run.interrupt()
+
+    def advance(self) -> None:
+        """A body has done something that the flow is to take in."""
+        self._run.advance()
 
     def note(
         self,
@@ -233,7 +230,7 @@ class Work:
     def want_signal(self, name: str, wait: StepWait) -> None:
         """A body waits for a signal."""
         self._inbox.want_signal(name, wait)
-        self.advance()
+        self._run.advance()
 
     def unwant(self, arrived: asyncio.Future[Event]) -> None:
         """The body waits for its signal no more."""
@@ -255,7 +252,7 @@ class Work:
     def start_child(self, request: ChildRequest, operation: str, wait: StepWait) -> None:
         """A body starts a child flow."""
         self._children.start_for_step(request, operation, wait)
-        self.advance()
+        self._run.advance()
 
     def abandoned_before(self, op: Operation) -> int:
         """In how many earlier attempts of the flow it stopped waiting for this step."""
@@ -278,7 +275,7 @@ class Work:
             self.idle_since = None
         elif self.idle_since is None:
             self.idle_since = self.host.loop.time()
-            self._on_idle()
+            self._run.went_idle()
 
     def can_only_wait(self) -> bool:
         """True when every body waits, nothing is on its way to the log, and nothing is about to start."""
@@ -315,7 +312,3 @@ class Work:
     def describe(self) -> list[dict[str, Any]]:
         """What the bodies do or wait for."""
         return [told for body in self.bodies.values() for told in body.describe()]
-
-
-def _tell_nobody(*_: object) -> None:
-    """In place of a run that has ended."""

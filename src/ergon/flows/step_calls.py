@@ -39,7 +39,8 @@ class StepCall(Coroutine[Any, Any, Any]):
         self._iterator: Generator[Any, Any, Any] | None = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        self.check_unused()
+        if self._iterator is not None:
+            self.check_unused()
         self._iterator = iterator = self._ask().__await__()
         return iterator
 

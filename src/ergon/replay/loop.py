@@ -100,24 +100,23 @@ class FlowTimer(asyncio.TimerHandle):
 class FlowLoop(asyncio.AbstractEventLoop):
     """An asyncio event loop in which everything happens in a repeatable order."""
 
-    def __init__(self, *, flow_id: str, now: float, on_error: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, *, flow_id: str, now: float, machine: Any) -> None:
         self._ready: deque[_Ready] = deque()
         self.now = now
         """Flow time: when the last delivered event happened. It never goes back."""
         # Numbers are hashes (`tasks.py`). The same for a flow on every replay; different between flows, because
         # asyncio keeps the tasks of all loops in one set and equal hashes would make that set slow.
         base = (crc32(flow_id.encode()) & 0xFFFFFFF) << 32
-        self._numbers = [base, base | 1 << 31]
+        self._tasks_numbered = base
+        self._futures_numbered = base | 1 << 31
         self._armed = 0
         self.timers: dict[str, FlowTimer] = {}
         """The armed timers by operation id."""
         self._timer_heap: list[tuple[float, int, str]] = []
-        self._on_error = on_error
-        self._callbacks = Scope("cb")
-        self._abandon_timer: Callable[[str], None] | None = None
+        self._callbacks: Scope | None = None
         self.tasks: dict[int, FlowTask[Any]] = {}
-        self.machine: Any = None
-        """The machine that drives this loop; `ergon.flows` asks it for operations."""
+        self.machine: Any = machine
+        """The machine that drives this loop; `ergon.flows` asks it for operations. None once the flow has gone."""
 
     # -- driven by the machine -------------------------------------------------------------------------
 
@@ -158,9 +157,8 @@ class FlowLoop(asyncio.AbstractEventLoop):
         events._set_running_loop(self)  # noqa: SLF001
         return host
 
-    def leave(self, host: asyncio.AbstractEventLoop | None) -> None:
-        """Give the thread back to the loop that was running before `enter`."""
-        events._set_running_loop(host)  # noqa: SLF001
+    leave = staticmethod(events._set_running_loop)  # noqa: SLF001  # no frame of its own: it ends every turn
+    """Give the thread back to the loop that was running before `enter`, which returned it."""
 
     def halt(self) -> None:
         """Run nothing more in this turn. What was about to run is kept for `FlowMachine.dismiss`."""
@@ -175,18 +173,23 @@ class FlowLoop(asyncio.AbstractEventLoop):
     def detach(self) -> None:
         """Forget the machine: no flow code runs here any more."""
         self.machine = None
-        self._abandon_timer = None
-        self._on_error = _report_to_nobody
 
-    def next_number(self, series: int) -> int:
-        """The next hash: series 0 for tasks, 1 for futures."""
-        self._numbers[series] += 1
-        return self._numbers[series]
+    def next_task_number(self) -> int:
+        """The hash of the next task."""
+        self._tasks_numbered = number = self._tasks_numbered + 1
+        return number
+
+    def next_future_number(self) -> int:
+        """The hash of the next future that needs one."""
+        self._futures_numbered = number = self._futures_numbered + 1
+        return number
 
     def current_scope(self) -> Scope:
         """Where an operation asked for right now gets its id."""
         task = _current_task(self)
         if task is None:
+            if self._callbacks is None:
+                self._callbacks = Scope("cb")
             return self._callbacks
         try:
             return task.scope  # type: ignore[no-any-return]
@@ -235,10 +238,6 @@ class FlowLoop(asyncio.AbstractEventLoop):
     def armed_ids(self) -> set[str]:
         """The ids of all armed timers."""
         return set(self.timers)
-
-    def on_timer_cancelled(self, hook: Callable[[str], None]) -> None:
-        """Call `hook` with the id of each timer that is cancelled while armed."""
-        self._abandon_timer = hook
 
     # -- what flow code and asyncio call ---------------------------------------------------------------
 
@@ -291,8 +290,8 @@ class FlowLoop(asyncio.AbstractEventLoop):
         assert isinstance(handle, FlowTimer)
         if self.timers.pop(handle.op, None) is None:
             return
-        if self._abandon_timer is not None:
-            self._abandon_timer(handle.op)
+        if self.machine is not None:
+            self.machine.timer_cancelled(handle.op)
         if len(self._timer_heap) > 2 * len(self.timers) + 64:
             self._timer_heap = [entry for entry in self._timer_heap if entry[2] in self.timers]
             heapify(self._timer_heap)
@@ -358,10 +357,11 @@ class FlowLoop(asyncio.AbstractEventLoop):
         return None
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
-        self._on_error(context)
+        self.call_exception_handler(context)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        self._on_error(context)
+        if self.machine is not None:
+            self.machine.report(context)
 
     async def shutdown_asyncgens(self) -> None:
         """Nothing to do: unfinished generators are left alone."""
@@ -382,10 +382,6 @@ _GATHER: Final = asyncio.gather.__code__
 _ENSURE_FUTURE: Final = {asyncio.ensure_future.__code__}
 if sys.version_info < (3, 12):
     _ENSURE_FUTURE.add(asyncio.tasks._ensure_future.__code__)  # type: ignore[attr-defined]  # noqa: SLF001
-
-
-def _report_to_nobody(_context: dict[str, Any]) -> None:
-    """In place of a machine that has gone."""
 
 
 _SPINNING: Final = (

@@ -46,13 +46,14 @@ class FlowMachine:
         history: Sequence[Event],
         entry: Callable[[], Coroutine[Any, Any, Any]],
         answer: Callable[[Operation, Event], Any],
-        on_error: Callable[[dict[str, Any]], None],
+        on_error: Callable[[str, dict[str, Any]], None],
     ) -> None:
-        """`answer` turns a recorded event into the operation's result, or raises the recorded error."""
+        """`answer` turns a recorded event into the operation's result, or raises the recorded error.
+
+        `on_error` is told, by flow id, what asyncio tells an exception handler.
+        """
         self.flow_id = flow_id
-        self.loop = FlowLoop(flow_id=flow_id, now=started_at, on_error=self._report)  # type: ignore[abstract]
-        self.loop.machine = self
-        self.loop.on_timer_cancelled(self._timer_cancelled)
+        self.loop = FlowLoop(flow_id=flow_id, now=started_at, machine=self)  # type: ignore[abstract]
         self.pending: dict[str, Operation] = {}
         self.mailboxes: dict[str, Mailbox] = {}
         self.stopped: ErgonError | None = None
@@ -65,14 +66,15 @@ class FlowMachine:
         """The event with which the flow ended, when that was in a replay."""
         self.root: FlowTask[Any] | None = None
         self.patches: dict[str, bool] = {}
-        self.new_patches: list[tuple[str, str]] = []
+        self.new_patches: tuple[tuple[str, str], ...] = ()
+        """Name and place of each that nobody has recorded yet."""
         self.earlier = NO_ATTEMPTS
         self._entry = entry
         self._answer = answer
         self._on_error = on_error
         self._entered_at: Place | None = None
         self.requested: list[Operation] = []
-        self.abandoned: list[Operation] = []
+        self.abandoned: list[Operation] | None = None
         self._history = history
         if history:
             self.patches.update((event.name, True) for event in history if event.kind == EventKind.PATCHED)
@@ -82,9 +84,9 @@ class FlowMachine:
             self.loop.now = max(self.loop.now, self.earlier.present_began or 0.0)
         self.attempt = self.earlier.count + 1
         self._expected: dict[str, Event] = {}
-        self._left_behind: set[str] = set()
+        self._left_behind: dict[str, None] = {}  # a set that costs next to nothing while it is empty
         self._replayed = self._recorded = history[-1].seq if history else 0
-        self._ahead: deque[Event] = deque()
+        self._ahead = _NOTHING_AHEAD
         """What the history still holds while it is replayed."""
         self._random: random.Random | None = None
 
@@ -92,8 +94,10 @@ class FlowMachine:
 
     def revive(self) -> None:
         """Start the flow and deliver its whole history. Call once, from a host callback."""
-        self._ahead = ahead = deque([event for event in self._history if event.kind in DELIVERED])
-        self._expected = {event.op: event for event in ahead if event.op}
+        ahead = self._ahead
+        if self._history:
+            self._ahead = ahead = deque([event for event in self._history if event.kind in DELIVERED])
+            self._expected = {event.op: event for event in ahead if event.op}
         if ahead:
             self._replayed = self._history[0].seq - 1
         loop = self.loop
@@ -101,7 +105,8 @@ class FlowMachine:
         host = loop.enter()
         try:
             self.replaying = bool(ahead) or self.ran_before
-            self.root = root = contextvars.Context().run(self._start_root)
+            context = contextvars.Context()
+            self.root = root = context.run(self._start_root, context)
             loop.run_until_quiet()
             while ahead and self.stopped is None:
                 if root.done():
@@ -193,8 +198,8 @@ class FlowMachine:
 
     def take_abandoned(self) -> list[Operation]:
         """Operations the flow stopped waiting for since the last call."""
-        abandoned, self.abandoned = self.abandoned, []
-        return abandoned
+        abandoned, self.abandoned = self.abandoned, None
+        return abandoned or []
 
     def stop(self, error: ErgonError) -> None:
         """The flow cannot go on with this code: run nothing more of it. The first reason stands."""
@@ -270,8 +275,10 @@ class FlowMachine:
         if self.muted or self.pending.pop(op.id, None) is None:
             return
         if op.announced or op.id in self._expected:
-            self._left_behind.add(op.id)
+            self._left_behind[op.id] = None
         op.left_at = self._replayed
+        if self.abandoned is None:
+            self.abandoned = []
         self.abandoned.append(op)
 
     async def wait_signal(self, name: str, place: Place | None) -> str:
@@ -293,7 +300,7 @@ class FlowMachine:
             been_past = bool(ahead) and mismatch.been_past(ahead, self._asked(), self.mailboxes)
             known = self.patches[name] = not been_past
             if known and not self.muted:
-                self.new_patches.append((name, place_text(place)))
+                self.new_patches = (*self.new_patches, (name, place_text(place)))
         return known
 
     def random(self) -> random.Random:
@@ -305,13 +312,25 @@ class FlowMachine:
             self._random = random.Random(int.from_bytes(seed, "big"))  # repeatable on purpose
         return self._random
 
+    # -- told by the loop -------------------------------------------------------------------------------
+
+    def report(self, context: dict[str, Any]) -> None:
+        """A callback or a task of the flow raised, and nobody else will say so."""
+        if not self.muted:  # what a flow says while it is taken out of memory is not news
+            self._on_error(self.flow_id, context)
+
+    def timer_cancelled(self, op: str) -> None:
+        """A timer was cancelled while it was armed."""
+        if op in self._expected:
+            self._left_behind[op] = None
+
     # -- inside ----------------------------------------------------------------------------------------
 
-    def _start_root(self) -> FlowTask[Any]:
+    def _start_root(self, context: contextvars.Context) -> FlowTask[Any]:
         coroutine = self._entry()
         code = getattr(coroutine, "cr_code", None)
         self._entered_at = (code, 0) if code is not None else None
-        return self.loop.spawn(coroutine, name="flow", scope=Scope("0"))
+        return self.loop.spawn(coroutine, name="flow", context=context, scope=Scope("0"))
 
     def _deliver(self, event: Event, value: Any) -> None:
         loop = self.loop
@@ -359,7 +378,7 @@ class FlowMachine:
     def _unasked(self, event: Event) -> None:
         """An event whose operation the flow does not wait for: left behind, or never asked for."""
         if event.op in self._left_behind:
-            self._left_behind.discard(event.op)
+            del self._left_behind[event.op]
             return
         waits = mismatch.waits_text(
             self.pending.values(), self.loop.armed(), self.mailboxes.values(), self._entered_at
@@ -376,18 +395,13 @@ class FlowMachine:
         """The ids of all that the flow has asked for and the history has not answered yet."""
         return {*self.pending, *self._left_behind, *self.loop.armed_ids()}
 
-    def _report(self, context: dict[str, Any]) -> None:
-        if not self.muted:  # what a flow says while it is taken out of memory is not news
-            self._on_error(context)
-
-    def _timer_cancelled(self, op: str) -> None:
-        if op in self._expected:
-            self._left_behind.add(op)
-
 
 def _closed(*_: object) -> NoReturn:
     raise AssertionError("the flow has left memory")
 
+
+_NOTHING_AHEAD: Final[deque[Event]] = deque()
+"""Of all flows without a history. Events are only ever taken from what lies ahead."""
 
 _ANSWERS: Final = frozenset(
     {EventKind.STEP_COMPLETED, EventKind.STEP_FAILED, EventKind.CHILD_COMPLETED, EventKind.CHILD_FAILED}

@@ -7,7 +7,6 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 
 from ergon.core.history import Event, EventKind
-from ergon.replay.tasks import FUTURES
 
 if TYPE_CHECKING:
     from ergon.replay.machine import FlowMachine
@@ -132,7 +131,7 @@ class Operation(asyncio.Future[Any]):
         try:
             return self._number
         except AttributeError:
-            self._number = number = self.machine.loop.next_number(FUTURES)
+            self._number = number = self.machine.loop.next_future_number()
             return number
 
     def cancel(self, msg: Any = None) -> bool:

@@ -144,4 +144,4 @@ def _flow_loop() -> FlowLoop | None:
 
 def is_flow_loop(loop: object) -> bool:
     """True for the loop of a flow."""
-    return hasattr(loop, "next_number")
+    return hasattr(loop, "next_future_number")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Generator
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from ergon.replay.loop import FlowLoop
@@ -61,7 +61,7 @@ class FlowFuture(asyncio.Future[T]):
 
     def __hash__(self) -> int:
         if not self._number:
-            self._number = self._loop.next_number(FUTURES)
+            self._number = self._loop.next_future_number()
         return self._number
 
 
@@ -79,13 +79,9 @@ class FlowTask(asyncio.Task[T]):
         **options: Any,
     ) -> None:
         # Before the base class, which schedules the first step through the loop, or even takes it.
-        self.number = loop.next_number(TASKS)
+        self.number = loop.next_task_number()
         self.scope = scope
         super().__init__(coro, loop=loop, name=name or f"flow-task-{scope.path}", context=context, **options)
 
     def __hash__(self) -> int:
         return self.number
-
-
-TASKS: Final = 0
-FUTURES: Final = 1

@@ -57,6 +57,7 @@ class Residents:
         """By flow id, what came while something was being claimed: perhaps this flow, whose run is not here yet."""
         self._emptied: asyncio.Event = asyncio.Event()
         self._on_room: Callable[[], None] = lambda: None
+        self._on_end = self._ended  # bound once for all flows
 
     def belong_to(self, owner: str, on_room: Callable[[], None]) -> None:
         """Start over under a new incarnation; `on_room` is called when a flow leaves."""
@@ -108,7 +109,7 @@ class Residents:
         if stale is not None:
             # By this very incarnation, which is alive: somebody has paused and resumed the flow in the meantime.
             stale.abort("the flow was claimed again", logging.INFO)
-        run = FlowRun(claimed, self._registry[claimed.flow.name], self._host, on_end=self._ended)
+        run = FlowRun(claimed, self._registry[claimed.flow.name], self._host, on_end=self._on_end)
         self.runs[flow_id] = run
         run.start()
 
