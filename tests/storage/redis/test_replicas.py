@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -80,6 +82,48 @@ async def test_a_write_to_a_master_that_has_become_a_replica_waits_until_a_maste
             await writing
 
             assert [one.seq for one in await log.history("f1")] == [1]
+
+
+async def test_a_write_whose_master_becomes_a_replica_while_it_waits_for_one_is_sent_again(prefix):
+    """Its new master never had the write, so the old one forgets it."""
+    with running(*ALWAYS) as one, running(*ALWAYS, "--replicaof", f"127.0.0.1 {one.port}") as other:
+        async with RedisExecutionLog(one.url, prefix=prefix, replicas=1) as log:
+            await register(log)
+            lease = await claimed_flow(log, "f1")
+            with frozen(other):
+                writing = asyncio.create_task(commit(log, Commit("f1", lease, (event(1),))))
+                await until(lambda: waiting_clients(one))
+                follow(one, other)
+            follow(other, None)
+            await until(lambda: has_synced(one))
+            assert not writing.done()
+            follow(one, None)
+            follow(other, one)
+            await writing
+
+            assert [one.seq for one in await log.history("f1")] == [1]
+
+
+@contextlib.contextmanager
+def frozen(server: RedisServer) -> Iterator[None]:
+    """A server that neither answers nor ends."""
+    server.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.signal(signal.SIGCONT)
+
+
+def waiting_clients(server: RedisServer) -> int:
+    """How many wait for a replica."""
+    with server.client() as client:
+        return int(client.info("clients")["blocked_clients"])
+
+
+def has_synced(server: RedisServer) -> bool:
+    """Whether a replica has what its master has."""
+    with server.client() as client:
+        return bool(client.info("replication").get("master_link_status") == "up")
 
 
 def follow(server: RedisServer, master: RedisServer | None) -> None:

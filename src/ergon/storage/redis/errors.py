@@ -17,7 +17,6 @@ _NOT_DONE: Final = (
     "CLUSTERDOWN",
     "READONLY",
     "NOREPLICAS",
-    "UNBLOCKED",
 )
 """The server did nothing, and may do it later."""
 _ROOM: Final = ("OOM", "MISCONF")
@@ -36,8 +35,11 @@ def is_lost(error: object) -> bool:
 
 
 def is_demoted(error: object) -> bool:
-    """Tell whether a server that was to confirm a write says that it is a replica."""
-    return isinstance(error, said.ResponseError) and "cannot be used with replica" in str(error)
+    """Tell whether a server that was to confirm a write says that it is a replica, or has just become one."""
+    if not isinstance(error, said.ResponseError):
+        return False
+    text = str(error)
+    return text.startswith("UNBLOCKED") or "cannot be used with replica" in text
 
 
 def is_not_done(error: object) -> bool:
