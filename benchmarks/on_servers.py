@@ -35,9 +35,10 @@ def on(
     floor: Callable[[Params], Figures] | None = None,
     rivals: Mapping[str, Params] | None = None,
     rows: tuple[Row, ...] | None = None,
+    rounds: int = 3,
     notes: tuple[str, ...] = (),
 ) -> Workload:
-    """The workload on a server."""
+    """The workload on a server. `rounds`: more where one takes a second, and milliseconds are compared."""
     return replace(
         workload,
         name=f"{workload.name}-{store.upper()}",
@@ -45,7 +46,7 @@ def on(
         sides={ERGON: workload.sides[ERGON], **({FLOOR: floor} if floor is not None else {})},
         rivals=rivals or {},
         rows=rows if rows is not None else workload.rows,
-        rounds=3,
+        rounds=rounds,
         notes=(DURABLE[store], *notes),
         store=store,
     )
@@ -74,11 +75,12 @@ def of(store: str) -> tuple[Workload, ...]:
     group = "floor: bare asyncio tasks whose rows one connection group-commits: no flow rows, no claims, no results"
     return (
         on(store, w1_sequential.WORKLOAD, floor=bare_servers.w1, rivals={DBOS: {"warm": 10}} if dbos else None,
-           rows=w1_sequential.WORKLOAD.rows[:2],
+           rows=w1_sequential.WORKLOAD.rows[:2], rounds=7,
            notes=("floor: one row, one durable write, awaited on one connection",)),
         on(store, w2_concurrent.WORKLOAD, floor=bare_servers.w2, rivals={DBOS: {"flows": 50}} if dbos else None,
            rows=_w2_rows(store), notes=(group,)),
-        on(store, w3_fan_out.WORKLOAD, floor=bare_servers.w3, rivals={DBOS: {"times": 1}} if dbos else None),
+        on(store, w3_fan_out.WORKLOAD, floor=bare_servers.w3, rivals={DBOS: {"times": 1}} if dbos else None,
+           rounds=7),
         on(store, w4_replay.WORKLOAD),
         on(store, w5_queue.WORKLOAD, rivals={DBOS: {"flows": 200}} if dbos else None,
            rows=_unbarred(w5_queue.WORKLOAD, "drain_flows_per_s")),

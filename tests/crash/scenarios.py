@@ -485,8 +485,11 @@ def _declare_dead_while_creating() -> None:
 
 
 async def _declared_dead(stage: Stage) -> None:
+    is_first_life = not happened_before("NOTE", what="began")
+    note(what="began")
     await stage.result(await stage.schedule(small.bind("l0"), "l0"))
     await stage.result(await stage.schedule(small.bind("l1"), "l1"))
+    assert happened_before("NOTE", what="retire") or not is_first_life, "nobody was declared dead"
 
 
 def _drain_while_creating() -> None:

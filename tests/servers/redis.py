@@ -59,10 +59,6 @@ class RedisServer:
         # Introducing itself, redis-py would read its own package's metadata each time.
         return redis.Redis(port=self.port, decode_responses=True, driver_info=None)
 
-    def signal(self, number: int) -> None:
-        """Send its process a signal."""
-        self._server.process.send_signal(number)
-
     def kill(self) -> None:
         """End it as a crash would."""
         self._server.process.kill()

@@ -47,6 +47,10 @@ class Tap:
         assert self._accepting is not None
         return int(self._accepting.sockets[0].getsockname()[1])
 
+    def lead_to(self, server_port: int) -> None:
+        """Bring new connections to another server, as a name does that stands for another one now."""
+        self._server_port = server_port
+
     def drop(self) -> None:
         """Let nothing through, in either direction, and tell nobody: a network that drops packets."""
         self._flowing.clear()

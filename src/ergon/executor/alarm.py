@@ -40,7 +40,6 @@ class Alarm:
         self._handle: asyncio.TimerHandle | None = None
         self._set_for: float | None = None
         self._fired: dict[str, None] = {}
-        """A set in all but name, which costs less while it is empty: for almost all flows."""
 
     @property
     def due(self) -> float | None:

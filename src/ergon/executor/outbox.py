@@ -155,19 +155,19 @@ class Outbox:
 
     def consume(self, message_id: int) -> None:
         """The fact recorded last accounts for this message of the inbox."""
-        self._take_along().consumed.append((message_id, self._seq))
+        self._beside().consumed.append((message_id, self._seq))
 
     def unconsume(self, seq: int) -> None:
         """An earlier fact accounts for its message no more, as the facts say."""
-        self._take_along().returned.append(seq)
+        self._beside().returned.append(seq)
 
     def cancel_child(self, cancel: ChildCancel) -> None:
         """Ask a child to cancel."""
-        self._take_along().cancels.append(cancel)
+        self._beside().cancels.append(cancel)
 
     def create_child(self, child: NewFlow) -> None:
         """Start a child."""
-        self._take_along().children.append(child)
+        self._beside().children.append(child)
 
     def forget_child(self, operation: str) -> bool:
         """Do not create this operation's child after all. False when it has been submitted already."""
@@ -178,7 +178,7 @@ class Outbox:
         besides.children = [child for child in besides.children if child.parent_op != operation]
         return len(besides.children) < before
 
-    def _take_along(self) -> _Besides:
+    def _beside(self) -> _Besides:
         if self._besides is None:
             self._besides = _Besides()
         return self._besides
@@ -243,7 +243,7 @@ class Outbox:
 
     def _resubmit(self, commit: Commit) -> None:
         if not self.closed:
-            self._host.log.submit(commit, self._on_done)
+            self._submit(commit, self._on_done)
 
 
 def _tell_nobody(*_: object) -> None:

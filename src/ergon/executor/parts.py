@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 class Run(Protocol):
-    """All is called from plain callbacks of the host loop, where the flow's code may run."""
+    """`answered` and `landed` may run the flow's code, so they are called from plain callbacks of the host loop.
+
+    The others are called from tasks too, such as a step body's.
+    """
 
     def answered(self, event: Event, value: Any) -> None:
         """A step's result is durable that had a commit to itself; `value` is what the flow will see."""

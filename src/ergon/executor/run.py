@@ -7,8 +7,8 @@
 
 The flow learns a fact only when it is durable, so a crash at any await leaves a history that leads to the same
 place: facts not yet durable are forgotten with the process, and what led to them (a step, a timer, a message) is
-still open. Flow code runs only in `_revive` and `landed`, which are plain callbacks of the host loop. The bodies of
-its open steps are in `work.py`; what its end comes to is decided in `settling.py`.
+still open. Flow code runs only in `_revive`, `answered` and `landed`, which are plain callbacks of the host loop. The
+bodies of its open steps are in `work.py`; what its end comes to is decided in `settling.py`.
 """
 
 from __future__ import annotations

@@ -59,9 +59,9 @@ class StepCall(Coroutine[Any, Any, Any]):
         self._iterator = _ENDED  # should asking fail
         step, args = self.step, self.args
         fingerprint = digest(args[1:] if step.is_method else args, self.kwargs)
-        return self._loop.machine.ask(  # type: ignore[no-any-return]
-            OperationKind.STEP, step.name, fingerprint, self, self._place, op_id
-        )
+        machine = self._loop.machine
+        assert machine is not None, "no code runs of a flow that has left memory"
+        return machine.ask(OperationKind.STEP, step.name, fingerprint, self, self._place, op_id)
 
     def send(self, value: Any) -> Any:
         """As of a coroutine: tasks drive the call with it."""

@@ -15,13 +15,16 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from heapq import heapify, heappop, heappush
 from itertools import repeat
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from zlib import crc32
 
 from ergon.errors import NotAllowedInFlow, UsageError
 from ergon.replay.exits import ends_process
 from ergon.replay.operations import waiting_place
 from ergon.replay.tasks import FlowFuture, FlowTask, Scope
+
+if TYPE_CHECKING:
+    from ergon.replay.machine import FlowMachine
 
 T = TypeVar("T")
 
@@ -100,7 +103,7 @@ class FlowTimer(asyncio.TimerHandle):
 class FlowLoop(asyncio.AbstractEventLoop):
     """An asyncio event loop in which everything happens in a repeatable order."""
 
-    def __init__(self, *, flow_id: str, now: float, machine: Any) -> None:
+    def __init__(self, *, flow_id: str, now: float, machine: FlowMachine) -> None:
         self._ready: deque[_Ready] = deque()
         self.now = now
         """Flow time: when the last delivered event happened. It never goes back."""
@@ -115,8 +118,8 @@ class FlowLoop(asyncio.AbstractEventLoop):
         self._timer_heap: list[tuple[float, int, str]] = []
         self._callbacks: Scope | None = None
         self.tasks: dict[int, FlowTask[Any]] = {}
-        self.machine: Any = machine
-        """The machine that drives this loop; `ergon.flows` asks it for operations. None once the flow has gone."""
+        self.machine: FlowMachine | None = machine
+        """Who drives this loop; `ergon.flows` asks it for operations. None once the flow has gone."""
 
     # -- driven by the machine -------------------------------------------------------------------------
 

@@ -84,7 +84,8 @@ class FlowMachine:
             self.loop.now = max(self.loop.now, self.earlier.present_began or 0.0)
         self.attempt = self.earlier.count + 1
         self._expected: dict[str, Event] = {}
-        self._left_behind: dict[str, None] = {}  # a set that costs next to nothing while it is empty
+        # A dict, where a set would do: while it is empty, as for most flows, it costs next to nothing.
+        self._left_behind: dict[str, None] = {}
         self._replayed = self._recorded = history[-1].seq if history else 0
         self._ahead = _NOTHING_AHEAD
         """What the history still holds while it is replayed."""
@@ -234,6 +235,8 @@ class FlowMachine:
         """No code of the flow is left to run: forget who drove it, and take the loop's way back here."""
         self.muted = True
         self._entry = self._answer = self._on_error = _closed
+        self.pending.clear()
+        self.requested.clear()
         self.loop.detach()
 
     # -- asked by flow code, through `ergon.flows` ------------------------------------------------------
@@ -363,7 +366,7 @@ class FlowMachine:
             try:
                 value = self._answer(op, event)
             except Exception as error:  # noqa: BLE001  # the recorded error, or one that says why it cannot be decoded
-                self._fail(op, error)
+                self._fail(op, error.with_traceback(None))  # which holds this frame, and by it the flow
                 return
         elif isinstance(value, BaseException) and event.kind in _FAILURES:
             self._fail(op, value)

@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from ergon.storage.outage import Outage
-from ergon.storage.redis.errors import is_lost, translate
+from ergon.storage.redis.errors import is_cut, is_replica, translate
 from ergon.storage.redis.scripts import scripts
 from ergon.storage.redis.settings import Settings
 
@@ -56,11 +56,14 @@ class Link:
                 answers = await self._exchange(commands, silence)
         except Exception as error:
             leave_if_cancelled(cancels)
-            if is_lost(error):
+            if is_cut(error):
                 self._outage.met(translate(error, self._where), since=began)
                 await self._cut()
             raise
-        if self._outage.is_on:
+        if (demoted := next(filter(is_replica, answers), None)) is not None:
+            self._outage.met(translate(demoted, self._where), since=began)
+            await self._cut(busy_ones=True)
+        elif self._outage.is_on:
             self._outage.over(self._where)
         leave_if_cancelled(cancels)
         if strict:
@@ -114,10 +117,14 @@ class Link:
         with contextlib.suppress(Exception):
             await self.client.aclose()
 
-    async def _cut(self) -> None:
-        """Drop the idle connections after one broke: they are most likely dead too."""
+    async def _cut(self, *, busy_ones: bool = False) -> None:
+        """Drop the idle connections after one broke: they are most likely dead too.
+
+        `busy_ones`: and those on which somebody waits. They work, but what they lead to is not the master any more; its
+        name may stand for another server by now.
+        """
         with contextlib.suppress(Exception):
-            await self.client.connection_pool.disconnect(inuse_connections=False)
+            await self.client.connection_pool.disconnect(inuse_connections=busy_ones)
 
 
 def _chunks(commands: Sequence[Command]) -> Iterator[bytes]:

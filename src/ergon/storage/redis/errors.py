@@ -19,27 +19,37 @@ _NOT_DONE: Final = (
     "NOREPLICAS",
 )
 """The server did nothing, and may do it later."""
+_UNCONFIRMED: Final = (
+    "UNBLOCKED",
+    "WAIT cannot be used with replica",
+    "WAITAOF cannot be used with replica",
+)
+"""What a server says in place of a confirmation when it has become a replica, before it was asked or meanwhile."""
 _ROOM: Final = ("OOM", "MISCONF")
 
 
-def is_lost(error: object) -> bool:
-    """Tell whether nobody knows what became of the command: the connection broke, or no answer came in time.
-
-    Or the master has become a replica since: what it did before may not have reached the one in its place.
-    """
+def is_cut(error: object) -> bool:
+    """Tell whether the connection broke, or no answer came in time."""
     if isinstance(error, said.AuthenticationError | said.AuthorizationError):
         return False
-    return isinstance(
-        error, said.ConnectionError | said.TimeoutError | OSError | said.SlotNotCoveredError
-    ) or is_demoted(error)
+    return isinstance(error, said.ConnectionError | said.TimeoutError | OSError | said.SlotNotCoveredError)
 
 
-def is_demoted(error: object) -> bool:
-    """Tell whether a server that was to confirm a write says that it is a replica, or has just become one."""
-    if not isinstance(error, said.ResponseError):
-        return False
-    text = str(error)
-    return text.startswith("UNBLOCKED") or "cannot be used with replica" in text
+def is_lost(error: object) -> bool:
+    """Tell whether nobody knows what became of a write: no answer came, or no confirmation.
+
+    What a master did that has become a replica may not have reached the one in its place.
+    """
+    return is_cut(error) or _is_unconfirmed(error)
+
+
+def is_replica(error: object) -> bool:
+    """Tell whether the server says that it is a replica: whoever asks again should look where the master is now."""
+    return isinstance(error, said.ReadOnlyError) or _is_unconfirmed(error)
+
+
+def _is_unconfirmed(error: object) -> bool:
+    return isinstance(error, said.ResponseError) and str(error).startswith(_UNCONFIRMED)
 
 
 def is_not_done(error: object) -> bool:
@@ -71,19 +81,14 @@ _MEANINGS: Final[tuple[tuple[Callable[[BaseException, str], bool], type[StoreErr
         "the server's access list refuses this user a command, key or channel; grant what the guide on Redis lists",
     ),
     (
-        lambda error, _: is_demoted(error),
+        lambda error, _: is_replica(error),
         LogBusy,
-        "the server has become a replica, and no master took its place in time; try again",
+        "the server is a replica by now and takes no writes; they go on once its address leads to a master",
     ),
     (
-        lambda error, _: is_lost(error),
+        lambda error, _: is_cut(error),
         LogBusy,
         "the server cannot be reached; check that it runs, and the URL",
-    ),
-    (
-        lambda error, _: isinstance(error, said.ReadOnlyError),
-        LogRefused,
-        "this server is a replica and takes no writes; name the master",
     ),
     (
         lambda error, words: isinstance(error, said.OutOfMemoryError) or words.startswith(_ROOM),
@@ -115,7 +120,7 @@ def translate(error: BaseException, where: str) -> BaseException:
         return error
     words = _words(error)
     kind, sentence = next((kind, sentence) for means, kind, sentence in _MEANINGS if means(error, words))
-    if is_lost(error) and where.startswith(_TLS):
+    if is_cut(error) and where.startswith(_TLS):
         sentence += f" ({where.partition('s:')[0]}:// where a server speaks no TLS)"
     return kind(f"log {where}: {sentence}: {words}")
 

@@ -72,6 +72,21 @@ class News:
         return Hint(ready=self.ready, wake_at=self.wake_at, inbox=frozenset(self.inbox), settled=self.settled)
 
 
+class Heard:
+    """What the server has said about a batch so far."""
+
+    def __init__(self, size: int) -> None:
+        self.errors: list[BaseException | None] = [None] * size
+        self.news = News()
+        self.perhaps_done: set[int] = set()
+        """Places whose answer was lost once: what is said of them later does not tell whether they were done."""
+
+    def lost(self, places: Places, error: BaseException) -> None:
+        """No answer came for these, or the server did nothing."""
+        if is_lost(error):
+            self.perhaps_done.update(places)
+
+
 class GroupCommit:
     """One for each opening of a log; lives on its event loop."""
 
@@ -173,34 +188,32 @@ class GroupCommit:
 
     async def _write(self, batch: Sequence[tuple[What, Done]]) -> tuple[list[Outcome], News]:
         """Send a batch until each part has an answer, or nobody can be expected to wait any longer."""
-        errors: list[BaseException | None] = [None] * len(batch)
+        heard = Heard(len(batch))
         oldest = b"%d" % (self._number + 1)
-        commands = self._commands(batch, oldest, errors)
+        commands = self._commands(batch, oldest, heard.errors)
         if self._failpoint is not None:
             self._failpoint.before([_name(what) for what, _ in batch])
-        news = News()
         give_up_at = time.monotonic() + self._settings.busy_timeout_seconds
         attempt = 0
         while commands:
-            waiting = await self._round(batch, commands, oldest, errors, news)
+            waiting = await self._round(batch, commands, oldest, heard)
             if waiting is None:
                 continue  # all have their answer, or some are asked for by themselves
             if time.monotonic() > give_up_at or isinstance(waiting, ErgonError):
-                self._give_up(batch, commands, errors, waiting)
+                self._give_up(batch, commands, heard, waiting)
                 break
             await pause(attempt)
             attempt += 1
         if self._failpoint is not None:
             self._failpoint.after()
-        return [(done, error) for (_, done), error in zip(batch, errors, strict=True)], news
+        return [(done, error) for (_, done), error in zip(batch, heard.errors, strict=True)], heard.news
 
     async def _round(
         self,
         batch: Sequence[tuple[What, Done]],
         commands: dict[Places, Command],
         oldest: bytes,
-        errors: list[BaseException | None],
-        news: News,
+        heard: Heard,
     ) -> BaseException | None:
         """Send what has no answer yet; leave in `commands` what must be sent again, and return why.
 
@@ -211,12 +224,14 @@ class GroupCommit:
         except Exception as error:  # noqa: BLE001 - judged here
             if not is_lost(error) and not is_not_done(error):
                 return translate(error, self._settings.where)
+            heard.lost(tuple(chain.from_iterable(commands)), error)
             return error
         again: BaseException | None = None
         alone: dict[Places, Command] = {}
         for places, answer in zip(list(commands), answers, strict=True):
             if isinstance(answer, Exception) and (is_lost(answer) or is_not_done(answer)):
                 again = answer
+                heard.lost(places, answer)
             elif (again is not None or alone) and _says_gap(answer):
                 pass  # what comes before it is sent again: so is this
             else:
@@ -224,7 +239,7 @@ class GroupCommit:
                 left = not_appended(places, answer)
                 if left is None:
                     for place in places:
-                        errors[place] = self._settle(batch[place][0], answer, news)
+                        heard.errors[place] = self._settle(batch[place][0], answer, heard.news)
                 else:
                     alone.update({(place,): self._command(batch[place][0], oldest) for place in left})
         if alone:
@@ -291,16 +306,16 @@ class GroupCommit:
         self,
         batch: Sequence[tuple[What, Done]],
         commands: dict[Places, Command],
-        errors: list[BaseException | None],
+        heard: Heard,
         why: BaseException,
     ) -> None:
         said = translate(why, self._settings.where)
         for place in chain.from_iterable(commands):
             what = batch[place][0]
-            if isinstance(what, Write) and is_lost(why) and isinstance(said, StoreError):
-                errors[place] = what.unknown(said)
+            if isinstance(what, Write) and place in heard.perhaps_done and isinstance(said, StoreError):
+                heard.errors[place] = what.unknown(said)
             else:
-                errors[place] = said if isinstance(said, ErgonError) else LogBusy(repr(said))
+                heard.errors[place] = said if isinstance(said, ErgonError) else LogBusy(repr(said))
 
 
 def _says_gap(answer: Any) -> bool:

@@ -18,6 +18,7 @@ import msgspec
 from ergon.core.commit import Hint
 from ergon.errors import LogDamaged, LogTooNew
 from ergon.storage.redis.connection import Command
+from ergon.storage.redis.errors import is_not_done
 from ergon.storage.redis.scripts import scripts
 from ergon.storage.redis.server import Server
 from ergon.storage.redis.settings import Settings
@@ -144,6 +145,10 @@ def _confirm_seconds(settings: Settings) -> float:
 
 def _check_confirmed(confirmed: Any, settings: Settings) -> None:
     if isinstance(confirmed, Exception):
+        if is_not_done(
+            confirmed
+        ):  # which is said of the confirmation: the write before it may have been done
+            raise TimeoutError(f"the server did not confirm the write: {confirmed}") from confirmed
         raise confirmed
     flushed, replicas = confirmed if isinstance(confirmed, list) else (1, confirmed)
     within = f"in {_confirm_seconds(settings):g} s"

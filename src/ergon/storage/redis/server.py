@@ -1,7 +1,7 @@
 """One server, or the masters of a cluster, and which of them has a key.
 
 A cluster tells which slots each master has. That is asked again when a server says that a slot is not its own any more,
-and when one cannot be reached: another master may have taken over.
+or that it is a replica, and when one cannot be reached: another master may have taken over.
 """
 
 from __future__ import annotations
