@@ -11,10 +11,11 @@ import redis.exceptions as said
 from ergon.core.commit import Commit, Message, MessageKind
 from ergon.errors import LogBusy, StoreError
 from ergon.storage.redis import RedisExecutionLog
+from ergon.storage.redis.connection import TRUST_SECONDS
 from ergon.storage.redis.errors import is_cut, is_lost, is_not_done, is_replica, translate
 from tests.servers.redis import ALWAYS, RedisServer, running
 from tests.servers.tap import Tap
-from tests.storage.kit import claimed_flow, commit, event, new_flow, register, until
+from tests.storage.kit import claim_one, claimed_flow, commit, event, new_flow, register, until
 
 AT_ONCE = (*ALWAYS, "--repl-diskless-sync-delay", "0")
 """Whoever becomes a replica is brought up to date without waiting for others."""
@@ -88,12 +89,35 @@ async def test_an_address_that_leads_to_the_new_master_is_followed(pair, prefix,
                 tap.lead_to(other.port)
                 await commit(log, Commit("f1", lease, (event(1),)))
 
-                found = await asyncio.gather(*(log.history("f1") for _ in range(2 * readers + 1)))
-            assert [[one.seq for one in history] for history in found] == [[1]] * len(found)
+                await until(lambda: is_seen_by_all(log, 2 * readers + 1))
             for task in reading:
                 task.cancel()
             ended = await asyncio.gather(*reading, return_exceptions=True)
             assert [type(how) for how in ended] == [asyncio.CancelledError] * readers, "reads are asked again"
+
+
+async def test_a_program_that_only_reads_finds_the_new_master_too(pair, prefix):
+    one, other = pair
+    async with (
+        Tap(one.port) as tap,
+        RedisExecutionLog(f"redis://127.0.0.1:{tap.port}/0", prefix=prefix) as looking,
+    ):
+        await looking.create(new_flow("f1"))
+        await until(lambda: has_flow(other, prefix))
+        follow(other, None)
+        be_stale(one)
+        tap.lead_to(other.port)
+        async with RedisExecutionLog(other.url, prefix=prefix) as log:
+            await register(log)
+            await commit(log, Commit("f1", (await claim_one(log, "f1")).lease, (event(1),)))
+
+            await until(lambda: is_seen_by_all(looking, 1), seconds=TRUST_SECONDS + 5.0)
+
+
+async def is_seen_by_all(log: RedisExecutionLog, count: int) -> bool:
+    """Whether so many reads at once all see the event."""
+    found = await asyncio.gather(*(log.history("f1") for _ in range(count)))
+    return [[one.seq for one in history] for history in found] == [[1]] * count
 
 
 async def read_on(log: RedisExecutionLog) -> None:

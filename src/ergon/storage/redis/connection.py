@@ -11,12 +11,13 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from ergon.storage.outage import Outage
 from ergon.storage.redis.errors import is_cut, is_replica, translate
@@ -28,6 +29,8 @@ Address = tuple[str, int]
 ANSWER_SECONDS: Final = 10.0
 """How long a server may be silent, or take nothing, before the connection is given up. It answers a script in
 milliseconds; many large values together may take longer than this to travel, one after the other."""
+TRUST_SECONDS: Final = 1.0
+"""How long a connection is taken to lead to a master: a server that has become a replica goes on answering reads."""
 _CHUNK_BYTES: Final = 1024 * 1024
 CONNECT_SECONDS: Final = 5.0
 CONNECTIONS_MAX: Final = 64
@@ -43,6 +46,8 @@ class Link:
         self.client = _client(settings, address)
         self._where = settings.where if address is None else "{} ({}:{})".format(settings.where, *address)
         self._outage = outage or Outage(says=False)
+        self._trusted_until: WeakKeyDictionary[object, float] = WeakKeyDictionary()
+        """By connection."""
 
     async def run(self, commands: Sequence[Command], *, strict: bool = False) -> list[Any]:
         """Send commands at once; return an answer or an error for each. `strict` raises the first error.
@@ -56,9 +61,9 @@ class Link:
                 answers = await self._exchange(commands, silence)
         except Exception as error:
             leave_if_cancelled(cancels)
-            if is_cut(error):
+            if is_cut(error) or is_replica(error):
                 self._outage.met(translate(error, self._where), since=began)
-                await self._cut()
+                await self._cut(busy_ones=is_replica(error))
             raise
         if (demoted := next(filter(is_replica, answers), None)) is not None:
             self._outage.met(translate(demoted, self._where), since=began)
@@ -86,6 +91,9 @@ class Link:
         now = asyncio.get_running_loop().time
         pool = self.client.connection_pool
         connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+        asks_role = now() > self._trusted_until.setdefault(connection, now() + TRUST_SECONDS)
+        if asks_role:
+            commands = [("HELLO",), *commands]
         try:
             for chunk in _chunks(commands):
                 await connection.send_packed_command(chunk)
@@ -100,6 +108,9 @@ class Link:
                 if now() > heard_at + 1.0:
                     heard_at = now()
                     silence.reschedule(heard_at + ANSWER_SECONDS)
+            if asks_role:
+                _check_role(answers.pop(0))
+                self._trusted_until[connection] = now() + TRUST_SECONDS
             return answers
         finally:
             await pool.release(connection)
@@ -125,6 +136,12 @@ class Link:
         """
         with contextlib.suppress(Exception):
             await self.client.connection_pool.disconnect(inuse_connections=busy_ones)
+
+
+def _check_role(hello: Any) -> None:
+    """Raise `ReadOnlyError` when the server says that it is a replica, in its answer to HELLO."""
+    if isinstance(hello, dict) and hello.get(b"role") in {b"replica", b"slave"}:
+        raise ReadOnlyError("it says that it is a replica")
 
 
 def _chunks(commands: Sequence[Command]) -> Iterator[bytes]:
