@@ -35,7 +35,7 @@ class Outage:
             self._since = now if since is None else since
         if self._says and not self._is_said and now - self._since >= SAY_AFTER_SECONDS:
             self._is_said = True
-            logger.warning("%s; no answer for %.0f s, and Ergon goes on trying", why, now - self._since)
+            logger.warning("%s; for %.0f s now, and Ergon goes on trying", why, now - self._since)
 
     def over(self, where: str) -> None:
         """The server answers."""

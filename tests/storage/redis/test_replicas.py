@@ -77,6 +77,24 @@ async def test_writes_go_on_when_replicas_take_over_from_masters_that_still_run(
             assert [one.seq for one in await log.history(id)] == list(range(1, 61))
 
 
+async def test_all_masters_may_change_places_with_their_replicas_while_a_log_is_idle(
+    with_replicas, prefix, caplog
+):
+    async with RedisExecutionLog(with_replicas.url, prefix=prefix, busy_timeout_seconds=5.0) as log:
+        await register(log, lease_seconds=60)
+        leases = {id: await claimed_flow(log, id) for id in [f"f{n}" for n in range(12)]}
+        for number in range(len(with_replicas.nodes)):
+            master, replica = in_their_places(with_replicas, number)
+            with replica.client() as client:
+                client.execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
+            await until(lambda here=master: not is_master(here))  # type: ignore[misc]
+
+        for id, lease in leases.items():
+            await commit(log, Commit(id, lease, (event(1),)))
+            assert [one.seq for one in await log.history(id)] == [1]
+    assert "replica" not in caplog.text, "it looks elsewhere, and has nothing to complain of"
+
+
 def in_their_places(servers: RedisCluster, number: int) -> tuple[RedisServer, RedisServer]:
     """A master and its replica, whichever of the two is which by now."""
     pair = servers.nodes[number], servers.replicas[number]

@@ -62,5 +62,4 @@ class KeptTime:
                     await self._over.wait()
                     return
             with suppress(Exception):  # the next look may succeed; until then the clocks just go on
-                seconds, micros = (await self._server.run([("TIME",)], strict=True))[0]
-                self._clock.sample(int(seconds) + int(micros) / 1_000_000)
+                self._clock.sample(await self._server.time())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -17,10 +18,11 @@ from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import ConnectionError as ConnectionLost
+from redis.exceptions import ResponseError
 
 from ergon.storage.outage import Outage
-from ergon.storage.redis.errors import is_cut, is_replica, translate
+from ergon.storage.redis.errors import AtReplica, CutOff, is_cut, is_replica, translate
 from ergon.storage.redis.scripts import scripts
 from ergon.storage.redis.settings import Settings
 
@@ -31,6 +33,8 @@ ANSWER_SECONDS: Final = 10.0
 milliseconds; many large values together may take longer than this to travel, one after the other."""
 TRUST_SECONDS: Final = 1.0
 """How long a connection is taken to lead to a master: a server that has become a replica goes on answering reads."""
+_HELLO: Final = ("HELLO", "3")
+"""Asks for nothing that is not so already, and is answered with the server's role among others."""
 _CHUNK_BYTES: Final = 1024 * 1024
 CONNECT_SECONDS: Final = 5.0
 CONNECTIONS_MAX: Final = 64
@@ -44,10 +48,14 @@ class Link:
     ) -> None:
         """`address`: of another node of the cluster; None: what the settings name. `outage`: told when it is away."""
         self.client = _client(settings, address)
+        self.asks_role = False
+        """Ask each connection now and then whether it leads to a master. A cluster's node tells by itself: MOVED."""
         self._where = settings.where if address is None else "{} ({}:{})".format(settings.where, *address)
         self._outage = outage or Outage(says=False)
         self._trusted_until: WeakKeyDictionary[object, float] = WeakKeyDictionary()
         """By connection."""
+        self._left_at = -math.inf
+        """When all connections were closed last because they led to a replica."""
 
     async def run(self, commands: Sequence[Command], *, strict: bool = False) -> list[Any]:
         """Send commands at once; return an answer or an error for each. `strict` raises the first error.
@@ -61,14 +69,17 @@ class Link:
                 answers = await self._exchange(commands, silence)
         except Exception as error:
             leave_if_cancelled(cancels)
-            if is_cut(error) or is_replica(error):
+            if is_cut(error) and began < self._left_at:
+                raise CutOff("its connections are closed, as the server is a replica") from error
+            if is_cut(error):
                 self._outage.met(translate(error, self._where), since=began)
-                await self._cut(busy_ones=is_replica(error))
+                await self._cut()
             raise
         if (demoted := next(filter(is_replica, answers), None)) is not None:
             self._outage.met(translate(demoted, self._where), since=began)
-            await self._cut(busy_ones=True)
-        elif self._outage.is_on:
+            if began > self._left_at:
+                await self._leave()
+        elif self._outage.is_on and began > self._left_at:
             self._outage.over(self._where)
         leave_if_cancelled(cancels)
         if strict:
@@ -86,21 +97,18 @@ class Link:
     async def _exchange(self, commands: Sequence[Command], silence: asyncio.Timeout) -> list[Any]:
         """One round trip on one connection, in half the time that redis-py's pipelines take for many commands.
 
-        A connection on which anything goes wrong, a cancel included, is closed by redis-py before it is given back.
+        A connection on which anything goes wrong, a cancel included, is closed before it is given back.
         """
         now = asyncio.get_running_loop().time
         pool = self.client.connection_pool
         connection = await pool.get_connection()  # type: ignore[no-untyped-call]
-        asks_role = now() > self._trusted_until.setdefault(connection, now() + TRUST_SECONDS)
-        if asks_role:
-            commands = [("HELLO",), *commands]
+        asks = self.asks_role and now() > self._trusted_until.get(connection, -math.inf)
+        is_whole = False
         try:
-            for chunk in _chunks(commands):
-                await connection.send_packed_command(chunk)
-                silence.reschedule(now() + ANSWER_SECONDS)
+            await _send(connection, [_HELLO, *commands] if asks else commands, silence)
             heard_at = now()
             answers: list[Any] = []
-            for _ in commands:
+            for _ in range(len(commands) + asks):
                 try:
                     answers.append(await connection.read_response())
                 except ResponseError as error:
@@ -108,12 +116,19 @@ class Link:
                 if now() > heard_at + 1.0:
                     heard_at = now()
                     silence.reschedule(heard_at + ANSWER_SECONDS)
-            if asks_role:
-                _check_role(answers.pop(0))
-                self._trusted_until[connection] = now() + TRUST_SECONDS
-            return answers
+            is_whole = True
         finally:
+            if not is_whole:
+                await connection.disconnect(nowait=True)
             await pool.release(connection)
+        if not asks:
+            return answers
+        hello, *answers = answers
+        if isinstance(hello, dict) and hello.get(b"role") in {b"replica", b"slave"}:
+            lost = AtReplica("it says that it is a replica")
+            return [answer if isinstance(answer, Exception) else lost for answer in answers]
+        self._trusted_until[connection] = now() + TRUST_SECONDS
+        return answers
 
     async def load_scripts(self) -> None:
         """Make every script known to the server."""
@@ -128,20 +143,37 @@ class Link:
         with contextlib.suppress(Exception):
             await self.client.aclose()
 
-    async def _cut(self, *, busy_ones: bool = False) -> None:
-        """Drop the idle connections after one broke: they are most likely dead too.
-
-        `busy_ones`: and those on which somebody waits. They work, but what they lead to is not the master any more; its
-        name may stand for another server by now.
-        """
+    async def _cut(self) -> None:
+        """Drop the idle connections after one broke: they are most likely dead too."""
         with contextlib.suppress(Exception):
-            await self.client.connection_pool.disconnect(inuse_connections=busy_ones)
+            await self.client.connection_pool.disconnect(inuse_connections=False)
+
+    async def _leave(self) -> None:
+        """Drop all connections, busy ones too: they work, but what they lead to is not the master any more.
+
+        Its name may stand for another server by now.
+        """
+        self._left_at = time.monotonic()
+        self._trusted_until.clear()
+        with contextlib.suppress(Exception):
+            await self.client.connection_pool.disconnect(inuse_connections=True)
 
 
-def _check_role(hello: Any) -> None:
-    """Raise `ReadOnlyError` when the server says that it is a replica, in its answer to HELLO."""
-    if isinstance(hello, dict) and hello.get(b"role") in {b"replica", b"slave"}:
-        raise ReadOnlyError("it says that it is a replica")
+async def _send(connection: Any, commands: Sequence[Command], silence: asyncio.Timeout) -> None:
+    """Send commands, perhaps in several pieces."""
+    now = asyncio.get_running_loop().time
+    is_begun = False
+    for chunk in _chunks(commands):
+        if is_begun and not connection.is_connected:  # redis-py would connect anew, in the middle of them
+            raise ConnectionLost("it was closed while commands were sent")
+        is_begun = True
+        try:
+            await connection.send_packed_command(chunk)
+        except (
+            AttributeError
+        ) as error:  # asyncio's own, of a transport that is closed while its buffer is full
+            raise ConnectionLost("it was closed while commands were sent") from error
+        silence.reschedule(now() + ANSWER_SECONDS)
 
 
 def _chunks(commands: Sequence[Command]) -> Iterator[bytes]:

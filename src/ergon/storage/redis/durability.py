@@ -26,7 +26,7 @@ def check_server(server: Server, settings: Settings) -> None:
         raise LogRefused(
             f"log {settings.where}: the server is version {version}; Ergon needs Redis 6 or any Valkey"
         )
-    if info.get("role") not in (None, "master"):
+    if info.get("role") not in (None, "master") and not server.is_cluster:
         raise LogRefused(
             f"log {settings.where}: this server is a replica and takes no writes; name the master"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -28,6 +29,18 @@ _UNCONFIRMED: Final = (
 _ROOM: Final = ("OOM", "MISCONF")
 
 
+_IN_SCRIPT: Final = re.compile(r"^Error running script.* -([A-Z]+) ", re.DOTALL)
+"""How Redis 6 tells an error inside a script: after the script's name and line."""
+
+
+class CutOff(said.ConnectionError):
+    """A connection was closed here while somebody waited on it, because its server has become a replica."""
+
+
+class AtReplica(said.ReadOnlyError):
+    """In place of an answer of a server that says beside it that it is a replica, and may just have become one."""
+
+
 def is_cut(error: object) -> bool:
     """Tell whether the connection broke, or no answer came in time."""
     if isinstance(error, said.AuthenticationError | said.AuthorizationError):
@@ -40,12 +53,16 @@ def is_lost(error: object) -> bool:
 
     What a master did that has become a replica may not have reached the one in its place.
     """
-    return is_cut(error) or _is_unconfirmed(error)
+    return is_cut(error) or isinstance(error, AtReplica) or _is_unconfirmed(error)
 
 
 def is_replica(error: object) -> bool:
     """Tell whether the server says that it is a replica: whoever asks again should look where the master is now."""
-    return isinstance(error, said.ReadOnlyError) or _is_unconfirmed(error)
+    return (
+        isinstance(error, said.ReadOnlyError)
+        or _is_unconfirmed(error)
+        or (isinstance(error, said.ResponseError) and _code(error) == "READONLY")
+    )
 
 
 def _is_unconfirmed(error: object) -> bool:
@@ -62,8 +79,14 @@ def is_not_done(error: object) -> bool:
         return True
     if not isinstance(error, said.ResponseError):
         return False
+    return _code(error) in _NOT_DONE or "non local key in a cluster node" in str(error)
+
+
+def _code(error: object) -> str:
+    """The word by which the server tells what kind of error it is."""
     text = str(error)
-    return text.split(" ", 1)[0] in _NOT_DONE or "non local key in a cluster node" in text
+    found = _IN_SCRIPT.match(text)
+    return found[1] if found is not None else text.split(" ", 1)[0]
 
 
 _TLS: Final = ("rediss:", "valkeys:")
@@ -81,7 +104,7 @@ _MEANINGS: Final[tuple[tuple[Callable[[BaseException, str], bool], type[StoreErr
         "the server's access list refuses this user a command, key or channel; grant what the guide on Redis lists",
     ),
     (
-        lambda error, _: is_replica(error),
+        lambda error, _: is_replica(error) or isinstance(error, CutOff),
         LogBusy,
         "the server is a replica by now and takes no writes; they go on once its address leads to a master",
     ),
@@ -91,7 +114,7 @@ _MEANINGS: Final[tuple[tuple[Callable[[BaseException, str], bool], type[StoreErr
         "the server cannot be reached; check that it runs, and the URL",
     ),
     (
-        lambda error, words: isinstance(error, said.OutOfMemoryError) or words.startswith(_ROOM),
+        lambda error, _: isinstance(error, said.OutOfMemoryError) or _code(error) in _ROOM,
         LogFull,
         "the server has no room, nothing acknowledged was lost; give it memory or disk",
     ),
@@ -120,7 +143,7 @@ def translate(error: BaseException, where: str) -> BaseException:
         return error
     words = _words(error)
     kind, sentence = next((kind, sentence) for means, kind, sentence in _MEANINGS if means(error, words))
-    if is_cut(error) and where.startswith(_TLS):
+    if is_cut(error) and not isinstance(error, CutOff) and where.startswith(_TLS):
         sentence += f" ({where.partition('s:')[0]}:// where a server speaks no TLS)"
     return kind(f"log {where}: {sentence}: {words}")
 

@@ -81,6 +81,17 @@ class Heard:
         self.perhaps_done: set[int] = set()
         """Places whose answer was lost once: what is said of them later does not tell whether they were done."""
 
+    def tell(self, place: int, what: What, error: BaseException | None, *, is_refused: bool) -> None:
+        """Note how it ended. `is_refused`: the last call was not done, which says nothing of those before."""
+        if (
+            is_refused
+            and place in self.perhaps_done
+            and isinstance(what, Write)
+            and isinstance(error, StoreError)
+        ):
+            error = what.unknown(error)
+        self.errors[place] = error
+
     def lost(self, places: Places, error: BaseException) -> None:
         """No answer came for these, or the server did nothing."""
         if is_lost(error):
@@ -239,7 +250,9 @@ class GroupCommit:
                 left = not_appended(places, answer)
                 if left is None:
                     for place in places:
-                        heard.errors[place] = self._settle(batch[place][0], answer, heard.news)
+                        what = batch[place][0]
+                        outcome = self._settle(what, answer, heard.news)
+                        heard.tell(place, what, outcome, is_refused=isinstance(answer, Exception))
                 else:
                     alone.update({(place,): self._command(batch[place][0], oldest) for place in left})
         if alone:
@@ -311,11 +324,8 @@ class GroupCommit:
     ) -> None:
         said = translate(why, self._settings.where)
         for place in chain.from_iterable(commands):
-            what = batch[place][0]
-            if isinstance(what, Write) and place in heard.perhaps_done and isinstance(said, StoreError):
-                heard.errors[place] = what.unknown(said)
-            else:
-                heard.errors[place] = said if isinstance(said, ErgonError) else LogBusy(repr(said))
+            error = said if isinstance(said, ErgonError) else LogBusy(repr(said))
+            heard.tell(place, batch[place][0], error, is_refused=True)
 
 
 def _says_gap(answer: Any) -> bool:

@@ -46,6 +46,7 @@ class Server:
         if self.is_cluster:
             await self._look()
         await self.load_scripts()
+        self._first.asks_role = not self.is_cluster
 
     async def close(self) -> None:
         """Close every connection."""
@@ -125,6 +126,11 @@ class Server:
         if any(isinstance(answer, _ELSEWHERE) or is_lost(answer) for answer in (*answers, *said_last)):
             self._is_outdated = True
         return answers, said_last
+
+    async def time(self) -> float:
+        """What the clock shows of the server, or of one of a cluster, in seconds."""
+        seconds, micros = (await self._only.run([("TIME",)], strict=True))[0]
+        return int(seconds) + int(micros) / 1_000_000
 
     async def publish(self, channel: str, message: bytes) -> None:
         """Tell whoever listens. Any node of a cluster passes it on to all others."""
