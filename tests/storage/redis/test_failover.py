@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import redis.exceptions as said
 
-from ergon.core.commit import Commit, Message, MessageKind
+from ergon.core.commit import Commit, Hint, Message, MessageKind
 from ergon.errors import LogBusy, LogFull, StoreError
 from ergon.storage.redis import RedisExecutionLog
 from ergon.storage.redis.connection import TRUST_SECONDS
@@ -114,6 +114,35 @@ async def test_a_program_that_only_reads_finds_the_new_master_too(pair, prefix):
             await asyncio.sleep(TRUST_SECONDS)
 
             assert await is_seen_by_all(looking, 24), "on new connections too"
+
+
+async def test_what_others_change_at_the_new_master_is_heard_there(pair, prefix):
+    one, other = pair
+    heard: list[Hint] = []
+    async with (
+        Tap(one.port) as tap,
+        RedisExecutionLog(f"redis://127.0.0.1:{tap.port}/0", prefix=prefix) as listening,
+    ):
+        listening.subscribe(heard.append)
+        await listening.create(new_flow("f1"))
+        await until(lambda: has_key(other, prefix, ":flow:f1"))
+        follow(other, None)
+        be_stale(one)
+        tap.lead_to(other.port)
+        await asyncio.sleep(TRUST_SECONDS)
+        assert await listening.find("f1") is not None
+        await until(lambda: listeners(other))
+        heard.clear()
+        async with RedisExecutionLog(other.url, prefix=prefix) as log:
+            await log.create(new_flow("f2"))
+
+            await until(lambda: heard)
+
+
+def listeners(server: RedisServer) -> int:
+    """How many clients listen to what is published."""
+    with server.client() as client:
+        return sum(int(one["sub"]) for one in client.client_list())
 
 
 async def is_seen_by_all(log: RedisExecutionLog, count: int) -> bool:

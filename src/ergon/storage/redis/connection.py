@@ -54,7 +54,7 @@ class Link:
         self._outage = outage or Outage(says=False)
         self._trusted_until: WeakKeyDictionary[object, float] = WeakKeyDictionary()
         """By connection."""
-        self._left_at = -math.inf
+        self.left_at = -math.inf
         """When all connections were closed last because they led to a replica."""
 
     async def run(self, commands: Sequence[Command], *, strict: bool = False) -> list[Any]:
@@ -69,7 +69,7 @@ class Link:
                 answers = await self._exchange(commands, silence)
         except Exception as error:
             leave_if_cancelled(cancels)
-            if is_cut(error) and began < self._left_at:
+            if is_cut(error) and began < self.left_at:
                 raise CutOff("its connections are closed, as the server is a replica") from error
             if is_cut(error):
                 self._outage.met(translate(error, self._where), since=began)
@@ -77,9 +77,9 @@ class Link:
             raise
         if (demoted := next(filter(is_replica, answers), None)) is not None:
             self._outage.met(translate(demoted, self._where), since=began)
-            if began > self._left_at:
+            if began > self.left_at:
                 await self._leave()
-        elif self._outage.is_on and began > self._left_at:
+        elif self._outage.is_on and began > self.left_at:
             self._outage.over(self._where)
         leave_if_cancelled(cancels)
         if strict:
@@ -153,7 +153,7 @@ class Link:
 
         Its name may stand for another server by now.
         """
-        self._left_at = time.monotonic()
+        self.left_at = time.monotonic()
         self._trusted_until.clear()
         with contextlib.suppress(Exception):
             await self.client.connection_pool.disconnect(inuse_connections=True)

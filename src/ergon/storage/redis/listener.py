@@ -1,12 +1,13 @@
 """Hear what other processes changed: one connection that listens, found anew whenever it is lost.
 
-Words that are published while it is away are lost. Whoever relies on them polls too; and when it is back, it says that
-anything may have changed.
+Words that are published while it is away, or to a server that has taken the place of this one, are lost. Whoever relies
+on them polls too; and when it is back, it says that anything may have changed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -22,6 +23,8 @@ _told: msgspec.json.Decoder[tuple[str, bool, list[str]]] = msgspec.json.Decoder(
 
 
 _CONNECTING_SECONDS: Final = 2.0
+_LOOK_SECONDS: Final = 2.0
+"""How often to look whether others have left the server for the one that its address leads to now."""
 
 
 class Listener:
@@ -46,7 +49,7 @@ class Listener:
     async def _work(self) -> None:
         attempt = 0
         while not self._stopping:
-            link = self._server.subscriber(attempt)
+            link, began = self._server.subscriber(attempt), time.monotonic()
             channel = link.client.pubsub()
             try:
                 await channel.subscribe(self._partitions.channel)
@@ -56,9 +59,12 @@ class Listener:
                 self._listens = True
                 while not self._stopping:
                     leave_if_cancelled()
-                    message = await channel.get_message(ignore_subscribe_messages=True, timeout=30.0)
+                    message = await channel.get_message(ignore_subscribe_messages=True, timeout=_LOOK_SECONDS)
                     if message is not None:
                         self._tell(message)
+                    if self._server.left_at > began:
+                        attempt = 1  # it listens to a server that is a replica, and perhaps nobody's
+                        break
             except Exception:  # noqa: BLE001 - a connection may be lost in any way; a poll stands behind it
                 attempt += 1
             finally:

@@ -127,6 +127,11 @@ class Server:
             self._is_outdated = True
         return answers, said_last
 
+    @property
+    def left_at(self) -> float:
+        """When the only server was left last because it had become a replica, by the monotonic clock."""
+        return self._only.left_at
+
     async def time(self) -> float:
         """What the clock shows of the server, or of one of a cluster, in seconds."""
         seconds, micros = (await self._only.run([("TIME",)], strict=True))[0]
