@@ -17,6 +17,7 @@ from ergon import ScheduleOptions, Scheduler, SqliteExecutionLog, TaskStatus, fl
 from ergon.core.commit import ClaimedFlow, ClaimRequest, FlowFilter, FlowRecord, NewFlow
 from ergon.errors import LogBusy, LogDamaged, StoreError
 from ergon.storage.sqlite.writes import Create
+from ergon.worker import eager
 from tests.stories.helpers import soon, start, until, until_status, worker
 
 Answers = list[ClaimedFlow | FlowRecord | None]
@@ -124,7 +125,10 @@ async def test_a_flow_scheduled_beside_an_idle_worker_needs_no_claim(path: Path)
         assert working._residents.room == working.options.capacity
 
 
-async def test_the_first_flow_after_a_worker_began_needs_no_claim_either(path: Path) -> None:
+async def test_the_first_flow_after_a_worker_began_needs_no_claim_either(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eager, "FIRST_LOOK_SECONDS", 10.0)  # however busy the machine is
     for number in range(5):
         async with NotingLog(path) as log, worker(log, job):
             assert await (await start(log, job.bind(), id=f"f{number}")).result(10) == "a"

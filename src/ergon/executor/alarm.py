@@ -57,7 +57,7 @@ class Alarm:
 
     def pass_deadline(self) -> None:
         """Ask the flow to stop if its deadline is over: it may have passed while the flow was not in memory."""
-        if self._deadline_at is not None and self._deadline_at <= self._host.log.now():
+        if self._deadline_at is not None and self._deadline_at <= self._host.now():
             self._inbox.pass_deadline(self._deadline_at)
 
     def set(self) -> None:
@@ -72,7 +72,7 @@ class Alarm:
         self.cancel()
         if due is not None:
             self._set_for = due
-            delay = min(max(due - self._host.log.now(), 0.0), SLEEP_SECONDS_MAX)
+            delay = min(max(due - self._host.now(), 0.0), SLEEP_SECONDS_MAX)
             self._handle = self._host.loop.call_later(delay, self._ring)
 
     def cancel(self) -> None:
@@ -86,7 +86,7 @@ class Alarm:
         self.cancel()
         if self._outbox.closed or self._outbox.settled is not None:
             return
-        now = self._host.log.now()
+        now = self._host.now()
         self._machine.earlier.retraces = False
         for timer in self._machine.loop.take_due(now):
             if timer.op not in self._fired:
@@ -101,7 +101,7 @@ class Alarm:
         if self._inbox.wants_signals():
             earlier.retraces = False
             return
-        now = self._host.log.now()
+        now = self._host.now()
         for timer in self._machine.loop.armed():
             if timer.op not in self._fired and earlier.slept(timer):
                 self._fired[timer.op] = None

@@ -177,7 +177,7 @@ class StepBody:
         if delay is None:
             self.work.failed(self, error)
             return
-        at = self.work.host.log.now() + delay
+        at = self.work.host.now() + delay
         self.work.note(
             EventKind.STEP_RETRIED,
             self.op,
@@ -273,7 +273,7 @@ class StepBody:
 
     def now(self) -> float:
         """The log's clock."""
-        return self.work.host.log.now()
+        return self.work.host.now()
 
     def wait_timer(self, seconds: float, name: str) -> Coroutine[Any, Any, None]:
         """A durable timer, recorded under the step."""

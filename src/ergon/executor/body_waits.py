@@ -96,7 +96,7 @@ class BodyWaits:
         """Wait; the due time is recorded once, so that running the body again does not wait from the start."""
         due = self._due_again(seconds, name)
         if due is None:
-            due = self._work.host.log.now() + seconds
+            due = self._work.host.now() + seconds
             await self._record_due(self._key("timer", name), encode(_Timer(due, seconds)))
         wait = self.open("timer", name or self._op.name, due=due)
         try:
@@ -260,7 +260,7 @@ class BodyWaits:
     ) -> _Open:
         """The body waits from now on, until it closes what this returns."""
         told: dict[str, Any] = {"kind": kind, "name": name, "op": self._op.id, "step": self._op.name}
-        told["since"] = self._work.host.log.now()
+        told["since"] = self._work.host.now()
         told["source"] = _line_of_body() or self._op.source
         if due is not None:
             told["due"] = due

@@ -259,7 +259,7 @@ def _leave(run: FlowRun) -> None:
 
 def _leave_if_idle(run: FlowRun, since: float | None) -> None:
     due = run.wake_at
-    if run.work.idle_since != since or (due is not None and due <= run.host.log.now()):
+    if run.work.idle_since != since or (due is not None and due <= run.host.now()):
         return  # it goes on by itself
     if (
         not run.suspend() and run.work.idle_since is not None and not run.ended

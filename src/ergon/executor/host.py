@@ -75,7 +75,7 @@ class Host:
     async def sleep_until(self, at: float, hurry: asyncio.Event | None = None) -> None:
         """Wait until the log's clock shows `at`, or `hurry` is set."""
         hurry = hurry if hurry is not None else asyncio.Event()
-        while (left := at - self.log.now()) > 0 and not hurry.is_set():
+        while (left := at - self.now()) > 0 and not hurry.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left, 3_600.0)):
                     await hurry.wait()

@@ -115,7 +115,7 @@ class FlowRun:
     def _revive(self) -> None:
         if self.ended:
             return
-        if (until := still_backing_off(self._history, self.inbox.messages, self.host.log.now())) is not None:
+        if (until := still_backing_off(self._history, self.inbox.messages, self.host.now())) is not None:
             self._settle(backing_off(self.flow, until, self.inbox.seen))
             return
         self.work.earlier, self.inbox.cancels = read_earlier(self._history)
@@ -371,7 +371,7 @@ class FlowRun:
         verdict = settle(root, self.flow, flow_id=self.flow_id, attempt=attempt, cancel_reason=cancel_reason)
         if isinstance(verdict, Retry):
             self.work.given_up.leave_open(for_good=False)
-            at = self.host.log.now() + verdict.delay_seconds
+            at = self.host.now() + verdict.delay_seconds
             self.outbox.record(EventKind.FLOW_RETRIED, payload=verdict.failure, at=at, attempt=attempt)
             verdict = backing_off(self.flow, at, self.inbox.seen_but_for_cancels)
         elif verdict.status is TaskStatus.FAILED:

@@ -59,7 +59,7 @@ def is_lost(error: object) -> bool:
 def is_replica(error: object) -> bool:
     """Tell whether the server says that it is a replica: whoever asks again should look where the master is now."""
     return (
-        isinstance(error, said.ReadOnlyError)
+        isinstance(error, said.ReadOnlyError | CutOff)
         or _is_unconfirmed(error)
         or (isinstance(error, said.ResponseError) and _code(error) == "READONLY")
     )
@@ -104,7 +104,7 @@ _MEANINGS: Final[tuple[tuple[Callable[[BaseException, str], bool], type[StoreErr
         "the server's access list refuses this user a command, key or channel; grant what the guide on Redis lists",
     ),
     (
-        lambda error, _: is_replica(error) or isinstance(error, CutOff),
+        lambda error, _: is_replica(error),
         LogBusy,
         "the server is a replica by now and takes no writes; they go on once its address leads to a master",
     ),
@@ -143,7 +143,7 @@ def translate(error: BaseException, where: str) -> BaseException:
         return error
     words = _words(error)
     kind, sentence = next((kind, sentence) for means, kind, sentence in _MEANINGS if means(error, words))
-    if is_cut(error) and not isinstance(error, CutOff) and where.startswith(_TLS):
+    if is_cut(error) and not is_replica(error) and where.startswith(_TLS):
         sentence += f" ({where.partition('s:')[0]}:// where a server speaks no TLS)"
     return kind(f"log {where}: {sentence}: {words}")
 

@@ -145,9 +145,8 @@ def _confirm_seconds(settings: Settings) -> float:
 
 def _check_confirmed(confirmed: Any, settings: Settings) -> None:
     if isinstance(confirmed, Exception):
-        if is_not_done(
-            confirmed
-        ):  # which is said of the confirmation: the write before it may have been done
+        # What was not done is the confirmation: the write before it may have been.
+        if is_not_done(confirmed):
             raise TimeoutError(f"the server did not confirm the write: {confirmed}") from confirmed
         raise confirmed
     flushed, replicas = confirmed if isinstance(confirmed, list) else (1, confirmed)
