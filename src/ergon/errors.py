@@ -194,11 +194,13 @@ class IllegalMove(StoreError, ValueError):
 class LeaseLost(StoreError):
     """This worker owns the flow no more, or is not alive in the log. Nothing was written; let it propagate.
 
-    `status`: how the flow stands where nobody owns it, such as `paused`, or `GONE` where it is not there; else empty.
+    `status`: how the flow stands where nobody owns it, such as `paused`, `GONE` where it is not there, `CLAIMED_AGAIN`
+    where this very worker has claimed it anew; else empty.
     `why`: the message for whoever knows which flow it is about.
     """
 
     GONE: Final = "gone"
+    CLAIMED_AGAIN: Final = "claimed again"
 
     def __init__(self, message: str, *, status: str = "", why: str = "") -> None:
         self.status, self.why = status, why or message

@@ -40,8 +40,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ergon.executor")
 
-_ACTS: Final = frozenset({TaskStatus.PAUSED.value, TaskStatus.CANCELLED.value, LeaseLost.GONE})
-"""How a flow stands that somebody took from its run on purpose; `GONE`: it was deleted."""
+_ACTS: Final = frozenset(
+    {
+        TaskStatus.PAUSED.value,
+        TaskStatus.PENDING.value,
+        TaskStatus.CANCELLED.value,
+        LeaseLost.GONE,
+        LeaseLost.CLAIMED_AGAIN,
+    }
+)
+"""How a flow stands that somebody took from its run on purpose: pending and claimed again if it was paused and resumed
+meanwhile, gone if it was deleted. Pending is also one whose worker was declared dead; the worker warns of that."""
 _TAKEN: Final = frozenset({TaskStatus.RUNNING.value, TaskStatus.COMPLETED.value, TaskStatus.FAILED.value})
 """How one stands that another worker runs, or has ended meanwhile."""
 

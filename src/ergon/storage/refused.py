@@ -14,4 +14,6 @@ def lease_lost(commit: Commit, standing: tuple[str, str | None, object] | None) 
     status, owner, epoch = standing
     holder = f"is owned by {owner!r}" if owner else f"is {status}"
     why = f"{holder} at epoch {epoch}; {lease.worker!r} held it at epoch {lease.epoch}"
-    return LeaseLost.of_flow(flow_id, why, status="" if owner else status)
+    if owner:
+        status = LeaseLost.CLAIMED_AGAIN if owner == lease.worker else ""
+    return LeaseLost.of_flow(flow_id, why, status=status)

@@ -109,6 +109,40 @@ async def test_the_former_owner_of_a_resumed_flow_writes_nothing(log: ExecutionL
     await refuse(log, lease, write)
 
 
+async def test_the_former_owner_of_a_resumed_flow_is_told_how_it_stands(log: ExecutionLog) -> None:
+    lease = await owned(log)
+    await log.move("p", TaskStatus.PAUSED)
+    await log.move("p", TaskStatus.PENDING)
+
+    with pytest.raises(LeaseLost) as refused:
+        await commit(log, Commit("p", lease, (event(3),)))
+    assert refused.value.status == "pending"
+
+
+async def test_a_worker_that_claimed_a_flow_anew_is_told_so_when_it_writes_under_its_former_lease(
+    log: ExecutionLog,
+) -> None:
+    lease = await owned(log)
+    await log.move("p", TaskStatus.PAUSED)
+    await log.move("p", TaskStatus.PENDING)
+    await claim_one(log, "p")
+
+    with pytest.raises(LeaseLost) as refused:
+        await commit(log, Commit("p", lease, (event(3),)))
+    assert refused.value.status == LeaseLost.CLAIMED_AGAIN
+
+
+async def test_a_worker_whose_flow_was_taken_over_is_told_of_no_status_of_its_own(log: ExecutionLog) -> None:
+    lease = await owned(log)
+    await log.move("p", TaskStatus.PAUSED)
+    await log.move("p", TaskStatus.PENDING)
+    await claim_one(log, "p", "w2")
+
+    with pytest.raises(LeaseLost, match="is owned by 'w2'") as refused:
+        await commit(log, Commit("p", lease, (event(3),)))
+    assert not refused.value.status
+
+
 @each_write
 async def test_the_former_owner_of_a_killed_flow_writes_nothing(log: ExecutionLog, write: Write) -> None:
     lease = await owned(log)
