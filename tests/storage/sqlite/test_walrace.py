@@ -194,3 +194,27 @@ async def test_the_log_checkpoints_by_itself_and_keeps_the_file_short(tmp_path):
         wal = file.with_name("log.db-wal").stat().st_size
     written = 20 * 300 * 2_000
     assert wal < written * 0.75
+
+
+async def test_the_log_leaves_a_young_wal_alone_and_checkpoints_it_when_it_is_full(tmp_path):
+    from ergon.core.commit import Commit
+    from ergon.storage.sqlite import SqliteExecutionLog
+    from ergon.storage.sqlite.upkeep import WAL_PAGES_MAX
+    from tests.storage.kit import claimed_flow, commit, event, register
+
+    file = tmp_path / "log.db"
+    wal = file.with_name("log.db-wal")
+    full = WAL_PAGES_MAX * 4096
+    async with SqliteExecutionLog(file) as log:
+        await register(log)
+        lease = await claimed_flow(log)
+        size, begun = file.stat().st_size, wal.stat().st_size
+        for first in range(1, 2_000, 500):  # many rows share a page
+            await commit(log, Commit("f1", lease, tuple(event(seq) for seq in range(first, first + 500))))
+        assert file.stat().st_size == size
+        assert begun < wal.stat().st_size < full
+
+        for seq in range(2_001, 3_001):
+            await commit(log, Commit("f1", lease, (event(seq),)))
+        assert file.stat().st_size > size
+        assert full <= wal.stat().st_size < full * 1.5

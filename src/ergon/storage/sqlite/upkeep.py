@@ -22,8 +22,11 @@ from ergon.storage.sqlite.turnstile import Turnstile
 
 WAL_PAGES_MAX: Final = 1000
 """A checkpoint is due at about this many pages: 4 MB."""
-_WAL_BYTES_MAX: Final = 4 * WAL_PAGES_MAX * 4096
+_PAGE_BYTES: Final = 4096
+_WAL_BYTES_MAX: Final = 4 * WAL_PAGES_MAX * _PAGE_BYTES
 """A longer file is cut when the log is idle."""
+_PAGES_A_CHANGE: Final = 3
+"""What a row costs that is committed by itself; many at once share their pages."""
 _WAIT_SECONDS: Final = 0.5
 _IDLE_SECONDS: Final = 10.0
 _SIZE_EVERY_SECONDS: Final = 0.05
@@ -35,7 +38,7 @@ class Upkeep:
     def __init__(self, connection: sqlite3.Connection, path: Path | None, turnstile: Turnstile) -> None:
         self._connection, self._turnstile = connection, turnstile
         self._wal = Path(f"{path}-wal") if path is not None else None
-        self._changes_max = WAL_PAGES_MAX // 3
+        self._changes_max = WAL_PAGES_MAX // _PAGES_A_CHANGE
         self._changes_seen = connection.total_changes
         self._size_seen = _WAL_BYTES_MAX
         self._size_due_at = 0.0
@@ -57,7 +60,7 @@ class Upkeep:
         self._wrote_at = now
         self._is_tidy = False
         changes = self._connection.total_changes - self._changes_seen
-        if (changes >= self._changes_max or self._has_grown(now)) and now >= self._busy_until:
+        if now >= self._busy_until and (self._is_full(changes) or self._has_grown(now)):
             self._checkpoint_full(max(changes, 1))
 
     def when_idle(self) -> None:
@@ -73,28 +76,40 @@ class Upkeep:
 
     def _tidy(self) -> None:
         """Bring everything into the database file while nobody waits for a write."""
-        try:
-            long = self._wal is not None and self._wal.stat().st_size > _WAL_BYTES_MAX
-        except OSError:
-            long = False
-        if long:
+        if self._wal_bytes() > _WAL_BYTES_MAX:
             self.truncate(_WAIT_SECONDS)
         else:
             self._checkpoint_full(max(self._connection.total_changes - self._changes_seen, 1))
+
+    def _is_full(self, changes: int) -> bool:
+        """Tell whether so many changes may have filled the WAL, by what earlier ones came to.
+
+        How much it holds shows nowhere, but it is no more than its file has room for: a young file is not full.
+        """
+        if changes < self._changes_max:
+            return False
+        left = WAL_PAGES_MAX - self._wal_bytes() // _PAGE_BYTES
+        if left > 0:
+            self._changes_max = changes + max(left // _PAGES_A_CHANGE, 1)
+        return left <= 0
 
     def _has_grown(self, now: float) -> bool:
         """Tell whether the WAL file is longer than it should be: large values fill it with few changes."""
         if now < self._size_due_at:
             return False
         self._size_due_at = now + _SIZE_EVERY_SECONDS
-        try:
-            size = self._wal.stat().st_size if self._wal is not None else 0
-        except OSError:
-            return False
+        size = self._wal_bytes()
         if size <= self._size_seen:
             return False
         self._size_seen = size + size // 4
         return True
+
+    def _wal_bytes(self) -> int:
+        """The length of the file; 0 when there is none."""
+        try:
+            return self._wal.stat().st_size if self._wal is not None else 0
+        except OSError:
+            return 0
 
     def _checkpoint_full(self, changes: int) -> None:
         pages = self._checkpoint("FULL", _WAIT_SECONDS)
