@@ -21,6 +21,18 @@ SLEEP_SECONDS_MAX: Final = 3_600.0
 class Alarm:
     """One host timer for all timers of a flow."""
 
+    __slots__ = (
+        "_deadline_at",
+        "_fired",
+        "_handle",
+        "_host",
+        "_inbox",
+        "_machine",
+        "_outbox",
+        "_set_for",
+        "_work",
+    )
+
     def __init__(
         self,
         host: Host,

@@ -46,6 +46,13 @@ logger = logging.getLogger("ergon.executor")
 class Children:
     """Starts and cancels the children of a flow in memory."""
 
+    __slots__ = (
+        "_inbox",
+        "_left",
+        "_outbox",
+        "_parent",
+    )
+
     def __init__(self, parent: FlowRecord, outbox: Outbox, inbox: Inbox) -> None:
         self._parent = parent
         self._outbox = outbox

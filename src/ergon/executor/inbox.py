@@ -43,6 +43,18 @@ from ergon.replay.machine import FlowMachine
 class Inbox:
     """The messages of one flow in memory."""
 
+    __slots__ = (
+        "_child_waits",
+        "_machine",
+        "_outbox",
+        "_signal_waits",
+        "_taken",
+        "cancels",
+        "cancels_under_way",
+        "messages",
+        "seen",
+    )
+
     def __init__(
         self,
         messages: list[Received],

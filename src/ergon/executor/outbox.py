@@ -48,6 +48,27 @@ class _Besides:
 class Outbox:
     """Facts in, commits out."""
 
+    __slots__ = (
+        "_besides",
+        "_flow_id",
+        "_host",
+        "_in_flight",
+        "_lease",
+        "_machine",
+        "_now",
+        "_on_done",
+        "_refusals",
+        "_run",
+        "_sent",
+        "_seq",
+        "_submit",
+        "_value",
+        "before_flush",
+        "closed",
+        "facts",
+        "settled",
+    )
+
     def __init__(
         self, flow_id: str, lease: Lease, host: Host, machine: FlowMachine, run: Run, *, last_seq: int
     ) -> None:

@@ -58,6 +58,26 @@ _TAKEN: Final = frozenset({TaskStatus.RUNNING.value, TaskStatus.COMPLETED.value,
 class FlowRun:
     """A claimed flow that lives here."""
 
+    __slots__ = (
+        "_alarm",
+        "_children",
+        "_history",
+        "_interrupted",
+        "_is_first_run",
+        "_on_end",
+        "_on_idle",
+        "_turning",
+        "ended",
+        "flow",
+        "flow_id",
+        "host",
+        "inbox",
+        "machine",
+        "outbox",
+        "record",
+        "work",
+    )
+
     def __init__(
         self,
         claimed: ClaimedFlow,

@@ -38,6 +38,25 @@ come to their children in another order leave one or two that are asked for late
 class Work:
     """Begins what the flow asked for, and takes the reports of step bodies."""
 
+    __slots__ = (
+        "_children",
+        "_given_up",
+        "_holds",
+        "_inbox",
+        "_machine",
+        "_outbox",
+        "_run",
+        "bodies",
+        "closed",
+        "earlier",
+        "flow_id",
+        "host",
+        "idle_since",
+        "record",
+        "starts_anew",
+        "turns",
+    )
+
     def __init__(  # noqa: PLR0917
         self,
         record: FlowRecord,

@@ -103,6 +103,19 @@ class FlowTimer(asyncio.TimerHandle):
 class FlowLoop(asyncio.AbstractEventLoop):
     """An asyncio event loop in which everything happens in a repeatable order."""
 
+    __slots__ = (
+        "_armed",
+        "_callbacks",
+        "_futures_numbered",
+        "_ready",
+        "_tasks_numbered",
+        "_timer_heap",
+        "machine",
+        "now",
+        "tasks",
+        "timers",
+    )
+
     def __init__(self, *, flow_id: str, now: float, machine: FlowMachine) -> None:
         self._ready: deque[_Ready] = deque()
         self.now = now
@@ -378,13 +391,14 @@ def _is_asked_by_gather() -> bool:
     """True when `gather` made whoever called the caller make a task."""
     ensure_future = sys._getframe(2)  # noqa: SLF001
     gather = ensure_future.f_back
-    return ensure_future.f_code in _ENSURE_FUTURE and gather is not None and gather.f_code is _GATHER
+    return ensure_future.f_code is _ENSURE_FUTURE and gather is not None and gather.f_code is _GATHER
 
 
 _GATHER: Final = asyncio.gather.__code__
-_ENSURE_FUTURE: Final = {asyncio.ensure_future.__code__}
-if sys.version_info < (3, 12):
-    _ENSURE_FUTURE.add(asyncio.tasks._ensure_future.__code__)  # type: ignore[attr-defined]  # noqa: SLF001
+_ENSURE_FUTURE: Final = (
+    asyncio.tasks._ensure_future if sys.version_info < (3, 12) else asyncio.ensure_future  # type: ignore[attr-defined]  # noqa: SLF001
+).__code__
+"""The function that `gather` calls."""
 
 
 _SPINNING: Final = (

@@ -38,6 +38,36 @@ NOT_DECODED: Final[Any] = object()
 class FlowMachine:
     """A flow's code, its loop and its pending operations."""
 
+    __slots__ = (
+        "_ahead",
+        "_answer",
+        "_entered_at",
+        "_entry",
+        "_expected",
+        "_history",
+        "_left_behind",
+        "_on_error",
+        "_random",
+        "_recorded",
+        "_replayed",
+        "abandoned",
+        "attempt",
+        "earlier",
+        "ended_at",
+        "flow_id",
+        "loop",
+        "mailboxes",
+        "muted",
+        "new_patches",
+        "patches",
+        "pending",
+        "ran_before",
+        "replaying",
+        "requested",
+        "root",
+        "stopped",
+    )
+
     def __init__(
         self,
         *,

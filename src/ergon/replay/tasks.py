@@ -68,6 +68,11 @@ class FlowFuture(asyncio.Future[T]):
 class FlowTask(asyncio.Task[T]):
     """A task hashed by its creation number, with the scope its operations are named in."""
 
+    __slots__ = (
+        "number",
+        "scope",
+    )
+
     def __init__(
         self,
         coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
