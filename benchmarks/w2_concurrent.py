@@ -89,6 +89,7 @@ WORKLOAD = Workload(
     title="Many concurrent flows, one process",
     sides={ERGON: ergon, FLOOR: floor, SAME_ROWS: same_rows},
     rivals={DBOS: {"flows": 50}, PYERGON: {"flows": 200}, RESTATE: {}},
+    rounds=15,
     rivals_quick=True,
     rows=(
         Row("schedule to last result", "all_steps_per_s", "steps/s", _met(50, DBOS, "at least 50 x DBOS"),

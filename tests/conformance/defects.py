@@ -11,6 +11,7 @@ import pytest
 from ergon.storage.sqlite import children, ended, inbox, intake, leases
 from tests.conformance.faulty import (
     ActsWhateverTheStatus,
+    AlwaysNew,
     AnswersBeforeItIsWritten,
     AnswersThoughClosed,
     ConsumesNothing,
@@ -393,6 +394,14 @@ DEFECTS: Final = (
         oracle=True,
     ),
     _d("wakes for any name", WakesForAnyName, "due", "the_next_wake_is_the_earliest_of_the_names_asked_for"),
+    _d(
+        "is new for ever",
+        AlwaysNew,
+        "creating",
+        "a_log_is_not_new_once_a_flow_was_created",
+        "a_log_is_not_new_once_flows_were_created_together",
+        "a_log_is_not_new_once_somebody_looked_for_flows_in_it",
+    ),
     _d(
         "never hints",
         NeverHints,

@@ -305,6 +305,12 @@ class WakesForAnyName(Sound):
         return await super().next_wake([*names, "order", "a", "b"])
 
 
+class AlwaysNew(Sound):
+    @property
+    def is_new(self) -> bool:
+        return True
+
+
 class NeverHints(Sound):
     def subscribe(self, listener: Callable[[Hint], None]) -> Callable[[], None]:
         return lambda: None

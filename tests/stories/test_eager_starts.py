@@ -36,8 +36,10 @@ class NotingLog(SqliteExecutionLog):
         self.fails: Exception | None = None
         self.claims_max: int | None = None
         self.may_claim = asyncio.Event()
+        self.looks = 0
 
     async def claim(self, request: ClaimRequest) -> list[ClaimedFlow]:
+        self.looks += 1
         if self.claims_max is not None:
             if not self.claims_max:
                 await self.may_claim.wait()
@@ -133,6 +135,44 @@ async def test_the_first_flow_after_a_worker_began_needs_no_claim_either(
         async with NotingLog(path) as log, worker(log, job):
             assert await (await start(log, job.bind(), id=f"f{number}")).result(10) == "a"
             assert (log.eager, log.claimed) == ([f"f{number}"], [])
+
+
+async def test_the_first_flow_of_a_new_log_waits_for_no_look(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ergon.worker.claimer.NEW_LOG_SECONDS", 60.0)
+    async with NotingLog(path) as log, worker(log, job):
+        assert await (await start(log, job.bind())).result(10) == "a"
+        assert (log.eager, log.looks) == (["f"], 0)
+
+
+async def test_a_log_with_flows_that_wait_is_looked_at_at_once_by_whoever_made_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ergon.worker.claimer.NEW_LOG_SECONDS", 60.0)
+    async with NotingLog(path) as log:
+        before = await start(log, job.bind("before"), id="before")
+        async with worker(log, job):
+            assert await before.result(10) == "before"
+            assert (log.eager, log.claimed) == ([], ["before"])
+
+
+async def test_a_flow_that_needs_a_claim_is_claimed_at_once_in_a_new_log(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ergon.worker.claimer.NEW_LOG_SECONDS", 60.0)
+    async with NotingLog(path) as log, worker(log, job):
+        named = await Scheduler(log).schedule_named("job", {"label": "named"}, id="named")
+        assert await named.result(10) == "named"
+        assert (log.eager, log.claimed) == ([], ["named"])
+
+
+async def test_what_somebody_else_put_into_a_new_log_waits_for_no_poll(path: Path) -> None:
+    async with NotingLog(path) as log, SqliteExecutionLog(path) as theirs:
+        handle = await start(theirs, job.bind("theirs"))
+        async with worker(log, job, poll_seconds=60.0):
+            assert await handle.result(10) == "theirs"
+            assert log.claimed == ["f"]
 
 
 async def test_a_flow_that_the_worker_of_its_process_does_not_run_is_left_to_others(path: Path) -> None:

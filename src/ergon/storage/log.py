@@ -111,6 +111,14 @@ class ExecutionLog(ABC):
         """
         return await all_answers([asyncio.ensure_future(self.create(flow)) for flow in flows])
 
+    @property
+    def is_new(self) -> bool:
+        """True when this very handle made the log, and has neither created a flow in it nor looked for one to claim.
+
+        So there is nothing to claim, but for what others have created in the last moments.
+        """
+        return False
+
     starts_eagerly: ClassVar[bool] = False
     """Whether `create_claimed` costs no more than `create_all`, so that a worker's process uses it."""
 

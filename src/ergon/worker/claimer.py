@@ -9,6 +9,7 @@ way.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from typing import Final
 
@@ -18,6 +19,9 @@ from ergon.worker.residents import Residents
 
 CLAIM_BATCH_MAX: Final = 256
 """Flows taken by one claim: enough to fill a group commit, few enough that other workers get their share."""
+
+NEW_LOG_SECONDS: Final = 0.02
+"""How long a worker lets be what nobody can have put into a log that it has just made: its first flow has the time."""
 
 _AT_ONCE: Final = -math.inf
 
@@ -50,9 +54,12 @@ class Claimer:
         self._wake_at: float | None = None
         self._is_full = False
         """True while something may be ready that there was no room for."""
-        self._left_nothing = False
+        self._is_new = log.is_new
+        self._left_nothing = self._is_new
         self.looked = asyncio.Event()
-        """Set when the first look has brought its first flows, or is over."""
+        """Set when the first look has brought its first flows, or is over, or need not be waited for."""
+        if self._is_new:
+            self.looked.set()
 
     def on_hint(self, hint: Hint) -> None:
         """Look sooner."""
@@ -85,6 +92,9 @@ class Claimer:
 
     async def tick(self) -> None:
         """Claim until nothing is ready or no room is left; then wait for a hint, a wake time, or the poll."""
+        if self._is_new:
+            self._is_new = False
+            await self._hear(NEW_LOG_SECONDS)
         self._something.clear()
         self._is_full = False
         now = asyncio.get_running_loop().time()
@@ -143,8 +153,10 @@ class Claimer:
             # Due at the last look already, and still there: it is for another queue or version, or has other tags.
             least = OVERDUE_SECONDS if self._wake_at == wake_before else 0.0
             timeout = min(timeout, max(left, least))
-        try:
-            async with asyncio.timeout(timeout):
+        await self._hear(timeout)
+
+    async def _hear(self, seconds: float) -> None:
+        """Wait for a hint, for so long at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
                 await self._something.wait()
-        except TimeoutError:
-            pass

@@ -33,7 +33,7 @@ from ergon.flows.flow import BoundFlow, Flow
 from ergon.flows.types import FlowSource
 from ergon.storage import eager
 from ergon.storage.log import ExecutionLog
-from ergon.worker.claimer import Claimer
+from ergon.worker.claimer import NEW_LOG_SECONDS, Claimer
 from ergon.worker.eager import EagerStarts
 from ergon.worker.registry import FlowRegistry
 from ergon.worker.residents import Residents
@@ -230,7 +230,14 @@ class Worker:
             self._withdraw = eager.offer(self._log, starts)
         self._tasks = [
             asyncio.create_task(every(0.0, claimer.tick, name="claimer")),
-            asyncio.create_task(every(options.reap_seconds, self._reap, name="reaper", first=0.0)),
+            asyncio.create_task(
+                every(
+                    options.reap_seconds,
+                    self._reap,
+                    name="reaper",
+                    first=NEW_LOG_SECONDS if self._log.is_new else 0.0,
+                )
+            ),
             asyncio.create_task(
                 every(options.evict_after_seconds / 4, self._residents.sweep, name="eviction")
             ),

@@ -128,9 +128,12 @@ class SqliteExecutionLog(ExecutionLog):
 
     # -- intake ----------------------------------------------------------------------------------------------
 
+    @property
+    def is_new(self) -> bool:
+        return self._session.is_new
+
     async def create(self, flow: NewFlow) -> FlowRecord | None:
-        write = Create(flow, self._session.future())
-        self._session.submit(write, write.done)
+        (write,) = self._creates((flow,))
         return await write.future
 
     async def create_all(self, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
@@ -155,6 +158,7 @@ class SqliteExecutionLog(ExecutionLog):
         ]
 
     def _creates(self, flows: Sequence[NewFlow]) -> list[Create]:
+        self._session.is_new = False
         writes = [Create(flow, self._session.future()) for flow in flows]
         for write in writes:
             self._session.submit(write, write.done)
@@ -218,6 +222,7 @@ class SqliteExecutionLog(ExecutionLog):
         return await self._write("reap", leases.reap)
 
     async def claim(self, request: ClaimRequest) -> list[ClaimedFlow]:
+        self._session.is_new = False
         write = Write("claim", lambda tx: claims.take(tx, request), self._session.future())
         self._session.submit(write, write.done)
         try:

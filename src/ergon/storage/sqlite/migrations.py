@@ -50,20 +50,23 @@ def inspect(connection: sqlite3.Connection, where: str) -> int:
             connection.execute("ROLLBACK")
 
 
-def migrate(connection: sqlite3.Connection, turnstile: Turnstile, where: str, now: float) -> None:
-    """Apply what is missing. Several processes may try at once; the write lock decides."""
+def migrate(connection: sqlite3.Connection, turnstile: Turnstile, where: str, now: float) -> bool:
+    """Apply what is missing; True when this made the log. Several processes may try at once; the write lock decides."""
+    made = False
     if inspect(connection, where) >= migrations()[-1][0]:
-        return
+        return made
     for number, text in migrations():
         turnstile.begin(connection)
         try:
             if inspect(connection, where) < number:
                 _apply(connection, number, text, now)
+                made |= number == 1
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+    return made
 
 
 def generation(connection: sqlite3.Connection, where: str) -> str:

@@ -50,6 +50,8 @@ class Session:
         self._ending: asyncio.Task[None] | None = None
         self._state: Literal["closed", "open", "forked"] = "closed"
         self.generation = ""
+        self.is_new = False
+        """The file was made when it was opened, and its log has neither created a flow nor claimed since."""
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -190,17 +192,17 @@ class Session:
         path, where = self._settings.path, self._settings.where
         turnstile = Turnstile(patience_seconds=self._settings.busy_timeout_seconds)
 
-        made_as = ""
+        made_as, made = "", False
 
         def connect() -> sqlite3.Connection:
-            nonlocal made_as
+            nonlocal made_as, made
             connection = reopen_writer(self._settings, made_as) if made_as else open_writer(self._settings)
             try:
                 if path is not None:
                     turnstile.open(
                         Path(f"{path}-turn")
                     )  # not before: it would stand beside another program's file
-                migrations.migrate(connection, turnstile, where, self._clock.wall())
+                made = migrations.migrate(connection, turnstile, where, self._clock.wall())
                 made_as = migrations.generation(connection, where)
                 leave_waiting_to_turnstile(connection)
             except BaseException:
@@ -226,7 +228,7 @@ class Session:
         except BaseException:
             group.close()
             raise
-        self.generation = made_as
+        self.generation, self.is_new = made_as, made
         return group, Upkeep(group.connection, path, turnstile)
 
     def _open_reader(self, path: Path) -> sqlite3.Connection:

@@ -82,6 +82,25 @@ async def test_a_thousand_flows_created_together_are_all_there(log: ExecutionLog
     assert sum((await log.count(FlowFilter())).values()) == 1_000
 
 
+async def test_a_log_is_not_new_once_a_flow_was_created(log: ExecutionLog) -> None:
+    await log.create(new_flow())
+
+    assert not log.is_new
+
+
+async def test_a_log_is_not_new_once_flows_were_created_together(log: ExecutionLog) -> None:
+    await log.create_all([new_flow("f1"), new_flow("f2")])
+
+    assert not log.is_new
+
+
+async def test_a_log_is_not_new_once_somebody_looked_for_flows_in_it(log: ExecutionLog) -> None:
+    await register(log)
+    assert await claim(log) == []
+
+    assert not log.is_new
+
+
 async def test_a_new_flow_is_pending_and_nobodys(log: ExecutionLog) -> None:
     await log.create(new_flow("f1"))
 

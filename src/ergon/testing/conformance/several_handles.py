@@ -30,6 +30,14 @@ from ergon.testing.conformance.kit import (
 from ergon.testing.conformance.store import Store, two
 
 
+async def test_only_who_made_a_log_takes_it_for_new(store: Store) -> None:
+    async with two(store) as (one, other):
+        assert not (one.is_new and other.is_new)
+        await one.create(new_flow())
+
+        assert not one.is_new
+
+
 async def test_what_one_handle_wrote_another_reads_at_once(store: Store) -> None:
     async with two(store) as (one, other):
         await register(one)
