@@ -16,6 +16,8 @@ from ergon.storage.sqlite.statements import statements
 from ergon.storage.sqlite.transaction import Transaction, as_json
 
 _SQL: Final = statements("ended.sql")
+FIRST: Final = (_SQL["relatives"],)
+"""What every flow needs: see `priming.py`."""
 PARENT_CLOSED: Final = "parent-closed"
 """The key of the cancellation a child gets: once, however often its parent ends."""
 

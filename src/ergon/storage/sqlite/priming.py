@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 
-from ergon.storage.sqlite import claims, intake, journal, leases
+from ergon.storage.sqlite import claims, ended, intake, journal, leases
 
 
 def first_statements() -> list[str]:
-    """What a flow needs, the last first."""
-    return [*claims.LATER, *journal.FIRST, *claims.FIRST, *leases.FIRST, *intake.FIRST]
+    """What a flow needs, the last first; what only a claim needs comes behind, as the first flow is seldom claimed."""
+    return [*claims.LATER, *claims.FIRST, *leases.FIRST, *ended.FIRST, *journal.FIRST, *intake.FIRST]
 
 
 def prepare(connection: sqlite3.Connection, statement: str) -> None:
