@@ -194,8 +194,8 @@ class IllegalMove(StoreError, ValueError):
 class LeaseLost(StoreError):
     """This worker owns the flow no more, or is not alive in the log. Nothing was written; let it propagate.
 
-    `status`: how the flow stands where nobody owns it, such as `paused`, `GONE` where it is not there, `CLAIMED_AGAIN`
-    where this very worker has claimed it anew; else empty.
+    `status`: how the flow stands where nobody owns it, such as `paused`; `GONE` where it is not there, `CLAIMED_AGAIN`
+    where the lease's own worker has claimed it anew, and empty where another has.
     `why`: the message for whoever knows which flow it is about.
     """
 

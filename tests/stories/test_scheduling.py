@@ -308,8 +308,14 @@ async def test_pausing_and_resuming_a_flow_in_memory_is_no_reason_for_a_warning(
         handle = await start(log, waits.bind())
         await until_status(handle, "running")
         await handle.pause()
-        await handle.signal("go", "on")
         await handle.resume()
+
+        async def is_claimed_again() -> bool:
+            record = await log.find("f")
+            return record is not None and record.claims == 2
+
+        await until(is_claimed_again)
+        await handle.signal("go", "on")
         assert await handle.result(10) == "on"
 
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []

@@ -472,6 +472,48 @@ async def test_a_message_that_came_while_its_flow_was_claimed_anew_is_not_left_w
         assert await handle.result(10) == "yes"
 
 
+async def test_a_run_that_hears_of_its_workers_next_claim_before_the_worker_does_warns_of_nothing(
+    log: ExecutionLog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Paused and resumed: the claim is in the log, and its answer on the way when the void run records a result."""
+    caplog.set_level(logging.INFO, "ergon.executor")
+    began, gate = asyncio.Event(), asyncio.Event()
+
+    @step
+    async def long() -> None:
+        began.set()
+        await gate.wait()
+
+    @flow
+    async def resumed() -> str:
+        await long()
+        return "went"
+
+    async with worker(log, resumed, poll_seconds=60.0) as working:
+        handle = await start(log, resumed.bind())
+        await began.wait()
+        claim, residents = log.claim, working._residents
+        assert residents is not None
+
+        async def claim_slowly(request: ClaimRequest) -> list[ClaimedFlow]:
+            claimed = await claim(request)
+            if claimed:
+                await residents.drop_lost()
+                assert "void" not in caplog.text
+                gate.set()
+                await until(lambda: "void" in caplog.text)
+            return claimed
+
+        monkeypatch.setattr(log, "claim", claim_slowly)
+        await handle.pause()
+        await handle.resume()
+        assert await handle.result(10) == "went"
+
+    assert [(record.levelno, record.getMessage()) for record in caplog.records if "void" in record.msg] == [
+        (logging.INFO, "flow f: the flow is claimed again; this run is void and writes nothing more")
+    ]
+
+
 async def test_a_message_handed_out_late_is_not_taken_twice(log: ExecutionLog, clock: SettableClock) -> None:
     """The flow had left memory, and its history accounts for the message."""
 

@@ -43,14 +43,13 @@ logger = logging.getLogger("ergon.executor")
 _ACTS: Final = frozenset(
     {
         TaskStatus.PAUSED.value,
-        TaskStatus.PENDING.value,
         TaskStatus.CANCELLED.value,
         LeaseLost.GONE,
         LeaseLost.CLAIMED_AGAIN,
     }
 )
-"""How a flow stands that somebody took from its run on purpose: pending and claimed again if it was paused and resumed
-meanwhile, gone if it was deleted. Pending is also one whose worker was declared dead; the worker warns of that."""
+"""How a flow stands that somebody took from its run on purpose; `GONE`: it was deleted, `CLAIMED_AGAIN`: it was paused
+and resumed. One that is pending was resumed, or freed as its worker was declared dead, of which people must hear."""
 _TAKEN: Final = frozenset({TaskStatus.RUNNING.value, TaskStatus.COMPLETED.value, TaskStatus.FAILED.value})
 """How one stands that another worker runs, or has ended meanwhile."""
 

@@ -81,7 +81,8 @@ class ExecutionLog(ABC):
 
         `done(None)` is called on that loop once the commit is durable, `done(error)` when nothing of it was
         written: `LeaseLost` when `commit.lease` no longer owns the flow or its worker was declared dead (made by
-        `LeaseLost.of_flow`, its status says how a flow stands that nobody owns),
+        `LeaseLost.of_flow`, its status says how a flow stands that nobody owns, or that the lease's own worker has
+        claimed it anew),
         `LogFull` and `LogBusy` when the same commit may be submitted again later. `done` is called from a
         plain callback, never inside a task.
 
@@ -113,9 +114,9 @@ class ExecutionLog(ABC):
 
     @property
     def is_new(self) -> bool:
-        """True when this very handle made the log, and has neither created a flow in it nor looked for one to claim.
+        """True while nothing can be there to claim, but for what others wrote in the last moments.
 
-        So there is nothing to claim, but for what others have created in the last moments.
+        This very handle made the log, created no flow in it, looked for none, and has heard of no writes but its own.
         """
         return False
 

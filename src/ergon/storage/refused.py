@@ -6,7 +6,7 @@ from ergon.core.commit import Commit
 from ergon.errors import LeaseLost
 
 
-def lease_lost(commit: Commit, standing: tuple[str, str | None, object] | None) -> LeaseLost:
+def lease_lost(commit: Commit, standing: tuple[str, str | None, int] | None) -> LeaseLost:
     """`standing`: the flow's status, owner and epoch as the log has them; None when it is not there."""
     flow_id, lease = commit.flow_id, commit.lease
     if standing is None:
@@ -15,5 +15,8 @@ def lease_lost(commit: Commit, standing: tuple[str, str | None, object] | None) 
     holder = f"is owned by {owner!r}" if owner else f"is {status}"
     why = f"{holder} at epoch {epoch}; {lease.worker!r} held it at epoch {lease.epoch}"
     if owner:
-        status = LeaseLost.CLAIMED_AGAIN if owner == lease.worker else ""
+        # A lower epoch than the lease's: the log is an older copy of itself, and whoever owns the flow there, nobody
+        # meant that.
+        anew = owner == lease.worker and epoch > lease.epoch
+        status = LeaseLost.CLAIMED_AGAIN if anew else ""
     return LeaseLost.of_flow(flow_id, why, status=status)

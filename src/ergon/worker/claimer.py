@@ -21,7 +21,8 @@ CLAIM_BATCH_MAX: Final = 256
 """Flows taken by one claim: enough to fill a group commit, few enough that other workers get their share."""
 
 NEW_LOG_SECONDS: Final = 0.02
-"""How long a worker lets be what nobody can have put into a log that it has just made: its first flow has the time."""
+"""How long a worker lets be whatever others may have put into a log that was just made here: its first flow has the
+time."""
 
 _AT_ONCE: Final = -math.inf
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from ergon.core.commit import ClaimedFlow, Hint, Received, Settled
+from ergon.core.status import TaskStatus
 from ergon.errors import LogClosed, StoreError
 from ergon.executor.doing import Doing
 from ergon.executor.host import Host
@@ -182,8 +183,11 @@ class Residents:
             epochs = dict(chunk)
             for flow_id, status in await self._log.lost(owner, chunk):
                 run = self.runs.get(flow_id)
-                if run is not None and run.record.epoch == epochs[flow_id]:
-                    run.taken_away(status)
+                if run is None or run.record.epoch != epochs[flow_id]:
+                    continue
+                if status is TaskStatus.RUNNING and self._claims:
+                    continue  # perhaps by a claim of ours whose answer is on its way; the next look will tell
+                run.taken_away(status)
 
     async def disown_unknown(self) -> None:
         """Give back flows that are this worker's in the log though they never came here. While nothing is claimed."""

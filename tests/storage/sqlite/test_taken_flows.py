@@ -19,7 +19,7 @@ STANDS = {
     "running": (WARNING, "it was taken over"),
     "completed": (WARNING, "it was taken over"),
     "failed": (WARNING, "it was taken over"),
-    "pending": (MEANT, "the flow is pending"),
+    "pending": (WARNING, "the flow is pending by now"),
     "suspended": (WARNING, "the flow is suspended by now"),
     "parked": (WARNING, "the flow is parked by now"),
     "paused": (MEANT, "the flow is paused"),

@@ -22,8 +22,9 @@ import pytest
 
 from ergon.storage.sqlite import migrations
 from ergon.storage.sqlite.connection import Settings, leave_waiting_to_turnstile, open_writer
+from ergon.storage.sqlite.place import wal_of
 from ergon.storage.sqlite.turnstile import Turnstile
-from ergon.storage.sqlite.upkeep import Upkeep
+from ergon.storage.sqlite.upkeep import WAL_PAGES_MAX, Upkeep
 
 RAM = "/dev/shm" if Path("/dev/shm").is_dir() else None
 ROWS = 400
@@ -199,7 +200,6 @@ async def test_the_log_checkpoints_by_itself_and_keeps_the_file_short(tmp_path):
 async def test_the_log_leaves_a_young_wal_alone_and_checkpoints_it_when_it_is_full(tmp_path):
     from ergon.core.commit import Commit
     from ergon.storage.sqlite import SqliteExecutionLog
-    from ergon.storage.sqlite.upkeep import WAL_PAGES_MAX
     from tests.storage.kit import claimed_flow, commit, event, register
 
     file = tmp_path / "log.db"
@@ -218,3 +218,65 @@ async def test_the_log_leaves_a_young_wal_alone_and_checkpoints_it_when_it_is_fu
             await commit(log, Commit("f1", lease, (event(seq),)))
         assert file.stat().st_size > size
         assert full <= wal.stat().st_size < full * 1.5
+
+
+async def test_the_wal_of_a_log_behind_a_link_is_kept_short_too(tmp_path):
+    """SQLite keeps it beside the file, not beside the link."""
+    from ergon.core.commit import Commit
+    from ergon.storage.sqlite import SqliteExecutionLog
+    from tests.storage.kit import claimed_flow, commit, event, register
+
+    file, link = tmp_path / "kept" / "log.db", tmp_path / "log.db"
+    file.parent.mkdir()
+    link.symlink_to(file)
+    assert wal_of(link) == file.with_name("log.db-wal")
+    async with SqliteExecutionLog(link) as log:
+        await register(log)
+        lease = await claimed_flow(log)
+        for seq in range(1, 1_001):
+            await commit(log, Commit("f1", lease, (event(seq),)))
+        assert file.with_name("log.db-wal").stat().st_size < WAL_PAGES_MAX * 4096 * 1.5
+
+
+def test_a_wal_whose_length_cannot_be_known_is_checkpointed_by_the_count_of_changes(tmp_path):
+    file = tmp_path / "log.db"
+    connection = open_writer(Settings(path=file))
+    connection.execute("CREATE TABLE pages (v INTEGER)")
+    turnstile = Turnstile(patience_seconds=5)
+    turnstile.open(Path(f"{file}-turn"))
+    leave_waiting_to_turnstile(connection)
+    upkeep = Upkeep(connection, tmp_path / "elsewhere.db", turnstile)
+    size = file.stat().st_size
+
+    for number in range(400):
+        connection.execute("INSERT INTO pages VALUES (?)", (number,))
+        upkeep.after_batch()
+
+    assert file.stat().st_size > size
+    for open_file in (turnstile, connection):
+        open_file.close()
+
+
+def test_many_changes_of_few_pages_do_not_put_the_next_checkpoints_off(tmp_path):
+    file = tmp_path / "log.db"
+    connection = open_writer(Settings(path=file))
+    connection.execute("CREATE TABLE one (v INTEGER)")
+    connection.execute("CREATE TABLE pages (v BLOB)")
+    connection.execute("INSERT INTO one VALUES (0)")
+    turnstile = Turnstile(patience_seconds=5)
+    turnstile.open(Path(f"{file}-turn"))
+    leave_waiting_to_turnstile(connection)
+    upkeep = Upkeep(connection, file, turnstile)
+    connection.execute("BEGIN")
+    for _ in range(50_000):
+        connection.execute("UPDATE one SET v = v + 1")
+    connection.execute("COMMIT")
+    upkeep.after_batch()
+
+    for _ in range(6_000):
+        connection.execute("INSERT INTO pages VALUES (zeroblob(10))")
+        upkeep.after_batch()
+
+    assert file.with_name("log.db-wal").stat().st_size < 3 * WAL_PAGES_MAX * 4096
+    for open_file in (turnstile, connection):
+        open_file.close()

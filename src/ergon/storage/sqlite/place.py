@@ -88,8 +88,13 @@ def check(path: Path, *, allow_network_filesystem: bool) -> str:
     return filesystem
 
 
+def wal_of(path: Path) -> Path:
+    """Where SQLite keeps the write-ahead log of a file: beside the file itself, not beside a link to it."""
+    return Path(f"{os.path.realpath(path)}-wal")
+
+
 def _check_not_half_gone(path: Path) -> None:
-    wal = Path(f"{path}-wal")
+    wal = wal_of(path)
     # Asked again at last: another process may have made both in between.
     if not path.exists() and wal.exists() and not path.exists():
         raise LogRefused(

@@ -14,7 +14,7 @@ from ergon.storage.sqlite import claims, ended, intake, journal, leases
 
 
 def first_statements() -> list[str]:
-    """What a flow needs, the last first; what only a claim needs comes behind, as the first flow is seldom claimed."""
+    """What a flow needs, the last first; what only a claim needs comes behind: in a new log nothing is claimed."""
     return [*claims.LATER, *claims.FIRST, *leases.FIRST, *ended.FIRST, *journal.FIRST, *intake.FIRST]
 
 

@@ -41,7 +41,7 @@ class Session:
     """Opened and closed by the log, perhaps several times."""
 
     def __init__(self, settings: Settings, clock: Clock, on_hint: Callable[[Hint], None]) -> None:
-        self._settings, self._clock, self._on_hint = settings, clock, on_hint
+        self._settings, self._clock, self._tell = settings, clock, on_hint
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer: Writer | None = None
         self._reader: Reader | None = None
@@ -51,7 +51,7 @@ class Session:
         self._state: Literal["closed", "open", "forked"] = "closed"
         self.generation = ""
         self.is_new = False
-        """The file was made when it was opened, and its log has neither created a flow nor claimed since."""
+        """The file was made when it was opened; since then this log created and claimed nothing, and nobody wrote."""
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -186,6 +186,11 @@ class Session:
         return await future
 
     # -- inside ----------------------------------------------------------------------------------------------
+
+    def _on_hint(self, hint: Hint) -> None:
+        if hint.elsewhere:
+            self.is_new = False
+        self._tell(hint)
 
     def _open_group(self, filesystem: str, require: str | None) -> tuple[GroupCommit, Upkeep]:
         """On the writer's thread: open the file, make it a log, and read back what it survives."""

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from ergon.storage.sqlite.place import wal_of
 from ergon.storage.sqlite.turnstile import Turnstile
 
 WAL_PAGES_MAX: Final = 1000
@@ -37,8 +38,9 @@ class Upkeep:
 
     def __init__(self, connection: sqlite3.Connection, path: Path | None, turnstile: Turnstile) -> None:
         self._connection, self._turnstile = connection, turnstile
-        self._wal = Path(f"{path}-wal") if path is not None else None
+        self._wal = wal_of(path) if path is not None else None
         self._changes_max = WAL_PAGES_MAX // _PAGES_A_CHANGE
+        self._look_at = self._changes_max
         self._changes_seen = connection.total_changes
         self._size_seen = _WAL_BYTES_MAX
         self._size_due_at = 0.0
@@ -76,7 +78,7 @@ class Upkeep:
 
     def _tidy(self) -> None:
         """Bring everything into the database file while nobody waits for a write."""
-        if self._wal_bytes() > _WAL_BYTES_MAX:
+        if (self._wal_bytes() or 0) > _WAL_BYTES_MAX:
             self.truncate(_WAIT_SECONDS)
         else:
             self._checkpoint_full(max(self._connection.total_changes - self._changes_seen, 1))
@@ -86,11 +88,11 @@ class Upkeep:
 
         How much it holds shows nowhere, but it is no more than its file has room for: a young file is not full.
         """
-        if changes < self._changes_max:
+        if changes < max(self._changes_max, self._look_at):
             return False
-        left = WAL_PAGES_MAX - self._wal_bytes() // _PAGE_BYTES
-        if left > 0:
-            self._changes_max = changes + max(left // _PAGES_A_CHANGE, 1)
+        size = self._wal_bytes()
+        left = WAL_PAGES_MAX - size // _PAGE_BYTES if size is not None else 0
+        self._look_at = changes + max(left // _PAGES_A_CHANGE, 0)
         return left <= 0
 
     def _has_grown(self, now: float) -> bool:
@@ -98,18 +100,18 @@ class Upkeep:
         if now < self._size_due_at:
             return False
         self._size_due_at = now + _SIZE_EVERY_SECONDS
-        size = self._wal_bytes()
+        size = self._wal_bytes() or 0
         if size <= self._size_seen:
             return False
         self._size_seen = size + size // 4
         return True
 
-    def _wal_bytes(self) -> int:
-        """The length of the file; 0 when there is none."""
+    def _wal_bytes(self) -> int | None:
+        """The length of the file; None when that cannot be known."""
         try:
-            return self._wal.stat().st_size if self._wal is not None else 0
+            return self._wal.stat().st_size if self._wal is not None else None
         except OSError:
-            return 0
+            return None
 
     def _checkpoint_full(self, changes: int) -> None:
         pages = self._checkpoint("FULL", _WAIT_SECONDS)
@@ -118,6 +120,7 @@ class Upkeep:
             self._busy_until = time.monotonic() + 2 * _WAIT_SECONDS
             return
         self._changes_seen = self._connection.total_changes
+        self._look_at = 0
         if pages > 0:  # learn how many changes make a full WAL
             fitting = changes * WAL_PAGES_MAX // pages
             self._changes_max = min(max(fitting, self._changes_max // 4, 256), self._changes_max * 4, 100_000)
