@@ -40,8 +40,7 @@ class Upkeep:
         self._connection, self._turnstile = connection, turnstile
         self._wal = wal_of(path) if path is not None else None
         self._changes_max = WAL_PAGES_MAX // _PAGES_A_CHANGE
-        self._look_at = self._changes_max
-        self._changes_seen = connection.total_changes
+        self._count_anew()
         self._size_seen = _WAL_BYTES_MAX
         self._size_due_at = 0.0
         self._busy_until = 0.0
@@ -51,8 +50,8 @@ class Upkeep:
     def use(self, connection: sqlite3.Connection) -> None:
         """Go on with a reopened connection."""
         if connection is not self._connection:
-            self._changes_seen = connection.total_changes
             self._connection = connection
+            self._count_anew()
 
     def after_batch(self) -> None:
         """Checkpoint when it is due."""
@@ -74,7 +73,7 @@ class Upkeep:
     def truncate(self, wait_seconds: float) -> None:
         """Bring everything into the database file and empty the WAL, if no reader is in the way."""
         if self._wal is not None and self._checkpoint("TRUNCATE", wait_seconds) is not None:
-            self._changes_seen = self._connection.total_changes
+            self._count_anew()
 
     def _tidy(self) -> None:
         """Bring everything into the database file while nobody waits for a write."""
@@ -83,16 +82,21 @@ class Upkeep:
         else:
             self._checkpoint_full(max(self._connection.total_changes - self._changes_seen, 1))
 
+    def _count_anew(self) -> None:
+        self._changes_seen = self._connection.total_changes
+        self._changes_young = 0
+        """Up to so many changes the WAL cannot be full, as its file is too short."""
+
     def _is_full(self, changes: int) -> bool:
         """Tell whether so many changes may have filled the WAL, by what earlier ones came to.
 
         How much it holds shows nowhere, but it is no more than its file has room for: a young file is not full.
         """
-        if changes < max(self._changes_max, self._look_at):
+        if changes < max(self._changes_max, self._changes_young):
             return False
         size = self._wal_bytes()
         left = WAL_PAGES_MAX - size // _PAGE_BYTES if size is not None else 0
-        self._look_at = changes + max(left // _PAGES_A_CHANGE, 0)
+        self._changes_young = changes + max(left // _PAGES_A_CHANGE, 0)
         return left <= 0
 
     def _has_grown(self, now: float) -> bool:
@@ -119,8 +123,7 @@ class Upkeep:
             # A reader stood in the way and every writer waited for it: let some time pass.
             self._busy_until = time.monotonic() + 2 * _WAIT_SECONDS
             return
-        self._changes_seen = self._connection.total_changes
-        self._look_at = 0
+        self._count_anew()
         if pages > 0:  # learn how many changes make a full WAL
             fitting = changes * WAL_PAGES_MAX // pages
             self._changes_max = min(max(fitting, self._changes_max // 4, 256), self._changes_max * 4, 100_000)
