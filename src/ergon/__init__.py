@@ -6,6 +6,7 @@ Names are imported on first use, so that `import ergon` is quick and loads no dr
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 from ergon.core.release import VERSION
@@ -210,6 +211,12 @@ __all__ = [
     "wait_told_to_stop",
 ]
 
+_DRIVERS = {"PostgresExecutionLog": "asyncpg", "RedisExecutionLog": "redis"}
+# Whoever asks for one of these by name is told what to install; whoever asks for all names means those that are there.
+_UNUSABLE = {name for name, driver in _DRIVERS.items() if PathFinder.find_spec(driver) is None}
+for _name in _UNUSABLE:
+    __all__.remove(_name)  # pyright: ignore[reportUnsupportedDunderAll]  # noqa: PYI056 - for checkers all are there
+
 
 def __getattr__(name: str) -> Any:
     # Submodules and public names never collide but for `flow`: importing the package `ergon.flows` sets the attribute.
@@ -222,4 +229,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULE_OF})
+    return sorted({*globals(), *_MODULE_OF} - _UNUSABLE)

@@ -55,6 +55,16 @@ from ergon.cli.app import VERBS
         ("run broken.py:x", 2, ["importing broken.py raised ZeroDivisionError", "broken.py:1"]),
         ("run needs.py:x", 2, ["importing needs.py raised ModuleNotFoundError"]),
         ("run shop.py:count --input {}", 2, ["--input does not fit count(n: int) -> int: it has no `n`"]),
+        (
+            'run shop.py:count --input {"m":1}',
+            2,
+            ["count(n: int) -> int: it has no `n`, and it has `m`, which the flow does not take"],
+        ),
+        (
+            'run shop.py:count --input {"n":"x"}',
+            2,
+            ["count(n: int) -> int: argument `n`: the value does not fit: expected `int`, got `str`"],
+        ),
         ('run shop.py:count --input {"n":"x"}', 2, ["expected `int`"]),
         ("run shop.py:count --input [1]", 2, ["JSON object", '"n"']),
         ('run shop.py:count --input {"n":2} --id count-1', 2, ["another input"]),

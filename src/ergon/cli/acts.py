@@ -187,7 +187,8 @@ async def pause(act: Act, reason: str) -> None:
     if not act.dry_run:
         await act.handle.pause(reason)
     act.tell(
-        f"paused flow {flow.id!r} (it was {flow.status}); {next_command('resume', flow.id)} lets it go on",
+        f"paused flow {flow.id!r} (it was {flow.status}); {next_command('resume', flow.id)} lets it go on, and repeats "
+        "what it was in the middle of",
         f"would pause flow {flow.id!r} (it is {flow.status}) until {next_command('resume', flow.id)}",
     )
 

@@ -145,8 +145,12 @@ def bind(flow: Flow[..., Any], arguments: Any) -> FlowCall[Any]:
         args, kwargs = flow.decode_input(encode(arguments))
         return flow.bind(*args, **kwargs)
     except ErgonError as error:
-        what = str(error).removeprefix(f"flow `{flow.name}").removeprefix(str(signature)).removeprefix("`: ")
+        what = str(error).removeprefix(f"flow `{flow.name}").removeprefix(str(signature)).lstrip("`:, ")
         what = what.partition(". Give the parameter")[0].replace("the stored input has", "it has")
+        what = what.replace("the stored value does not fit the declared type", "the value does not fit")
+        unknown = sorted(set(arguments) - set(signature.parameters))
+        if unknown and "does not take" not in what:
+            what += f", and it has `{unknown[0]}`, which the flow does not take"
         raise BadInput(f"--input does not fit {flow.name}{signature}: {what}") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Final, TypeGuard
 
@@ -13,6 +14,14 @@ SECONDS_MAX: Final = 3.2e9
 WHOLE_MAX: Final = 2**63 - 1
 """The largest number that every log can keep in a column."""
 COUNT_MAX: Final = 1_000_000_000
+
+
+def check_log(log: object) -> None:
+    """Raise `UsageError` for a path or a URL in place of an open log; without it, as it may hold a password."""
+    if isinstance(log, str | os.PathLike):
+        raise UsageError(
+            "a path or URL was given where an open log is wanted: async with open_log(...) as log, and give that log"
+        )
 
 
 def check_seconds(what: str, value: object, *, zero: bool = False, endless: bool = False) -> float:

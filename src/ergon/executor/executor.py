@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, TypeVar, overload
 
+from ergon.core.checks import check_log
 from ergon.core.codec import encode
 from ergon.core.commit import ClaimedFlow, ClaimRequest, FlowRecord, Hint, NewFlow, Settled
 from ergon.core.conflict import id_conflict
@@ -65,6 +66,7 @@ class Executor(Generic[T]):
     """
 
     def __init__(self, flow: T, log: ExecutionLog, flow_id: str) -> None:
+        check_log(log)
         self._target = flow
         self._log = log
         self.flow_id = check_name("flow id", flow_id)

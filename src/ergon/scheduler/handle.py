@@ -136,7 +136,11 @@ class FlowHandle(Generic[R]):
         return await self._log.delete(self.id)
 
     async def pause(self, reason: str = "") -> None:
-        """Hold the flow back until it is resumed. Raises `FlowNotFound`, `IllegalMove`."""
+        """Hold the flow back until it is resumed. Raises `FlowNotFound`, `IllegalMove`.
+
+        A step that is running has no result then: it is cancelled (a plain function on a thread runs to its end, which
+        is not recorded), and runs again after `resume`, an at-most-once step under the rules for those.
+        """
         await self._log.move(self.id, TaskStatus.PAUSED, reason=reason or "paused")
 
     async def resume(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, overload
 
-from ergon.core.checks import check_priority, check_timeout
+from ergon.core.checks import check_log, check_priority, check_timeout
 from ergon.core.codec import MISSING, decoder_for, encode
 from ergon.core.codec.objects import holds
 from ergon.core.commit import FlowFilter, FlowRecord, NewFlow
@@ -79,6 +79,8 @@ class Scheduler(Generic[V_co]):
     @overload
     def __init__(self: Scheduler[str | None], log: ExecutionLog, *, version: str | None) -> None: ...
     def __init__(self: Scheduler[Any], log: ExecutionLog, *, version: str | None = None) -> None:
+        """Raises `UsageError` where `log` is a path or a URL."""
+        check_log(log)
         self._log = log
         self._version: V_co = check_name("version", version) if version is not None else None
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from ergon.core.checks import check_names, check_seconds, check_whole, is_iterable
+from ergon.core.checks import check_log, check_names, check_seconds, check_whole, is_iterable
 from ergon.core.commit import ClaimRequest, Hint
 from ergon.core.durability import SURVIVES
 from ergon.core.names import check_name, check_tags
@@ -105,6 +105,7 @@ class Worker:
         signal_sources: Iterable[SignalSource] = (),
         options: WorkerOptions | None = None,
     ) -> None:
+        check_log(log)
         self.name = check_name("worker name", name)
         if isinstance(flows, Flow | BoundFlow | type) or not is_iterable(flows):
             raise UsageError(f"flows={flows!r}: give several, such as a tuple; for one write flows=(it,)")

@@ -22,7 +22,7 @@ import pytest
 
 from ergon.storage.sqlite import migrations
 from ergon.storage.sqlite.connection import Settings, leave_waiting_to_turnstile, open_writer
-from ergon.storage.sqlite.place import wal_of
+from ergon.storage.sqlite.place import turn_of, wal_of
 from ergon.storage.sqlite.turnstile import Turnstile
 from ergon.storage.sqlite.upkeep import WAL_PAGES_MAX, Upkeep
 
@@ -230,12 +230,14 @@ async def test_the_wal_of_a_log_behind_a_link_is_kept_short_too(tmp_path):
     file.parent.mkdir()
     link.symlink_to(file)
     assert wal_of(link) == file.with_name("log.db-wal")
+    assert turn_of(link) == file.with_name("log.db-turn")
     async with SqliteExecutionLog(link) as log:
         await register(log)
         lease = await claimed_flow(log)
         for seq in range(1, 1_001):
             await commit(log, Commit("f1", lease, (event(seq),)))
         assert file.with_name("log.db-wal").stat().st_size < WAL_PAGES_MAX * 4096 * 1.5
+        assert [found.name for found in sorted(tmp_path.iterdir())] == ["kept", "log.db"]
 
 
 def test_a_wal_whose_length_cannot_be_known_is_checkpointed_by_the_count_of_changes(tmp_path):

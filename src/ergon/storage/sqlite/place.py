@@ -93,6 +93,11 @@ def wal_of(path: Path) -> Path:
     return Path(f"{os.path.realpath(path)}-wal")
 
 
+def turn_of(path: Path) -> Path:
+    """Where those who write to a file queue: beside the file itself, whatever link they came by. See `turnstile.py`."""
+    return Path(f"{os.path.realpath(path)}-turn")
+
+
 def _check_not_half_gone(path: Path) -> None:
     wal = wal_of(path)
     # Asked again at last: another process may have made both in between.

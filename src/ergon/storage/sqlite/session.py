@@ -205,7 +205,7 @@ class Session:
             try:
                 if path is not None:
                     turnstile.open(
-                        Path(f"{path}-turn")
+                        place.turn_of(path)
                     )  # not before: it would stand beside another program's file
                 made = migrations.migrate(connection, turnstile, where, self._clock.wall())
                 made_as = migrations.generation(connection, where)
