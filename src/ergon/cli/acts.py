@@ -186,9 +186,9 @@ async def pause(act: Act, reason: str) -> None:
         return
     if not act.dry_run:
         await act.handle.pause(reason)
+    repeats = ", and repeats a step that was running" if flow.status is TaskStatus.RUNNING else ""
     act.tell(
-        f"paused flow {flow.id!r} (it was {flow.status}); {next_command('resume', flow.id)} lets it go on, and repeats "
-        "what it was in the middle of",
+        f"paused flow {flow.id!r} (it was {flow.status}); {next_command('resume', flow.id)} lets it go on{repeats}",
         f"would pause flow {flow.id!r} (it is {flow.status}) until {next_command('resume', flow.id)}",
     )
 

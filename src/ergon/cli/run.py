@@ -145,7 +145,8 @@ def bind(flow: Flow[..., Any], arguments: Any) -> FlowCall[Any]:
         args, kwargs = flow.decode_input(encode(arguments))
         return flow.bind(*args, **kwargs)
     except ErgonError as error:
-        what = str(error).removeprefix(f"flow `{flow.name}").removeprefix(str(signature)).lstrip("`:, ")
+        what = str(error).removeprefix(f"flow `{flow.name}").removeprefix(str(signature))
+        what = what.removeprefix("`").removeprefix(": ").removeprefix(", ")
         what = what.partition(". Give the parameter")[0].replace("the stored input has", "it has")
         what = what.replace("the stored value does not fit the declared type", "the value does not fit")
         unknown = sorted(set(arguments) - set(signature.parameters))

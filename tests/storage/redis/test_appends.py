@@ -5,9 +5,10 @@ from __future__ import annotations
 import redis
 
 from ergon import RedisExecutionLog
-from ergon.core.commit import Commit
+from ergon.core.commit import Commit, Lease
 from ergon.core.status import TaskStatus
 from ergon.errors import IllegalMove, LeaseLost, LogDamaged
+from ergon.storage.redis.journal import refusal
 from ergon.testing.conformance.kit import claimed_flow, commit, commit_all, event, register
 from tests.servers.redis import RedisServer, server_url
 
@@ -74,3 +75,12 @@ async def test_commits_of_one_flow_land_in_their_order(log) -> None:
 
     assert told == [None] * 4
     assert await log.history("f1") == [event(n) for n in range(1, 5)]
+
+
+def test_a_commit_to_a_flow_whose_epoch_is_damaged_is_refused_like_any_other() -> None:
+    late = Commit("f1", Lease("w1", 1), (event(1),))
+
+    for epoch in (b"", b"what"):
+        refused = refusal(late, [b"lost", b"running", b"w1", epoch])
+        assert isinstance(refused, LeaseLost)
+        assert not refused.status

@@ -139,9 +139,7 @@ def test_a_checkpoint_that_does_not_win_the_write_lock_is_none_at_all(tmp_path):
     connection, writing = open_writer(Settings(path=file)), open_writer(Settings(path=file))
     connection.execute("CREATE TABLE pages (v BLOB)")
     connection.execute("INSERT INTO pages VALUES (zeroblob(100000))")
-    ours = Turnstile(patience_seconds=5)
-    ours.open(Path(f"{file}-turn"))
-    leave_waiting_to_turnstile(connection)
+    ours = _turnstile_before(connection, file)
     upkeep = Upkeep(connection, file, ours)
     size = file.stat().st_size
     writing.execute("BEGIN IMMEDIATE")
@@ -244,9 +242,7 @@ def test_a_wal_whose_length_cannot_be_known_is_checkpointed_by_the_count_of_chan
     file = tmp_path / "log.db"
     connection = open_writer(Settings(path=file))
     connection.execute("CREATE TABLE pages (v INTEGER)")
-    turnstile = Turnstile(patience_seconds=5)
-    turnstile.open(Path(f"{file}-turn"))
-    leave_waiting_to_turnstile(connection)
+    turnstile = _turnstile_before(connection, file)
     upkeep = Upkeep(connection, tmp_path / "elsewhere.db", turnstile)
     size = file.stat().st_size
 
@@ -265,9 +261,7 @@ def test_many_changes_of_few_pages_do_not_put_the_next_checkpoints_off(tmp_path)
     connection.execute("CREATE TABLE one (v INTEGER)")
     connection.execute("CREATE TABLE pages (v BLOB)")
     connection.execute("INSERT INTO one VALUES (0)")
-    turnstile = Turnstile(patience_seconds=5)
-    turnstile.open(Path(f"{file}-turn"))
-    leave_waiting_to_turnstile(connection)
+    turnstile = _turnstile_before(connection, file)
     upkeep = Upkeep(connection, file, turnstile)
     connection.execute("BEGIN")
     for _ in range(50_000):
@@ -282,3 +276,10 @@ def test_many_changes_of_few_pages_do_not_put_the_next_checkpoints_off(tmp_path)
     assert file.with_name("log.db-wal").stat().st_size < 3 * WAL_PAGES_MAX * 4096
     for open_file in (turnstile, connection):
         open_file.close()
+
+
+def _turnstile_before(connection, file):
+    turnstile = Turnstile(patience_seconds=5)
+    turnstile.open(Path(f"{file}-turn"))
+    leave_waiting_to_turnstile(connection)
+    return turnstile

@@ -57,7 +57,8 @@ def refusal(commit: Commit, answer: list[Any]) -> Exception | None:
         return None
     if word == b"lost":
         status, owner, epoch = (part.decode() for part in answer[1:4])
-        return lease_lost(commit, (status, owner, int(epoch)) if status else None)
+        number = int(epoch) if epoch.isdecimal() else 0  # of a damaged flow, which whoever owns it hears of
+        return lease_lost(commit, (status, owner, number) if status else None)
     flow_id, about = commit.flow_id, answer[1].decode()
     if word == b"another":
         return IllegalMove(f"flow {flow_id!r} already has another event {about}; nothing was written")
