@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from ergon import ExecutionLog, Scheduler, SqliteExecutionLog, flow, wait_signal
-from ergon.core.commit import Hint
+from ergon import ExecutionLog, FlowHandle, Scheduler, SqliteExecutionLog, flow, step, wait_signal
+from ergon.core.commit import FlowRecord, Hint
+from ergon.errors import FlowCancelled
+from ergon.scheduler import watching
 from tests.stories.helpers import soon, start, until_status, worker
 
 
@@ -60,3 +62,81 @@ async def test_who_waits_for_a_result_hears_of_a_defect_of_the_log(
 
     with pytest.raises(RuntimeError, match="driver"):
         await soon(handle.result())
+
+
+class NotingLog(SqliteExecutionLog):
+    """Counts how often it is asked how flows ended."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.looks = 0
+
+    async def ended_or_parked(self, flow_ids: Sequence[str]) -> tuple[list[FlowRecord], list[str]]:
+        self.looks += 1
+        return await super().ended_or_parked(flow_ids)
+
+
+gate = [asyncio.Event()]
+"""A new one for each test: it belongs to the test's event loop."""
+
+
+@step
+async def held() -> str:
+    await gate[0].wait()
+    return "done"
+
+
+@flow
+async def holds() -> str:
+    return await held()
+
+
+@pytest.fixture
+def _no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is found by looking now and then."""
+    monkeypatch.setattr(watching, "POLL_SECONDS", 60.0)
+    gate[0] = asyncio.Event()
+
+
+async def waiting_for(handle: FlowHandle[Any]) -> asyncio.Task[Any]:
+    task = asyncio.create_task(handle.result())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return task
+
+
+@pytest.mark.usefixtures("_no_polls")
+async def test_who_waits_for_a_flow_that_a_worker_of_the_same_process_runs_need_not_look(path: Path) -> None:
+    async with NotingLog(path) as log, worker(log, holds):
+        handle = await start(log, holds.bind())
+        waiting = await waiting_for(handle)
+        gate[0].set()
+
+        assert await soon(waiting) == "done"
+        assert log.looks == 0
+        assert await soon(handle.result()) == "done"
+        assert log.looks == 1, "it has left memory: only the log knows"
+
+
+@pytest.mark.usefixtures("_no_polls")
+async def test_who_waits_for_a_flow_that_runs_here_hears_that_it_was_killed_from_elsewhere(
+    path: Path,
+) -> None:
+    async with NotingLog(path) as log, SqliteExecutionLog(path) as theirs, worker(log, holds):
+        waiting = await waiting_for(await start(log, holds.bind()))
+        assert log.looks == 0
+        await Scheduler(theirs).handle("f").kill("enough")
+
+        with pytest.raises(FlowCancelled, match="enough"):
+            await soon(waiting)
+
+
+@pytest.mark.usefixtures("_no_polls")
+async def test_who_waits_for_a_flow_that_ran_here_hears_how_it_ended_elsewhere(path: Path) -> None:
+    async with NotingLog(path) as log, SqliteExecutionLog(path) as theirs:
+        async with worker(log, holds, drain_seconds=0.0):
+            waiting = await waiting_for(await start(log, holds.bind()))
+            assert log.looks == 0
+        async with worker(theirs, holds):
+            gate[0].set()
+            assert await soon(waiting) == "done"

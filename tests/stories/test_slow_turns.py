@@ -196,6 +196,35 @@ async def test_one_thread_looks_and_ends_when_nobody_needs_it(
     stop()
 
 
+async def test_where_no_thread_can_be_started_it_is_said_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looking = watchdog.Watchdog()
+
+    def full(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", full)
+        looking.watch()
+        await asyncio.sleep(0)
+    assert "not reported: can't start new thread" in caplog.text
+
+    started: list[threading.Thread] = []
+    begin = threading.Thread.start
+
+    def noting(thread: threading.Thread) -> None:
+        started.append(thread)
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", noting)
+    for stop in (looking.watch(), looking.watch()):  # the second before the loop comes round
+        stop()
+    await asyncio.sleep(0)
+    assert started == [looking._thread]
+    assert started[0].is_alive()
+
+
 class Value:
     """Something large that a frame holds."""
 
@@ -231,6 +260,7 @@ async def test_a_look_keeps_nothing_alive_of_what_it_saw(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(watchdog, "_turn_in", look)
     stop = watchdog.Watchdog().watch()
+    await asyncio.sleep(0)  # the thread starts when the loop comes round
 
     def hold() -> weakref.ref[Value]:
         held = Value()

@@ -86,17 +86,17 @@ async def _durability(log: ExecutionLog) -> list[Finding]:
     found = await log.durability()
     settings = dict(found.settings)
     version = settings.pop("sqlite_version", None)
-    affected, _, policy = settings.pop("walreset_affected", "no").partition("; ")
+    bug_is, _, policy = settings.pop("walreset_bug", "absent").partition("; ")
     bug = (
         "has the WAL-reset bug, which Ergon's checkpoints avoid"
-        if affected == "yes"
+        if bug_is == "avoided"
         else "free of the WAL-reset bug"
     )
     filesystem = settings.pop("filesystem", "unknown")
     backed = ", ".join(f"{name}={value}" for name, value in settings.items())
     low = found.level in ("D0", "D1", "D2")
     of_sqlite = [
-        Finding("SQLite", "note" if affected == "yes" else "ok", f"{version}, {bug}"),
+        Finding("SQLite", "note" if bug_is == "avoided" else "ok", f"{version}, {bug}"),
         *([Finding("checkpoints", "ok", policy.removeprefix("checkpoints "))] if policy else []),
         Finding("file system", "ok", filesystem),
     ]

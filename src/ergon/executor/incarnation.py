@@ -118,6 +118,7 @@ class Incarnation:
             versions=self._versions,
             tags=self._tags,
         )
+        asyncio.get_running_loop().call_soon(keeper.expect)  # while the log writes
         await self._log.register(record, lease_seconds=self._lease_seconds)
         self._safe_until = asked_at + self._lease_seconds * SAFE_PART
         self._kept = keeper.KeptLease(

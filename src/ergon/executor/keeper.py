@@ -73,10 +73,16 @@ class LeaseKeeper:
         """Look after `lease` from now on."""
         with self._changed:
             self._leases.append(lease)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._look_on, name="ergon-leases", daemon=True)
-                self._thread.start()
+            self._begin()
             self._changed.notify()
+
+    def expect(self) -> None:
+        """Be ready: a lease is being asked for."""
+        with (
+            self._changed,
+            contextlib.suppress(RuntimeError),
+        ):  # too many threads: `keep` tries again and says so
+            self._begin()
 
     def forget(self, lease: KeptLease) -> None:
         """Ask for no renewal of it any more. One that was asked for before may still reach the log."""
@@ -88,6 +94,12 @@ class LeaseKeeper:
         """How long the shortest lease lasts that is renewed by the event loop of a thread; None when there is none."""
         with self._changed:
             return min((lease.seconds for lease in self._leases if lease.thread == thread), default=None)
+
+    def _begin(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._look_on, name="ergon-leases", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _look_on(self) -> None:
         needed_at = time.monotonic()
@@ -117,6 +129,11 @@ _keeper = LeaseKeeper()
 def keep(lease: KeptLease) -> None:
     """Look after `lease` from now on."""
     _keeper.keep(lease)
+
+
+def expect() -> None:
+    """Be ready to look after a lease that is being asked for: starting the thread takes a moment."""
+    _keeper.expect()
 
 
 def forget(lease: KeptLease) -> None:

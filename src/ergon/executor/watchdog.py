@@ -126,9 +126,10 @@ class Watchdog:
             sign = self._signs.get(ident)
             if sign is None or sign.loop is not loop:
                 self._signs[ident] = SignOfLife(loop)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._look_on, name="ergon-watchdog", daemon=True)
-                self._thread.start()
+                # When the loop comes round: before any flow runs, while whoever begins waits for the log anyway.
+                loop.call_soon(self._start, self._thread)
         stopped = False
 
         def stop() -> None:
@@ -142,6 +143,16 @@ class Watchdog:
                         self._signs.pop(ident, None)
 
         return stop
+
+    def _start(self, thread: threading.Thread) -> None:
+        with self._lock:
+            if thread is not self._thread:
+                return  # the loop of whoever asked after this has come round first
+            try:
+                thread.start()
+            except RuntimeError as error:  # too many threads; the next one that begins tries again
+                self._thread = None
+                logger.warning("what blocks an event loop is not reported: %s", error)
 
     def _look_on(self) -> None:
         clocks: dict[int, TurnClock] = {}

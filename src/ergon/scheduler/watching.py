@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 from ergon.core.commit import FlowRecord, Hint, Settled
 from ergon.core.status import TERMINAL, TaskStatus
 from ergon.errors import FlowNotFound, LogDamaged
+from ergon.storage import eager
 from ergon.storage.log import ExecutionLog
 
 POLL_SECONDS: Final = 1.0
@@ -31,6 +32,8 @@ class Watcher:
         self.loop = asyncio.get_running_loop()
         self._log = weakref.ref(log)  # a watcher must not keep the log it is looked up by
         self._waiting: dict[str, list[Wait]] = {}
+        self._new: set[str] = set()
+        """Flows that somebody waits for since the last look, and that may have ended before it."""
         self._due: set[str] = set()
         self._look = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -46,7 +49,7 @@ class Watcher:
             self._waiting[flow_id] = [future]
         else:
             waiting.append(future)
-        self._due.add(flow_id)
+        self._new.add(flow_id)
         self._look.set()
         if self._task is None or self._task.done():
             self._task = self.loop.create_task(self._watch(), name="ergon-results")
@@ -91,6 +94,9 @@ class Watcher:
                     self._due.update(self._waiting)
                     poll_at = self.loop.time() + POLL_SECONDS
                 self._look.clear()
+                # One that a worker of this process runs has not ended, and the log will hint when it does.
+                self._due.update(flow_id for flow_id in self._new if not eager.runs(log, flow_id))
+                self._new.clear()
                 due, self._due = sorted(self._due & self._waiting.keys()), set()
                 for start in range(0, len(due), _CHUNK):
                     await self._look_at(log, due[start : start + _CHUNK])

@@ -2,7 +2,8 @@
 
 A flow that is created by a process with a worker that fits, has room and has nothing else to claim is created as that
 worker's own: it begins when its row is durable, without the second write that a claim is. Who creates and who works
-know nothing of each other; they meet here, by the log both use.
+know nothing of each other; they meet here, by the log both use. Who waits for a flow asks here, too, whether a worker
+of this process runs it: then its end needs no looking for.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ class EagerStarter(Protocol):
 
     async def create(self, flows: Sequence[NewFlow]) -> list[FlowRecord | None]:
         """Create flows as `ExecutionLog.create_all` does, and run those that fit at once."""
+        ...
+
+    def runs(self, flow_id: str) -> bool:
+        """True while it has the flow in memory: the log hints, after that, how it let the flow go."""
         ...
 
 
@@ -49,3 +54,8 @@ async def create(log: ExecutionLog, flows: Sequence[NewFlow]) -> list[FlowRecord
             if starter.takes(flows):
                 return await starter.create(flows)  # type: ignore[no-any-return]
     return await log.create_all(flows)
+
+
+def runs(log: ExecutionLog, flow_id: str) -> bool:
+    """True while a worker of this process has the flow in memory, on a log that starts flows eagerly."""
+    return any(starter.runs(flow_id) for starter in vars(log).get(_STARTERS, ()))

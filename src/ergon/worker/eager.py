@@ -63,6 +63,10 @@ class EagerStarts:
             and self._has_room(len(flows))
         )
 
+    def runs(self, flow_id: str) -> bool:
+        """True while the worker has the flow in memory."""
+        return flow_id in self._residents.runs
+
     def _has_room(self, count: int) -> bool:
         return not self._host.draining and self._residents.room >= count and self._incarnation.may_start()
 

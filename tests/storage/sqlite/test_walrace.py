@@ -22,7 +22,7 @@ import pytest
 
 from ergon.storage.sqlite import migrations
 from ergon.storage.sqlite.connection import Settings, leave_waiting_to_turnstile, open_writer
-from ergon.storage.sqlite.place import turn_of, wal_of
+from ergon.storage.sqlite.place import place_of
 from ergon.storage.sqlite.turnstile import Turnstile
 from ergon.storage.sqlite.upkeep import WAL_PAGES_MAX, Upkeep
 
@@ -88,7 +88,7 @@ def write(file: str, number: int, seed: int, seconds: float, answers) -> None:
     connection = open_writer(settings)
     turnstile = Turnstile(patience_seconds=30)
     turnstile.open(Path(f"{file}-turn"))
-    upkeep = Upkeep(connection, Path(file), turnstile)
+    upkeep = Upkeep(connection, Path(f"{file}-wal"), turnstile)
     dice = random.Random(seed * 100 + number)
     rows = [n for n in range(ROWS) if n % WRITERS == number]
     acked: dict[int, int] = {}
@@ -116,7 +116,7 @@ def test_while_a_checkpoint_waits_for_the_write_lock_nobody_else_begins_to_write
     for turnstile in (ours, theirs):
         turnstile.open(Path(f"{file}-turn"))
     leave_waiting_to_turnstile(connection)
-    upkeep = Upkeep(connection, file, ours)
+    upkeep = Upkeep(connection, place_of(file).wal, ours)
     writing.execute("BEGIN IMMEDIATE")
     writing.execute("INSERT INTO pages VALUES (1)")
     with ThreadPoolExecutor(1) as pool:
@@ -140,7 +140,7 @@ def test_a_checkpoint_that_does_not_win_the_write_lock_is_none_at_all(tmp_path):
     connection.execute("CREATE TABLE pages (v BLOB)")
     connection.execute("INSERT INTO pages VALUES (zeroblob(100000))")
     ours = _turnstile_before(connection, file)
-    upkeep = Upkeep(connection, file, ours)
+    upkeep = Upkeep(connection, place_of(file).wal, ours)
     size = file.stat().st_size
     writing.execute("BEGIN IMMEDIATE")
 
@@ -163,7 +163,7 @@ def test_whoever_stands_stuck_in_the_turnstile_stops_no_checkpoint(tmp_path):
     for turnstile in (ours, theirs):
         turnstile.open(Path(f"{file}-turn"))
     leave_waiting_to_turnstile(connection)
-    upkeep = Upkeep(connection, file, ours)
+    upkeep = Upkeep(connection, place_of(file).wal, ours)
 
     assert theirs._enter(time.monotonic() + 5)
     assert upkeep._checkpoint("FULL", 0.5) is not None
@@ -227,8 +227,8 @@ async def test_the_wal_of_a_log_behind_a_link_is_kept_short_too(tmp_path):
     file, link = tmp_path / "kept" / "log.db", tmp_path / "log.db"
     file.parent.mkdir()
     link.symlink_to(file)
-    assert wal_of(link) == file.with_name("log.db-wal")
-    assert turn_of(link) == file.with_name("log.db-turn")
+    assert place_of(link).wal == file.with_name("log.db-wal")
+    assert place_of(link).turn == file.with_name("log.db-turn")
     async with SqliteExecutionLog(link) as log:
         await register(log)
         lease = await claimed_flow(log)
@@ -243,7 +243,7 @@ def test_a_wal_whose_length_cannot_be_known_is_checkpointed_by_the_count_of_chan
     connection = open_writer(Settings(path=file))
     connection.execute("CREATE TABLE pages (v INTEGER)")
     turnstile = _turnstile_before(connection, file)
-    upkeep = Upkeep(connection, tmp_path / "elsewhere.db", turnstile)
+    upkeep = Upkeep(connection, tmp_path / "elsewhere.db-wal", turnstile)
     size = file.stat().st_size
 
     for number in range(400):
@@ -262,7 +262,7 @@ def test_many_changes_of_few_pages_do_not_put_the_next_checkpoints_off(tmp_path)
     connection.execute("CREATE TABLE pages (v BLOB)")
     connection.execute("INSERT INTO one VALUES (0)")
     turnstile = _turnstile_before(connection, file)
-    upkeep = Upkeep(connection, file, turnstile)
+    upkeep = Upkeep(connection, place_of(file).wal, turnstile)
     connection.execute("BEGIN")
     for _ in range(50_000):
         connection.execute("UPDATE one SET v = v + 1")

@@ -9,7 +9,7 @@ from typing import Final
 from ergon.core.commit import Durability
 from ergon.errors import LogRefused
 from ergon.storage.sqlite.connection import LEVELS, Settings
-from ergon.storage.sqlite.place import filesystem_of, is_network
+from ergon.storage.sqlite.place import filesystem_of, is_network, place_of
 from ergon.storage.sqlite.upkeep import WAL_PAGES_MAX
 
 _NAMES: Final = {number: name for name, number in LEVELS.items()}
@@ -38,12 +38,12 @@ def measure(connection: sqlite3.Connection, settings: Settings, filesystem: str 
         limit = "a log in memory ends with its process"
         return Durability(level="D0", settings=found, limits=(limit,), notes=(limit,))
     if filesystem is None:
-        filesystem = filesystem_of(settings.path.parent)
+        filesystem = filesystem_of(place_of(settings.path).folder)
     affected = is_walreset_affected(sqlite3.sqlite_version_info[:3])
     found["filesystem"] = filesystem or "unknown"
-    found["walreset_affected"] = (
-        f"{'yes' if affected else 'no'}; checkpoints only by the writer, only FULL (at about {WAL_PAGES_MAX} pages) "
-        "and TRUNCATE (idle, closing), never automatic"
+    found["walreset_bug"] = (
+        f"{'avoided' if affected else 'absent'}; checkpoints only by the writer, only FULL (at about "
+        f"{WAL_PAGES_MAX} pages) and TRUNCATE (idle, closing), never automatic"
     )
     if sys.platform == "darwin":
         found["fullfsync"] = str(connection.execute("PRAGMA fullfsync").fetchone()[0])

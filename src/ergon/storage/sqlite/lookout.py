@@ -15,7 +15,6 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from ergon.storage.sqlite.place import wal_of
 from ergon.storage.sqlite.watch import FileWatch, watch_file
 
 _RECENT_SECONDS: Final = 0.2
@@ -31,8 +30,8 @@ _MISSES_MAX: Final = 3
 class Lookout:
     """Lives on the writer's thread; only `ring` may be called from others."""
 
-    def __init__(self, path: Path | None) -> None:
-        self._wal = wal_of(path) if path is not None else None
+    def __init__(self, wal: Path | None) -> None:
+        self._wal = wal
         self._rings: SimpleQueue[None] = SimpleQueue()
         self._watch: FileWatch | None = None
         self._watching = False

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -52,21 +53,39 @@ def inspect(connection: sqlite3.Connection, where: str) -> int:
 
 def migrate(connection: sqlite3.Connection, turnstile: Turnstile, where: str, now: float) -> bool:
     """Apply what is missing; True when this made the log. Several processes may try at once; the write lock decides."""
+    found = inspect(connection, where)
+    if found >= migrations()[-1][0]:
+        return False
     made = False
-    if inspect(connection, where) >= migrations()[-1][0]:
-        return made
-    for number, text in migrations():
-        turnstile.begin(connection)
-        try:
-            if inspect(connection, where) < number:
-                _apply(connection, number, text, now)
-                made |= number == 1
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+    with _unflushed(connection) if found == 0 else nullcontext():
+        for number, text in migrations():
+            turnstile.begin(connection)
+            try:
+                if inspect(connection, where) < number:
+                    _apply(connection, number, text, now)
+                    made |= number == 1
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
     return made
+
+
+@contextmanager
+def _unflushed(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit inside without waiting for the disk: for a log that is being made, in which nobody has kept anything.
+
+    The next commit to the file, whoever makes it, flushes the whole write-ahead log before it is acknowledged, and so
+    does a checkpoint before it copies. A power cut before that leaves a file that is not yet a log. NORMAL, not OFF: it
+    flushes the directory when the write-ahead log is made, which only the connection that made it ever does.
+    """
+    level = int(connection.execute("PRAGMA synchronous").fetchone()[0])
+    connection.execute(f"PRAGMA synchronous={min(level, 1):d}")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA synchronous={level:d}")
 
 
 def generation(connection: sqlite3.Connection, where: str) -> str:

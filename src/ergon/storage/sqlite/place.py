@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from ergon.errors import LogDamaged, LogRefused
 
@@ -34,13 +34,37 @@ _NETWORK: Final = frozenset(
 )
 
 
+class Place(NamedTuple):
+    """Where a log's file is, and what stands beside the file itself, by whatever link one came to it."""
+
+    path: Path
+    """As it was given."""
+    wal: Path
+    """Where SQLite keeps the write-ahead log."""
+    turn: Path
+    """Where those who write queue: see `turnstile.py`."""
+    filesystem: str = ""
+    """The type of the file system; empty where the system does not tell."""
+
+    @property
+    def folder(self) -> Path:
+        """Where all of these are."""
+        return self.wal.parent
+
+
+def place_of(path: Path) -> Place:
+    """Follow the links, once; the file need not exist."""
+    real = os.path.realpath(path)
+    return Place(path, Path(f"{real}-wal"), Path(f"{real}-turn"))
+
+
 def filesystem_of(path: Path, mounts: Path = _MOUNTS) -> str:
-    """Return the type of the file system that `path` is on, or nothing where the system does not tell."""
+    """Return the type of the file system that `path`, which has no links, is on; nothing where nobody tells."""
     try:
         lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return ""
-    real = os.path.realpath(path)
+    real = str(path)
     best, found = "", ""
     for line in lines:
         left, _, right = line.partition(" - ")
@@ -64,9 +88,10 @@ def is_network(filesystem: str) -> bool:
     return filesystem in _NETWORK or (filesystem.startswith("fuse.") and filesystem != "fuse.fuse-overlayfs")
 
 
-def check(path: Path, *, allow_network_filesystem: bool) -> str:
-    """Return the file system; raise `LogRefused` when a log at `path` could not be written, or could not be safe."""
-    folder = path.parent
+def check(path: Path, *, allow_network_filesystem: bool) -> Place:
+    """Return the place; raise `LogRefused` when a log at `path` could not be written, or could not be safe."""
+    place = place_of(path)
+    folder = place.folder
     if path.is_dir():
         raise LogRefused(f"log {path} is a directory; name a file in it, such as {path / 'ergon.db'}")
     if not folder.is_dir():
@@ -75,7 +100,7 @@ def check(path: Path, *, allow_network_filesystem: bool) -> str:
         raise LogRefused(
             f"log {path}: the directory {folder} is read-only; SQLite keeps files beside the database"
         )
-    _check_not_half_gone(path)
+    _check_not_half_gone(place)
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         raise LogRefused(f"log {path} is read-only for this process; give it read and write rights")
     filesystem = filesystem_of(folder)
@@ -85,21 +110,11 @@ def check(path: Path, *, allow_network_filesystem: bool) -> str:
             "hold and committed work can be lost; use a local disk, or PostgreSQL or Redis for several machines. "
             "When only one machine ever opens it, pass allow_network_filesystem=True"
         )
-    return filesystem
+    return place._replace(filesystem=filesystem)
 
 
-def wal_of(path: Path) -> Path:
-    """Where SQLite keeps the write-ahead log of a file: beside the file itself, not beside a link to it."""
-    return Path(f"{os.path.realpath(path)}-wal")
-
-
-def turn_of(path: Path) -> Path:
-    """Where those who write to a file queue: beside the file itself, whatever link they came by. See `turnstile.py`."""
-    return Path(f"{os.path.realpath(path)}-turn")
-
-
-def _check_not_half_gone(path: Path) -> None:
-    wal = wal_of(path)
+def _check_not_half_gone(place: Place) -> None:
+    path, wal = place.path, place.wal
     # Asked again at last: another process may have made both in between.
     if not path.exists() and wal.exists() and not path.exists():
         raise LogRefused(

@@ -14,8 +14,13 @@ from ergon.storage.sqlite import claims, ended, intake, journal, leases
 
 
 def first_statements() -> list[str]:
-    """What a flow needs, the last first; what only a claim needs comes behind: in a new log nothing is claimed."""
-    return [*claims.LATER, *claims.FIRST, *leases.FIRST, *ended.FIRST, *journal.FIRST, *intake.FIRST]
+    """What a flow needs that is created as a worker's own, the last first."""
+    return [*leases.FIRST, *ended.FIRST, *journal.FIRST, *intake.FIRST]
+
+
+def claim_statements() -> list[str]:
+    """What a claim needs besides, the last first. In a new log nothing is claimed: these must not delay a write."""
+    return [*claims.LATER, *claims.FIRST]
 
 
 def prepare(connection: sqlite3.Connection, statement: str) -> None:

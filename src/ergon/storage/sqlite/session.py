@@ -10,7 +10,6 @@ import asyncio
 import sqlite3
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ergon.core.commit import Hint
@@ -65,15 +64,13 @@ class Session:
             if self._state != "closed":
                 self._check()
                 return
-            path, filesystem = self._settings.path, ""
+            path, here = self._settings.path, None
             if path is not None:
                 if not (self._settings.create or path.exists()):
                     raise place.missing(path)
-                filesystem = place.check(
-                    path, allow_network_filesystem=self._settings.allow_network_filesystem
-                )
+                here = place.check(path, allow_network_filesystem=self._settings.allow_network_filesystem)
             self._loop = loop
-            await self._start(loop, path, filesystem, require)
+            await self._start(loop, here, require)
 
     async def close(self) -> None:
         """Finish what was submitted, then stop the threads. From any loop once the log's own is gone."""
@@ -106,13 +103,13 @@ class Session:
         self._ending = None
 
     async def _start(
-        self, loop: asyncio.AbstractEventLoop, path: Path | None, filesystem: str, require: str | None
+        self, loop: asyncio.AbstractEventLoop, here: place.Place | None, require: str | None
     ) -> None:
         writer = Writer(
-            lambda: self._open_group(filesystem, require),
+            lambda: self._open_group(here, require),
             loop=loop,
             on_hint=self._on_hint,
-            lookout=Lookout(path),
+            lookout=Lookout(here.wal if here is not None else None),
             name=self._settings.where,
         )
         try:
@@ -123,12 +120,15 @@ class Session:
             writer.abandon()
             raise
         self._writer = writer
-        if path is None:
+        if here is None:
             self._reader = Reader(
                 lambda: group.connection, loop=loop, where=self._settings.where, call=writer.call
             )
         else:
-            self._reader = Reader(lambda: self._open_reader(path), loop=loop, where=self._settings.where)
+            path = here.path
+            self._reader = Reader(
+                lambda: open_reader(path, self._settings), loop=loop, where=self._settings.where
+            )
         self._state = "open"
         self._watch_forks()
 
@@ -192,9 +192,9 @@ class Session:
             self.is_new = False
         self._tell(hint)
 
-    def _open_group(self, filesystem: str, require: str | None) -> tuple[GroupCommit, Upkeep]:
+    def _open_group(self, here: place.Place | None, require: str | None) -> tuple[GroupCommit, Upkeep]:
         """On the writer's thread: open the file, make it a log, and read back what it survives."""
-        path, where = self._settings.path, self._settings.where
+        where = self._settings.where
         turnstile = Turnstile(patience_seconds=self._settings.busy_timeout_seconds)
 
         made_as, made = "", False
@@ -203,10 +203,8 @@ class Session:
             nonlocal made_as, made
             connection = reopen_writer(self._settings, made_as) if made_as else open_writer(self._settings)
             try:
-                if path is not None:
-                    turnstile.open(
-                        place.turn_of(path)
-                    )  # not before: it would stand beside another program's file
+                if here is not None:
+                    turnstile.open(here.turn)  # not before: it would stand beside another program's file
                 made = migrations.migrate(connection, turnstile, where, self._clock.wall())
                 made_as = migrations.generation(connection, where)
                 leave_waiting_to_turnstile(connection)
@@ -222,22 +220,21 @@ class Session:
                 clock=self._clock,
                 where=where,
                 failpoint=failpoints.current(),
-                path=path,
+                path=self._settings.path,
             )
         except BaseException:
             turnstile.close()
             raise
         try:
-            graded = durability.measure(group.connection, self._settings, filesystem)
+            graded = durability.measure(
+                group.connection, self._settings, here.filesystem if here is not None else ""
+            )
             durability.check_required(graded, require, where)
         except BaseException:
             group.close()
             raise
         self.generation, self.is_new = made_as, made
-        return group, Upkeep(group.connection, path, turnstile)
-
-    def _open_reader(self, path: Path) -> sqlite3.Connection:
-        return open_reader(path, self._settings)
+        return group, Upkeep(group.connection, here.wal if here is not None else None, turnstile)
 
     def _check(self) -> None:
         if self._state != "open":

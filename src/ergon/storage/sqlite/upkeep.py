@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 from typing import Final
 
-from ergon.storage.sqlite.place import wal_of
 from ergon.storage.sqlite.turnstile import Turnstile
 
 WAL_PAGES_MAX: Final = 1000
@@ -36,9 +35,9 @@ _SIZE_EVERY_SECONDS: Final = 0.05
 class Upkeep:
     """Lives on the writer's thread."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path | None, turnstile: Turnstile) -> None:
+    def __init__(self, connection: sqlite3.Connection, wal: Path | None, turnstile: Turnstile) -> None:
         self._connection, self._turnstile = connection, turnstile
-        self._wal = wal_of(path) if path is not None else None
+        self._wal = wal
         self._changes_max = WAL_PAGES_MAX // _PAGES_A_CHANGE
         self._count_anew()
         self._size_seen = _WAL_BYTES_MAX

@@ -23,7 +23,7 @@ from ergon.core.commit import Hint
 from ergon.errors import LogClosed
 from ergon.storage.sqlite.group import Errors, GroupCommit
 from ergon.storage.sqlite.lookout import Lookout
-from ergon.storage.sqlite.priming import first_statements, prepare
+from ergon.storage.sqlite.priming import claim_statements, first_statements, prepare
 from ergon.storage.sqlite.upkeep import Upkeep
 from ergon.storage.sqlite.writes import Done, Unasked, What
 
@@ -59,7 +59,7 @@ class Writer:
         self._stopping = False
         self._ended = False
         self._name = name
-        self._unprepared = first_statements()
+        self._unprepared, self._prepare_later = first_statements(), claim_statements()
         self._opened: asyncio.Future[GroupCommit] = loop.create_future()
         self._closed: asyncio.Future[None] = loop.create_future()
         self.thread = threading.Thread(target=self._run, name=f"ergon-writer-{name}", daemon=True)
@@ -150,6 +150,8 @@ class Writer:
                 upkeep.when_idle()
             if self._lookout.rest():
                 self._tell(self._on_hint, Hint(elsewhere=True))
+            elif not self._listeners:  # a moment in which nobody came
+                self._unprepared, self._prepare_later = self._prepare_later, []
         self._idle = False
         return True
 
