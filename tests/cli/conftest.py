@@ -47,6 +47,25 @@ async def fails(reason: str = "no luck") -> int:
     raise ValueError(reason)
 
 @flow
+async def fails_beside_a_child() -> int:
+    try:
+        return await invoke(fails.bind("the child's"), id="child").result()
+    except ValueError:
+        raise ValueError("its own") from None
+
+@step
+def deploys() -> str:
+    with open("deployed", "w"):
+        return "other"
+
+@flow
+async def changes() -> str:
+    if os.path.exists("deployed"):
+        await increase(1)
+    await deploys()
+    return await wait_signal("go", str)
+
+@flow
 async def fails_once() -> str:
     await note("charged")
     if not os.path.exists("mended"):

@@ -49,6 +49,30 @@ def test_a_failed_flow_gives_one_line_and_exit_code_1_and_can_be_retried(ergon, 
     assert (here / "notes.txt").read_text() == "charged\n"
 
 
+def test_how_a_run_ends_is_said_once_and_how_its_child_failed_too(command) -> None:
+    failed = command("run", "shop.py:fails_beside_a_child", "--id", "f")
+    out, err = failed.communicate(timeout=30)
+
+    assert (failed.returncode, out) == (1, "")
+    assert err.count("ValueError: its own") == 1
+    assert err.count("flow child failed: ValueError: the child's, at shop.py:") == 1
+
+
+def test_why_a_run_is_parked_is_said_once(command, ergon) -> None:
+    first = command("run", "shop.py:changes", "--id", "f")
+    told = [first.stderr.readline(), first.stderr.readline()]
+    first.kill()
+    first.wait()
+    assert "waiting for signal" in told[1]
+    ergon("signal", "f", "go", "--value", '"on"')
+    parked = command("run", "shop.py:changes", "--id", "f")
+    out, err = parked.communicate(timeout=30)
+
+    assert (parked.returncode, out) == (1, "")
+    assert err.count("is parked") == 1
+    assert err.count("history has: step `deploys`") == 1
+
+
 def test_advice_is_a_command_for_the_log_that_was_given(ergon, monkeypatch: pytest.MonkeyPatch) -> None:
     given = ergon("run", "shop.py:fails_once", "--id", "f", "--log", "my shop.db")
     before_the_verb = ergon("--log", "my shop.db", "run", "shop.py:fails_once", "--id", "f")

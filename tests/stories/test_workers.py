@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from ergon import (
     FlowParked,
     LeaseLost,
     LogBusy,
+    RetryPolicy,
     ScheduleOptions,
     Scheduler,
     SqliteExecutionLog,
@@ -562,8 +564,8 @@ async def test_another_worker_goes_on_where_a_killed_process_was(
     assert lines(marks) == ["prepare", "deliver f/0:2", "deliver f/0:2"]
 
 
-async def test_a_worker_that_runs_takes_over_from_one_that_is_killed(
-    log: ExecutionLog, path: Path, tmp_path: Path
+async def test_a_worker_that_runs_takes_over_from_one_that_is_killed_and_says_so(
+    log: ExecutionLog, path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     marks = tmp_path / "marks"
     handle = await start(log, delivery.bind(str(marks)))
@@ -573,6 +575,27 @@ async def test_a_worker_that_runs_takes_over_from_one_that_is_killed(
             process.kill()
 
             assert await handle.result(5) == "delivered"
+
+    host = socket.gethostname()
+    told = f"worker elsewhere (pid {process.pid} on {host}) is gone without having stopped; its flows go on"
+    assert [told in record.getMessage() for record in caplog.records] == [True]
+
+
+async def test_a_flow_that_fails_says_so_once_with_the_line(
+    log: ExecutionLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    @flow(retry=RetryPolicy(attempts_max=2, first_delay_seconds=0.01))
+    async def breaks() -> None:
+        raise ValueError("no stock")
+
+    async with worker(log, breaks):
+        handle = await start(log, breaks.bind())
+        with pytest.raises(ValueError, match="no stock"):
+            await handle.result(10)
+
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.getMessage().startswith("flow f failed: ValueError: no stock, at test_workers.py:")
+    assert (record.levelname, record.flow_id) == ("WARNING", "f")  # type: ignore[attr-defined]
 
 
 async def test_a_flow_that_kills_its_workers_is_parked(log: ExecutionLog, path: Path, tmp_path: Path) -> None:

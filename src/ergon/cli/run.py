@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -105,19 +106,39 @@ async def _run(log: ExecutionLog, code: Target, call: FlowCall[Any], flow_id: st
     handle = await Scheduler(log).schedule(call, id=flow_id)
     here = f" in {path_of(log)}" if path_of(log) is not None else ""
     note(clean(f"flow {handle.id!r} runs here{here}"))
-    async with Worker(log, "ergon-run", flows=code.flows, queues=queues, tags=tags, options=options):
-        news = asyncio.create_task(_tell_waits(handle, note))
-        try:
-            return await handle.wait_settled()
-        except asyncio.CancelledError:
-            note(
-                clean(
-                    f"interrupted; flow {handle.id!r} stays in the log, and --id {handle.id} goes on with it"
-                )
-            )
-            raise
-        finally:
-            news.cancel()
+    working = Worker(log, "ergon-run", flows=code.flows, queues=queues, tags=tags, options=options)
+    with _telling_its_end_once(handle.id):
+        async with working:
+            return await _wait(handle)
+
+
+async def _wait(handle: FlowHandle[Any]) -> FlowRecord:
+    """Wait for the flow's end, and say meanwhile what it waits for."""
+    news = asyncio.create_task(_tell_waits(handle, note))
+    try:
+        return await handle.wait_settled()
+    except asyncio.CancelledError:
+        note(clean(f"interrupted; flow {handle.id!r} stays in the log, and --id {handle.id} goes on with it"))
+        raise
+    finally:
+        news.cancel()
+
+
+@contextmanager
+def _telling_its_end_once(flow_id: str) -> Iterator[None]:
+    """Keep from the loggers how the flow ends: `_tell` says that. What they say of its children stays."""
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return getattr(record, "flow_id", None) != flow_id
+
+    loggers = [logging.getLogger(name) for name in ("ergon.executor", "ergon.worker")]
+    for logger in loggers:
+        logger.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_of_others)
 
 
 async def _tell_waits(handle: FlowHandle[Any], say: Callable[[str], None]) -> None:

@@ -386,7 +386,7 @@ class FlowRun:
         """The flow cannot go on here, by its own error or a defect of ours: it waits for a mend."""
         reason = str(why)
         if isinstance(why, ErgonError):
-            logger.error("flow %s is parked: %s", self.flow_id, why)
+            logger.error("flow %s is parked: %s", self.flow_id, why, extra={"flow_id": self.flow_id})
         else:
             reason = f"Ergon failed to run it: {type(why).__name__}: {why}"
             logger.error("flow %s is parked: %s", self.flow_id, reason, exc_info=why)

@@ -41,7 +41,7 @@ def encode_arguments(
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
         raise ArgumentsMismatch(
-            f"flow `{name}{signature}` was given arguments it does not take: {error}"
+            f"flow `{name}{signature}` cannot be called with these arguments: {error}"
         ) from None
     given = encode(dict(bound.arguments), lambda: _shape(signature, hints))
     rest = [f"{encode(name)}:{text}" for name, text in defaults().items() if name not in bound.arguments]

@@ -142,7 +142,7 @@ class Step(Generic[P, R]):
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
             raise ArgumentsMismatch(
-                f"step `{self.name}{self._signature}` was called with arguments it does not take: {error}"
+                f"step `{self.name}{self._signature}` cannot be called with these arguments: {error}"
             ) from None
 
     def __repr__(self) -> str:

@@ -15,6 +15,7 @@ from ergon.errors import LogClosed, StoreError
 from ergon.executor.doing import Doing
 from ergon.executor.host import Host
 from ergon.executor.run import FlowRun
+from ergon.executor.sentences import failure_line
 from ergon.storage.log import ExecutionLog
 from ergon.worker.registry import FlowRegistry
 
@@ -114,7 +115,10 @@ class Residents:
         self.runs[flow_id] = run
         run.start()
 
-    def _ended(self, run: FlowRun, _settled: Settled | None) -> None:
+    def _ended(self, run: FlowRun, settled: Settled | None) -> None:
+        if settled is not None and settled.status is TaskStatus.FAILED:
+            what = failure_line(settled.output)
+            logger.warning("flow %s failed: %s", run.flow_id, what, extra={"flow_id": run.flow_id})
         if self.runs.get(run.flow_id) is run:
             del self.runs[run.flow_id]
             self._on_room()

@@ -261,8 +261,15 @@ class Worker:
         After a freeze with nobody else around we would declare ourselves dead and run our open steps again, though
         the renewal, which is on its way, would have saved them.
         """
-        if self._may_start():
-            await self._log.reap()
+        if not self._may_start():
+            return
+        for dead in await self._log.reap():
+            logger.warning(
+                "worker %s (pid %d on %s) is gone without having stopped; its flows go on with whoever takes them",
+                dead.name,
+                dead.pid,
+                dead.host,
+            )
 
     def _may_start(self) -> bool:
         return self._incarnation is not None and self._incarnation.may_start()
