@@ -80,7 +80,7 @@ WORKLOAD = Workload(
         ),
         Row("a bare commit", "commit_ms", "ms"),
     ),
-    full={"steps": 500, "times": 5},
+    full={"steps": 500, "times": 20},
     quick={"steps": 500, "times": 3},
     notes=("floor: the same gather in plain asyncio, nothing recorded",),
 )

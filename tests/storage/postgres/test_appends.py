@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ergon.core.commit import Commit
+from ergon.errors import IllegalMove
 from ergon.storage.postgres import writer
 from ergon.testing.conformance.kit import claimed_flow, commit, commit_all, event, register
 from tests.storage.postgres.conftest import acts
@@ -92,6 +93,22 @@ async def test_results_that_differ_in_one_thing_keep_it(log, column):
     await commit(log, Commit("f1", lease, tuple(mixed)))
 
     assert await log.history("f1") == mixed
+
+
+@pytest.mark.parametrize("numbers", [(1, 2, 3), (1, 2, 4), (1, 3, 2, 4), (5, 4, 3), (2, 2, 3)])
+async def test_results_of_one_step_keep_their_numbers_whatever_these_are(log, numbers):
+    """Usually each is one more than the one before, and then only the first and the last travel."""
+    await register(log)
+    lease = await claimed_flow(log)
+    events = tuple(event(number)._replace(digest=f"{place}") for place, number in enumerate(numbers))
+    if len(set(numbers)) < len(numbers):
+        with pytest.raises(IllegalMove):
+            await commit(log, Commit("f1", lease, events))
+    else:
+        await commit(log, Commit("f1", lease, events))
+
+    kept = sorted(events) if len(set(numbers)) == len(numbers) else []
+    assert await log.history("f1") == kept
 
 
 async def test_large_values_that_are_ready_together_go_one_after_the_other(log, line, monkeypatch):

@@ -69,20 +69,31 @@ _TEXTS_OF_MANY: Final = (0, 1, *(3 + place for place in _TEXTS))
 _PAYLOAD_OF_MANY: Final = 3 + _PAYLOAD
 _IN_COMMON: Final = (1, 3, 7, 8)
 """What all results of one step in the code have in common: kind, name, source, attempt."""
-_APART: Final = (0, 2, 4, 5, 6)
-_TEXTS_APART: Final = (1, 2, 3)
-"""Which of the others are texts: seq, op, digest, payload, at."""
-_PAYLOAD_APART: Final = 3
+_APART: Final = (2, 4, 5, 6)
+"""What each has of its own beside its number, which is one more than that of the event before."""
+_TEXTS_APART: Final = (0, 1, 2)
+"""Which of these are texts: op, digest, payload, at."""
+_PAYLOAD_APART: Final = 2
 
 
 def _of_one_flow(events: Sequence[Event]) -> tuple[str, Sequence[Any] | None]:
     """The statement's name, and its values after the flow and its lease; None: they have to go another way."""
     columns: list[Any] = list(zip(*events, strict=True))
     common = [columns[place] for place in _IN_COMMON]
-    if any(column.count(column[0]) < len(events) for column in common):
+    seqs = columns[0]
+    if any(column.count(column[0]) < len(events) for column in common) or not _is_a_run(seqs):
         return "of_one_flow", _joined(columns, _TEXTS, _PAYLOAD)
     apart = _joined([columns[place] for place in _APART], _TEXTS_APART, _PAYLOAD_APART)
-    return "of_one_step", None if apart is None else [*(column[0] for column in common), *apart]
+    return "of_one_step", None if apart is None else [
+        *(column[0] for column in common),
+        seqs[0],
+        seqs[-1],
+        *apart,
+    ]
+
+
+def _is_a_run(seqs: Sequence[int]) -> bool:
+    return seqs == tuple(range(seqs[0], seqs[0] + len(seqs)))
 
 
 def _joined(columns: list[Any], texts: Sequence[int], payload: int) -> list[Any] | None:
