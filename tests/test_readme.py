@@ -44,21 +44,12 @@ def test_the_first_command_runs_the_flow_and_typed_again_tells_its_result(folder
         assert typed(folder, "-m", "ergon", *shlex.split(command)) == '"payment for order-1, shipped"\n'
 
 
-def test_the_program_runs_and_runs_again_also_after_the_command(folder: Path) -> None:
+def test_the_program_runs_and_runs_again_beside_the_command(folder: Path) -> None:
+    (command,) = re.findall(r"^ergon (run orders.*)$", README, re.MULTILINE)
+
+    assert typed(folder, "-m", "ergon", *shlex.split(command)) == '"payment for order-1, shipped"\n'
     for _ in range(2):
-        assert typed(folder, "program.py") == "payment for order-1, shipped\n"
-    told = typed(
-        folder,
-        "-m",
-        "ergon",
-        "run",
-        "orders.py:process",
-        "--input",
-        '{"order": "order-1"}',
-        "--id",
-        "order-1",
-    )
-    assert told == '"payment for order-1, shipped"\n'
+        assert typed(folder, "program.py") == "payment for order-2, shipped\n"
 
 
 def test_the_first_program_is_short() -> None:
