@@ -54,6 +54,17 @@ async def fails_beside_a_child() -> int:
         raise ValueError("its own") from None
 
 @step
+async def is_late() -> None:
+    with open("notes.txt", "a") as file:
+        file.write("begun\\n")
+    await asyncio.sleep(0.5)
+    raise ValueError("late")
+
+@flow
+async def fails_late() -> None:
+    await is_late()
+
+@step
 def deploys() -> str:
     with open("deployed", "w"):
         return "other"

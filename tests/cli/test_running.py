@@ -58,6 +58,16 @@ def test_how_a_run_ends_is_said_once_and_how_its_child_failed_too(command) -> No
     assert err.count("flow child failed: ValueError: the child's, at shop.py:") == 1
 
 
+def test_a_run_that_is_interrupted_says_so_when_its_flow_fails_after_all(command, here: Path) -> None:
+    run = command("run", "shop.py:fails_late", "--id", "f")
+    wait_for(lambda: notes(here) == ["begun"])
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=20)
+
+    assert "interrupted; flow 'f' stays in the log" in err
+    assert err.count("flow f failed: ValueError: late") == 1
+
+
 def test_why_a_run_is_parked_is_said_once(command, ergon) -> None:
     first = command("run", "shop.py:changes", "--id", "f")
     told = [first.stderr.readline(), first.stderr.readline()]

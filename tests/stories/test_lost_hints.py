@@ -12,9 +12,9 @@ import pytest
 
 from ergon import ExecutionLog, FlowHandle, Scheduler, SqliteExecutionLog, flow, step, wait_signal
 from ergon.core.commit import FlowRecord, Hint
-from ergon.errors import FlowCancelled
+from ergon.errors import FlowCancelled, FlowNotFound, LogClosed, StoreError
 from ergon.scheduler import watching
-from tests.stories.helpers import soon, start, until_status, worker
+from tests.stories.helpers import soon, start, until, until_status, worker
 
 
 class DeafLog(SqliteExecutionLog):
@@ -107,7 +107,7 @@ async def waiting_for(handle: FlowHandle[Any]) -> asyncio.Task[Any]:
 
 @pytest.mark.usefixtures("_no_polls")
 async def test_who_waits_for_a_flow_that_a_worker_of_the_same_process_runs_need_not_look(path: Path) -> None:
-    async with NotingLog(path) as log, worker(log, holds):
+    async with NotingLog(path) as log, worker(log, holds, drain_seconds=0.0):
         handle = await start(log, holds.bind())
         waiting = await waiting_for(handle)
         gate[0].set()
@@ -122,7 +122,11 @@ async def test_who_waits_for_a_flow_that_a_worker_of_the_same_process_runs_need_
 async def test_who_waits_for_a_flow_that_runs_here_hears_that_it_was_killed_from_elsewhere(
     path: Path,
 ) -> None:
-    async with NotingLog(path) as log, SqliteExecutionLog(path) as theirs, worker(log, holds):
+    async with (
+        NotingLog(path) as log,
+        SqliteExecutionLog(path) as theirs,
+        worker(log, holds, drain_seconds=0.0),
+    ):
         waiting = await waiting_for(await start(log, holds.bind()))
         assert log.looks == 0
         await Scheduler(theirs).handle("f").kill("enough")
@@ -140,3 +144,70 @@ async def test_who_waits_for_a_flow_that_ran_here_hears_how_it_ended_elsewhere(p
         async with worker(theirs, holds):
             gate[0].set()
             assert await soon(waiting) == "done"
+
+
+@pytest.mark.usefixtures("_no_polls")
+@pytest.mark.parametrize("same_handle", [True, False])
+async def test_who_comes_to_wait_for_a_flow_that_was_taken_from_its_worker_hears_at_once(
+    path: Path, same_handle: bool
+) -> None:
+    """The worker keeps it in memory until it next asks which flows are no longer its own."""
+    async with (
+        SqliteExecutionLog(path) as log,
+        SqliteExecutionLog(path) as theirs,
+        worker(log, holds, poll_seconds=60.0, drain_seconds=0.0) as working,
+    ):
+        handle = await start(log, holds.bind())
+        heard = asyncio.Event()
+        log.subscribe(lambda hint: heard.set() if hint.elsewhere or hint.settled else None)
+        await Scheduler(log if same_handle else theirs).handle("f").kill("enough")
+        await soon(heard.wait())
+        assert working._residents is not None
+        assert "f" in working._residents.runs
+
+        with pytest.raises(FlowCancelled, match="enough"):
+            await soon(handle.result())
+        await handle.delete()
+        with pytest.raises(FlowNotFound):
+            await soon(handle.result())
+        assert "f" in working._residents.runs
+
+
+@pytest.mark.usefixtures("_no_polls")
+async def test_after_a_look_for_flows_taken_away_those_that_are_left_are_trusted_again(path: Path) -> None:
+    async with NotingLog(path) as log, worker(log, holds, poll_seconds=0.02) as working:
+        await start(log, holds.bind(), "killed")
+        handle = await start(log, holds.bind(), "left")
+        await Scheduler(log).handle("killed").kill()
+        assert working._residents is not None
+        residents = working._residents
+        assert not residents.surely_runs("left")
+        await until(lambda: residents.surely_runs("left"))
+        waiting = await waiting_for(handle)
+        gate[0].set()
+
+        assert await soon(waiting) == "done"
+        assert log.looks == 0
+
+
+@pytest.mark.usefixtures("_no_polls")
+async def test_who_waits_hears_that_the_log_was_closed(path: Path) -> None:
+    log = await SqliteExecutionLog(path).connect()
+    async with worker(log, holds, drain_seconds=0.0):
+        handle = await start(log, holds.bind())
+        waiting = await waiting_for(handle)
+        await log.close()
+
+        with pytest.raises(LogClosed):
+            await soon(waiting)
+        with pytest.raises(LogClosed):
+            await soon(handle.result())
+
+
+@pytest.mark.usefixtures("_no_polls")
+async def test_who_waits_on_another_event_loop_is_told_so_at_once(path: Path) -> None:
+    async with SqliteExecutionLog(path) as log, worker(log, holds, drain_seconds=0.0):
+        handle = await start(log, holds.bind())
+
+        with pytest.raises(StoreError, match="another event loop"):
+            await soon(asyncio.to_thread(asyncio.run, soon(handle.result())))

@@ -225,6 +225,27 @@ async def test_where_no_thread_can_be_started_it_is_said_and_tried_again(
     assert started[0].is_alive()
 
 
+async def test_another_loop_that_ends_before_it_comes_round_keeps_no_loop_from_being_watched() -> None:
+    looking = watchdog.Watchdog()
+    stop = looking.watch()
+
+    def begin_and_end() -> None:
+        other = asyncio.new_event_loop()
+        other.call_soon(looking.watch)
+        other.call_soon(other.stop)
+        other.run_forever()
+        other.close()
+
+    thread = threading.Thread(target=begin_and_end)
+    thread.start()
+    thread.join()
+    assert looking._thread is not None
+    assert not looking._thread.is_alive()
+    await asyncio.sleep(0)
+    assert looking._thread.is_alive()
+    stop()
+
+
 class Value:
     """Something large that a frame holds."""
 

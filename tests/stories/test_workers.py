@@ -577,7 +577,9 @@ async def test_a_worker_that_runs_takes_over_from_one_that_is_killed_and_says_so
             assert await handle.result(5) == "delivered"
 
     host = socket.gethostname()
-    told = f"worker elsewhere (pid {process.pid} on {host}) is gone without having stopped; its flows go on"
+    told = (
+        f"worker elsewhere (pid {process.pid} on {host}) is lost: it died, was frozen or cut off. Its flows"
+    )
     assert [told in record.getMessage() for record in caplog.records] == [True]
 
 

@@ -107,8 +107,8 @@ async def _run(log: ExecutionLog, code: Target, call: FlowCall[Any], flow_id: st
     here = f" in {path_of(log)}" if path_of(log) is not None else ""
     note(clean(f"flow {handle.id!r} runs here{here}"))
     working = Worker(log, "ergon-run", flows=code.flows, queues=queues, tags=tags, options=options)
-    with _telling_its_end_once(handle.id):
-        async with working:
+    async with working:
+        with _telling_its_end_once(handle.id):
             return await _wait(handle)
 
 

@@ -78,10 +78,8 @@ class LeaseKeeper:
 
     def expect(self) -> None:
         """Be ready: a lease is being asked for."""
-        with (
-            self._changed,
-            contextlib.suppress(RuntimeError),
-        ):  # too many threads: `keep` tries again and says so
+        # Where there are too many threads, `keep` tries again and says so.
+        with self._changed, contextlib.suppress(RuntimeError):
             self._begin()
 
     def forget(self, lease: KeptLease) -> None:

@@ -126,10 +126,11 @@ class Watchdog:
             sign = self._signs.get(ident)
             if sign is None or sign.loop is not loop:
                 self._signs[ident] = SignOfLife(loop)
-            if self._thread is None or not self._thread.is_alive():
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._look_on, name="ergon-watchdog", daemon=True)
+            if self._thread.ident is None:
                 # When the loop comes round: before any flow runs, while whoever begins waits for the log anyway.
-                loop.call_soon(self._start, self._thread)
+                loop.call_soon(self._start)
         stopped = False
 
         def stop() -> None:
@@ -144,12 +145,12 @@ class Watchdog:
 
         return stop
 
-    def _start(self, thread: threading.Thread) -> None:
+    def _start(self) -> None:
         with self._lock:
-            if thread is not self._thread:
-                return  # the loop of whoever asked after this has come round first
+            if self._thread is None or self._thread.ident is not None:
+                return  # another loop has come round first
             try:
-                thread.start()
+                self._thread.start()
             except RuntimeError as error:  # too many threads; the next one that begins tries again
                 self._thread = None
                 logger.warning("what blocks an event loop is not reported: %s", error)

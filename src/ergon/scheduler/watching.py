@@ -94,7 +94,7 @@ class Watcher:
                     self._due.update(self._waiting)
                     poll_at = self.loop.time() + POLL_SECONDS
                 self._look.clear()
-                # One that a worker of this process runs has not ended, and the log will hint when it does.
+                # One that a worker of this process runs has not ended yet, and the log will hint when it does.
                 self._due.update(flow_id for flow_id in self._new if not eager.runs(log, flow_id))
                 self._new.clear()
                 due, self._due = sorted(self._due & self._waiting.keys()), set()

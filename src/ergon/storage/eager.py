@@ -3,7 +3,7 @@
 A flow that is created by a process with a worker that fits, has room and has nothing else to claim is created as that
 worker's own: it begins when its row is durable, without the second write that a claim is. Who creates and who works
 know nothing of each other; they meet here, by the log both use. Who waits for a flow asks here, too, whether a worker
-of this process runs it: then its end needs no looking for.
+of this process runs it: then the log's next hints tell of its end, and there is nothing to look for yet.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class EagerStarter(Protocol):
         ...
 
     def runs(self, flow_id: str) -> bool:
-        """True while it has the flow in memory: the log hints, after that, how it let the flow go."""
+        """True while it has the flow and has not heard that anybody took it away: its end is still to be hinted."""
         ...
 
 
@@ -57,5 +57,5 @@ async def create(log: ExecutionLog, flows: Sequence[NewFlow]) -> list[FlowRecord
 
 
 def runs(log: ExecutionLog, flow_id: str) -> bool:
-    """True while a worker of this process has the flow in memory, on a log that starts flows eagerly."""
+    """True while a worker of this process surely has the flow, on a log that starts flows eagerly."""
     return any(starter.runs(flow_id) for starter in vars(log).get(_STARTERS, ()))

@@ -121,7 +121,10 @@ class ExecutionLog(ABC):
         return False
 
     starts_eagerly: ClassVar[bool] = False
-    """Whether `create_claimed` costs no more than `create_all`, so that a worker's process uses it."""
+    """Whether `create_claimed` costs no more than `create_all`, so that a worker's process uses it.
+
+    Who waits for a flow then also relies on the order of what a commit sets off: first its answer, then its hint.
+    """
 
     async def create_claimed(self, flows: Sequence[NewFlow]) -> list[ClaimedFlow | FlowRecord | None]:
         """`create_all` for flows that name their owner: each that was created comes as a claim would bring it.

@@ -64,8 +64,8 @@ class EagerStarts:
         )
 
     def runs(self, flow_id: str) -> bool:
-        """True while the worker has the flow in memory."""
-        return flow_id in self._residents.runs
+        """True while the worker surely has the flow, and this is the event loop where its end is told."""
+        return self._host.loop is asyncio.get_running_loop() and self._residents.surely_runs(flow_id)
 
     def _has_room(self, count: int) -> bool:
         return not self._host.draining and self._residents.room >= count and self._incarnation.may_start()

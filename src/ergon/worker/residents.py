@@ -53,6 +53,8 @@ class Residents:
         self._fetch_again = False
         self._claims = 0
         self._reserved = 0
+        self._doubts = self._doubts_met = 0
+        """Hints that a flow here may have been taken away; and how many of them a look has met."""
         self.doing = Doing(self.runs.values)
         """What they do or wait for, for the log."""
         self._early: dict[str, list[Received]] = {}
@@ -71,6 +73,10 @@ class Residents:
     def room(self) -> int:
         """How many more flows fit."""
         return self._capacity - len(self.runs) - self._reserved
+
+    def surely_runs(self, flow_id: str) -> bool:
+        """True when the flow is here, and nobody has taken it away as far as the log has told."""
+        return self._doubts == self._doubts_met and flow_id in self.runs
 
     @property
     def expects_new(self) -> bool:
@@ -129,6 +135,9 @@ class Residents:
 
     def on_hint(self, hint: Hint) -> None:
         """Fetch messages when one may be for a flow here."""
+        # Flows that this worker lets go are not here any more when their hint comes.
+        if hint.elsewhere or not self.runs.keys().isdisjoint(hint.settled):
+            self._doubts += 1
         if hint.elsewhere or hint.inbox:  # perhaps for a flow that is being claimed right now
             self.fetch_soon()
 
@@ -180,7 +189,7 @@ class Residents:
 
         Asked for at each poll and not upon hints: with a busy log those come a hundred times a second.
         """
-        owner = self._owner
+        owner, doubts = self._owner, self._doubts
         here = [(flow_id, run.record.epoch) for flow_id, run in self.runs.items()]
         for start in range(0, len(here), _CHUNK):
             chunk = here[start : start + _CHUNK]
@@ -192,6 +201,7 @@ class Residents:
                 if status is TaskStatus.RUNNING and self._claims:
                     continue  # perhaps by a claim of ours whose answer is on its way; the next look will tell
                 run.taken_away(status)
+        self._doubts_met = doubts
 
     async def disown_unknown(self) -> None:
         """Give back flows that are this worker's in the log though they never came here. While nothing is claimed."""

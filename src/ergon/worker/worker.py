@@ -265,7 +265,8 @@ class Worker:
             return
         for dead in await self._log.reap():
             logger.warning(
-                "worker %s (pid %d on %s) is gone without having stopped; its flows go on with whoever takes them",
+                "worker %s (pid %d on %s) is lost: it died, was frozen or cut off. Its flows go on with whoever takes "
+                "them",
                 dead.name,
                 dead.pid,
                 dead.host,

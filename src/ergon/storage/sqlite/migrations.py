@@ -76,9 +76,9 @@ def migrate(connection: sqlite3.Connection, turnstile: Turnstile, where: str, no
 def _unflushed(connection: sqlite3.Connection) -> Iterator[None]:
     """Commit inside without waiting for the disk: for a log that is being made, in which nobody has kept anything.
 
-    The next commit to the file, whoever makes it, flushes the whole write-ahead log before it is acknowledged, and so
-    does a checkpoint before it copies. A power cut before that leaves a file that is not yet a log. NORMAL, not OFF: it
-    flushes the directory when the write-ahead log is made, which only the connection that made it ever does.
+    The next commit that flushes at all, whoever makes it, flushes the whole write-ahead log before it is acknowledged,
+    and so does a checkpoint before it copies. A power cut before that leaves a file that is not yet a log. NORMAL, not
+    OFF: it flushes the directory when the write-ahead log is made, which only the connection that made it ever does.
     """
     level = int(connection.execute("PRAGMA synchronous").fetchone()[0])
     connection.execute(f"PRAGMA synchronous={min(level, 1):d}")

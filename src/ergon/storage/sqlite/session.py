@@ -94,6 +94,7 @@ class Session:
         forks.unwatch(self)
         self._writer = self._reader = self._group = None
         self._ending = asyncio.get_running_loop().create_task(_stop(reader, writer), name="ergon-close")
+        self._tell(Hint(elsewhere=True))  # whoever waits looks, and hears that the log is closed
 
     async def _ended(self) -> None:
         """Wait until threads that are told to end have ended. Those of a loop that is gone end without it."""
