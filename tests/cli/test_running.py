@@ -38,12 +38,18 @@ def test_the_same_id_returns_the_recorded_result_without_running_anything_again(
 def test_a_failed_flow_gives_one_line_and_exit_code_1_and_can_be_retried(ergon, here: Path) -> None:
     failed = ergon("run", "shop.py:fails_once", "--id", "f")
     (here / "mended").write_text("")
+    repeated = ergon("run", "shop.py:fails_once", "--id", "f")
     retried = ergon("retry", "f")
     again = ergon("run", "shop.py:fails_once", "--id", "f")
 
     assert failed.code == 1
     assert failed.out == ""
     assert "flow 'f' failed: ValueError: broken" in failed.err
+    assert "`ergon retry f` tries it again)" in failed.err
+    assert "runs here" in failed.err
+    assert repeated.code == 1
+    assert "flow 'f' has ended before" in repeated.err
+    assert "flow 'f' failed: ValueError: broken" in repeated.err
     assert retried.code == 0
     assert again.out == '"fine"\n'
     assert (here / "notes.txt").read_text() == "charged\n"
@@ -81,6 +87,7 @@ def test_why_a_run_is_parked_is_said_once(command, ergon) -> None:
     assert (parked.returncode, out) == (1, "")
     assert err.count("is parked") == 1
     assert err.count("history has: step `deploys`") == 1
+    assert "(`ergon resume f` lets it go on, with the code it needs)" in err
 
 
 def test_advice_is_a_command_for_the_log_that_was_given(ergon, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,9 +96,12 @@ def test_advice_is_a_command_for_the_log_that_was_given(ergon, monkeypatch: pyte
     monkeypatch.setenv("ERGON_LOG", "my shop.db")
     by_environment = ergon("run", "shop.py:fails_once", "--id", "f")
 
-    assert "(`ergon show f --log 'my shop.db'` has its history)" in given.err
-    assert "(`ergon show f --log 'my shop.db'` has its history)" in before_the_verb.err
-    assert "(`ergon show f` has its history)" in by_environment.err
+    assert (
+        "(`ergon show f --log 'my shop.db'` has its history, `ergon retry f --log 'my shop.db'` tries it again)"
+        in given.err
+    )
+    assert "(`ergon show f --log 'my shop.db'` has its history" in before_the_verb.err
+    assert "(`ergon show f` has its history" in by_environment.err
 
 
 def test_a_run_that_is_interrupted_goes_on_with_the_same_command(command, here: Path) -> None:

@@ -32,6 +32,7 @@ from ergon import (
     Worker,
     flow,
     flow_type,
+    invoke,
     step,
     wait_signal,
 )
@@ -476,3 +477,30 @@ async def test_a_log_in_memory_is_as_good_until_it_is_closed() -> None:
     async with InMemoryExecutionLog() as log, worker(log, job):
         assert await (await start(log, job.bind(2))).result(10) == 2
         assert (await log.durability()).level == "D0"
+
+
+@flow
+async def awaits_the_handle() -> None:
+    await invoke(job.bind(), id="child")  # type: ignore[misc]
+
+
+async def test_a_childs_handle_that_is_awaited_says_what_to_write(log: ExecutionLog) -> None:
+    async with worker(log, awaits_the_handle, job):
+        with pytest.raises(UsageError, match=r"write `await invoke\(\.\.\.\)\.result\(\)`"):
+            await (await start(log, awaits_the_handle.bind())).result(10)
+
+
+@flow
+async def waits_for_word() -> str:
+    return await wait_signal("word", str)
+
+
+async def test_whoever_waits_too_long_for_a_result_hears_that_the_flow_goes_on(log: ExecutionLog) -> None:
+    handle = await start(log, waits_for_word.bind())
+
+    with pytest.raises(TimeoutError, match=r"flow 'f' has not ended within 0\.05 s; it goes on, and .*why"):
+        await handle.result(0.05)
+    with pytest.raises(TimeoutError) as outer:
+        async with asyncio.timeout(0.05):
+            await handle.result(60)
+    assert not str(outer.value), "that limit is the caller's own"

@@ -105,6 +105,10 @@ async def _run(log: ExecutionLog, code: Target, call: FlowCall[Any], flow_id: st
     options = WorkerOptions(drain_seconds=DRAIN_SECONDS)
     handle = await Scheduler(log).schedule(call, id=flow_id)
     here = f" in {path_of(log)}" if path_of(log) is not None else ""
+    before = await handle.record()
+    if before.status.is_terminal:
+        note(clean(f"flow {handle.id!r} has ended before{here}: nothing runs, this is what it came to"))
+        return before
     note(clean(f"flow {handle.id!r} runs here{here}"))
     working = Worker(log, "ergon-run", flows=code.flows, queues=queues, tags=tags, options=options)
     async with working:
@@ -182,12 +186,20 @@ def _tell(record: FlowRecord) -> None:
         case TaskStatus.COMPLETED:
             print_json(payload(record.output))
         case TaskStatus.PARKED:
-            raise FlowDidNotComplete(clean(f"flow {record.id!r} is parked: {one_line(record.reason)}"))
+            raise FlowDidNotComplete(
+                clean(f"flow {record.id!r} is parked: {one_line(record.reason)}")
+                + f" ({next_command('resume', record.id)} lets it go on, with the code it needs)"
+            )
         case TaskStatus.CANCELLED if record.output is None:
             raise FlowDidNotComplete(clean(f"flow {record.id!r} was cancelled: {record.reason}"))
         case _:
             error = rebuild(record.output or "")
             raise FlowDidNotComplete(
                 clean(f"flow {record.id!r} {record.status}: {type(error).__name__}: {message_of(error)}")
-                + f" ({next_command('show', record.id)} has its history)"
+                + f" ({next_command('show', record.id)} has its history"
+                + (
+                    f", {next_command('retry', record.id)} tries it again)"
+                    if record.status is TaskStatus.FAILED
+                    else ")"
+                )
             )

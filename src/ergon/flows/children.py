@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, overload
 
 from ergon.core.codec import digest
 from ergon.core.names import check_name, check_tags
-from ergon.errors import NotInFlow
+from ergon.errors import NotInFlow, UsageError
 from ergon.flows.context import caller_place, current_machine, step_context
 from ergon.flows.flow import BoundFlow, FlowCall
 from ergon.flows.types import FlowObject, flow_call_of
@@ -42,6 +42,11 @@ class ChildHandle(Generic[R]):
         Cancelling this wait cancels the child, as cancelling `await task` cancels the task.
         """
         return await self._wait()
+
+    if not TYPE_CHECKING:  # for type checkers it stays what cannot be awaited
+
+        def __await__(self) -> NoReturn:
+            raise UsageError("a child's handle is not its result: write `await invoke(...).result()`")
 
 
 def child_id(parent_id: str, operation: str, number: int = 0) -> str:

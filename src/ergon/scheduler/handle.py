@@ -48,12 +48,22 @@ class FlowHandle(Generic[R]):
         watcher = self._watcher()
         future = watcher.watch(self.id)
         try:
-            if timeout is None:
-                return await future
-            async with asyncio.timeout(timeout):
-                return await future
+            return await (future if timeout is None else self._within(timeout, future))
         finally:
             watcher.leave(self.id, future)
+
+    async def _within(self, seconds: float, future: asyncio.Future[Settled]) -> Settled:
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                return await future
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise TimeoutError(
+                f"flow {self.id!r} has not ended within {seconds:g} s; it goes on, and `await handle.why()` says what "
+                "it waits for"
+            ) from None
 
     def _watcher(self) -> Watcher:
         """Who tells how the flow ends, for `_outcome`. Raises `NotInFlow`."""
