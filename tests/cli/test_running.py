@@ -44,7 +44,7 @@ def test_a_failed_flow_gives_one_line_and_exit_code_1_and_can_be_retried(ergon, 
 
     assert failed.code == 1
     assert failed.out == ""
-    assert "flow 'f' failed: ValueError: broken" in failed.err
+    assert "flow 'f' failed: ValueError: broken, at shop.py:" in failed.err
     assert "`ergon retry f` tries it again)" in failed.err
     assert "runs here" in failed.err
     assert repeated.code == 1

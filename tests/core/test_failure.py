@@ -355,3 +355,48 @@ def test_the_place_of_a_failure_is_in_the_users_code() -> None:
         "test_the_place_of_a_failure_is_in_the_users_code",
         "ask",
     ]
+
+
+def names_of_frames(text: str) -> list[str]:
+    return [frame.partition(" (")[0] for frame in json.loads(text)["traceback"]]
+
+
+def test_an_error_that_travelled_is_told_with_the_place_where_it_was_raised_first() -> None:
+    """As it does from a step to its flow, and from a child to its parent."""
+
+    def breaks() -> None:
+        raise ValueError("no stock")
+
+    def awaits(answer: Exception) -> None:
+        raise answer
+
+    with pytest.raises(ValueError, match="no stock") as first:
+        breaks()
+    with pytest.raises(ValueError, match="no stock") as second:
+        awaits(travelled(first.value))
+
+    here = "test_an_error_that_travelled_is_told_with_the_place_where_it_was_raised_first"
+    again = describe(second.value)
+    assert names_of_frames(again) == [here, "awaits", here, "breaks"]
+    assert "attrs" not in json.loads(again)
+    assert names_of_frames(describe(travelled(second.value))) == [here, "awaits", here, "breaks"]
+
+
+def test_the_place_of_an_error_that_travels_far_is_shortened_in_the_middle() -> None:
+    error: Exception = ValueError("far")
+    for _ in range(30):
+        with pytest.raises(ValueError, match="far") as caught:
+            raise travelled(error)
+        error = caught.value
+
+    frames = json.loads(describe(error))["traceback"]
+    assert len(frames) <= 21
+    assert any("more" in frame for frame in frames)
+
+
+@pytest.mark.parametrize("traceback", [1, "text", {}, [1, None], ["x" * 10_000] * 1_000])
+def test_a_damaged_place_is_left_out_or_cut(traceback: Any) -> None:
+    error = rebuild(json.dumps({"module": "builtins", "type": "ValueError", "traceback": traceback}))
+
+    assert type(error) is ValueError
+    assert len(describe(error)) < 20_000

@@ -124,7 +124,8 @@ json_values = st.recursive(
 @given(
     st.sampled_from(["ValueError", "OSError", "ExceptionGroup", "UnicodeError", "object", "x.y"]),
     st.dictionaries(
-        st.sampled_from(["args", "attrs", "group", "cause", "context", "notes", "message"]), json_values
+        st.sampled_from(["args", "attrs", "group", "cause", "context", "notes", "message", "traceback"]),
+        json_values,
     ),
 )
 def test_no_record_makes_rebuild_raise(name: str, rest: dict[str, Any]) -> None:

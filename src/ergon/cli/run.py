@@ -32,7 +32,7 @@ from ergon.core.commit import FlowRecord
 from ergon.core.failure import message_of, rebuild
 from ergon.core.status import TaskStatus
 from ergon.errors import ErgonError
-from ergon.executor.sentences import one_line
+from ergon.executor.sentences import failure_place, one_line
 from ergon.flows.flow import Flow, FlowCall
 from ergon.scheduler.handle import FlowHandle
 from ergon.scheduler.scheduler import Scheduler
@@ -194,12 +194,10 @@ def _tell(record: FlowRecord) -> None:
             raise FlowDidNotComplete(clean(f"flow {record.id!r} was cancelled: {record.reason}"))
         case _:
             error = rebuild(record.output or "")
+            what = f"{type(error).__name__}: {message_of(error)}{failure_place(record.output)}"
+            again = f", {next_command('retry', record.id)} tries it again"
             raise FlowDidNotComplete(
-                clean(f"flow {record.id!r} {record.status}: {type(error).__name__}: {message_of(error)}")
+                clean(f"flow {record.id!r} {record.status}: {what}")
                 + f" ({next_command('show', record.id)} has its history"
-                + (
-                    f", {next_command('retry', record.id)} tries it again)"
-                    if record.status is TaskStatus.FAILED
-                    else ")"
-                )
+                + f"{again if record.status is TaskStatus.FAILED else ''})"
             )

@@ -27,6 +27,8 @@ GROUP_MAX: Final = 100
 ERRORS_MAX: Final = 200
 """Errors in one record, all chains and groups together."""
 FRAMES_MAX: Final = 20
+_KNOWN_FRAMES: Final = "__ergon_frames__"
+"""Where an error that was read back keeps where it was raised; names like this one are not recorded themselves."""
 _NO_MESSAGE: Final = "(no message:"
 
 _encode = msgspec.json.Encoder().encode
@@ -71,7 +73,7 @@ class _Describer:
             record["notes"] = [cut(note, 1_000) for note in notes[:20]]
         if (retryable := own_answer(error)) is not None:
             record["retryable"] = retryable
-        if frames := _frames(error.__traceback__):
+        if frames := _shortened([*_frames(error.__traceback__), *_known_frames(error)]):
             record["traceback"] = frames
         self._add_related(record, error, depth)
         return record
@@ -115,16 +117,25 @@ def _args_of(error: BaseException) -> tuple[Any, ...]:
 
 
 def _frames(trace: TracebackType | None) -> list[str]:
-    """`function (file.py:42)` for each frame, outermost first; the middle of a long one is left out.
+    """`function (file.py:42)` for each frame, outermost first.
 
     Ergon's own frames are not told where there are others: what the user can mend is in their own.
     """
     walked = list(traceback.walk_tb(trace))
     theirs = [(frame, line) for frame, line in walked if not _is_own(frame)]
-    frames = [
+    return [
         cut(f"{frame.f_code.co_name} ({PurePath(frame.f_code.co_filename).name}:{line})", 300)
         for frame, line in theirs or walked
     ]
+
+
+def _known_frames(error: BaseException) -> list[str]:
+    """Where an error that was read back was raised first: in a step, or in a child flow."""
+    known = getattr(error, "__dict__", {}).get(_KNOWN_FRAMES)
+    return known if isinstance(known, list) else []
+
+
+def _shortened(frames: list[str]) -> list[str]:
     if len(frames) > FRAMES_MAX:
         frames[FRAMES_MAX // 4 : -FRAMES_MAX * 3 // 4] = [f"… {len(frames) - FRAMES_MAX} more …"]
     return frames
@@ -152,6 +163,10 @@ def _rebuild(record: dict[str, Any], depth: int) -> Exception:
         for key in ("cause", "context"):
             if isinstance(inner := record.get(key), dict):
                 setattr(error, f"__{key}__", _rebuild(inner, depth + 1))
+    frames = record.get("traceback")
+    if isinstance(frames, list):
+        known = [cut(frame, 300) for frame in frames[: FRAMES_MAX + 1] if isinstance(frame, str)]
+        error.__dict__[_KNOWN_FRAMES] = known
     notes = record.get("notes")
     if isinstance(notes, list):
         for note in notes[:20]:

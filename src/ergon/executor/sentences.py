@@ -80,8 +80,20 @@ def failure_line(payload: str | None) -> str:
     except msgspec.MsgspecError:
         return "an error that cannot be read"
     line = one_line(f"{found.type.rpartition('.')[2]}: {found.message}".removesuffix(": "))
+    return cut(line, ERROR_CHARS_MAX) + _at_line(found)
+
+
+def failure_place(payload: str | None) -> str:
+    """The line that raised a recorded failure, as `, at shop.py:50`; empty where nobody knows."""
+    try:
+        return _at_line(msgspec.json.decode(payload or "", type=_Failure))
+    except msgspec.MsgspecError:
+        return ""
+
+
+def _at_line(found: _Failure) -> str:
     place = found.traceback[-1].rpartition(" (")[2].removesuffix(")") if found.traceback else ""
-    return cut(line, ERROR_CHARS_MAX) + (f", at {place}" if place else "")
+    return f", at {place}" if place else ""
 
 
 class _Failure(msgspec.Struct):
