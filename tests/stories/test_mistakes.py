@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import runpy
 import sqlite3
@@ -504,3 +505,24 @@ async def test_whoever_waits_too_long_for_a_result_hears_that_the_flow_goes_on(l
         async with asyncio.timeout(0.05):
             await handle.result(60)
     assert not str(outer.value), "that limit is the caller's own"
+
+
+@flow
+async def forgets_to_await() -> int:
+    return job_step(1) + 1  # type: ignore[operator]
+
+
+@step
+async def job_step(number: int) -> int:
+    return number
+
+
+async def test_a_step_that_was_never_awaited_is_told_with_the_line_that_called_it(log: ExecutionLog) -> None:
+    async def fail() -> None:
+        async with worker(log, forgets_to_await):
+            with pytest.raises(TypeError):
+                await (await start(log, forgets_to_await.bind())).result(10)
+            gc.collect()
+
+    with pytest.warns(RuntimeWarning, match=r"step `job_step` was called at test_mistakes\.py:\d+ but never"):
+        await fail()

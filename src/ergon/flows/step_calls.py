@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Final
 
 from ergon.core.codec import digest
-from ergon.replay.operations import Operation, OperationKind, Place
+from ergon.replay.operations import Operation, OperationKind, Place, place_text
 
 if TYPE_CHECKING:
     from ergon.flows.steps import Step
@@ -86,7 +86,9 @@ class StepCall(Coroutine[Any, Any, Any]):
     def __del__(self) -> None:
         if self._iterator is None:
             warnings.warn(
-                f"step `{self.step.name}` was called but never awaited", RuntimeWarning, stacklevel=2
+                f"step `{self.step.name}` was called at {place_text(self._place)} but never awaited",
+                RuntimeWarning,
+                stacklevel=2,
             )
 
 
