@@ -84,6 +84,11 @@ def test_no_two_programs_share_a_log() -> None:
     assert sorted(logs) == sorted(set(logs))
 
 
+DIES = {"verified_payment.py", "at_most_once.py"}
+"""Whose first process dies in the middle; the worker of the second says so."""
+LOST = r"worker worker \(pid \d+ on \S+\) is lost: it died, was frozen or cut off\. Its flows go on with [^\n]*\n"
+
+
 def test_every_example_can_be_imported_without_running() -> None:
     for path in EXAMPLES.glob("*.py"):
         assert '\nif __name__ == "__main__":\n' in path.read_text(encoding="utf-8"), path.name
@@ -96,7 +101,7 @@ def test_an_example_prints_what_it_shows(name: str, tmp_path: Path) -> None:
     done = run(name, tmp_path)
 
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert re.fullmatch(LOST if name in DIES else "", done.stderr), done.stderr
     for text in PRINTED[name]:
         assert text in done.stdout
     if name != "distributed_timers.py":  # it sleeps for five seconds itself
