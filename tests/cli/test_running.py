@@ -48,7 +48,7 @@ def test_a_failed_flow_gives_one_line_and_exit_code_1_and_can_be_retried(ergon, 
     assert "`ergon retry f` tries it again)" in failed.err
     assert "runs here" in failed.err
     assert repeated.code == 1
-    assert "flow 'f' has ended before" in repeated.err
+    assert "flow 'f' has ended already" in repeated.err
     assert "flow 'f' failed: ValueError: broken" in repeated.err
     assert retried.code == 0
     assert again.out == '"fine"\n'

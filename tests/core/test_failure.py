@@ -382,6 +382,18 @@ def test_an_error_that_travelled_is_told_with_the_place_where_it_was_raised_firs
     assert names_of_frames(describe(travelled(second.value))) == [here, "awaits", here, "breaks"]
 
 
+def test_a_place_inside_ergon_does_not_travel_in_front_of_the_users() -> None:
+    inside = json.loads(describe(ValueError("late"))) | {"traceback": ["call (calls.py:42)"], "inside": True}
+
+    def awaits() -> None:
+        raise rebuild(json.dumps(inside))
+
+    with pytest.raises(ValueError, match="late") as caught:
+        awaits()
+
+    assert names_of_frames(describe(caught.value))[-1] == "awaits"
+
+
 def test_the_place_of_an_error_that_travels_far_is_shortened_in_the_middle() -> None:
     error: Exception = ValueError("far")
     for _ in range(30):

@@ -211,3 +211,27 @@ async def test_who_waits_on_another_event_loop_is_told_so_at_once(path: Path) ->
 
         with pytest.raises(StoreError, match="another event loop"):
             await soon(asyncio.to_thread(asyncio.run, soon(handle.result())))
+
+
+@pytest.mark.usefixtures("_no_polls")
+async def test_who_waits_for_a_flow_that_was_killed_before_its_worker_had_taken_it_in_hears_at_once(
+    tmp_path: Path,
+) -> None:
+    killed = 0
+    for turns in range(1, 9):
+        async with (
+            SqliteExecutionLog(tmp_path / f"{turns}.db") as log,
+            worker(log, holds, poll_seconds=60.0, drain_seconds=0.0),
+        ):
+            handle = Scheduler(log).handle("f", str)
+            starting = asyncio.create_task(start(log, holds.bind()))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            with contextlib.suppress(FlowNotFound):
+                await handle.kill()
+                killed += 1
+            await starting
+            if await handle.status() == "cancelled":
+                with pytest.raises(FlowCancelled):
+                    await soon(handle.result(), within=5)
+    assert killed

@@ -107,7 +107,7 @@ async def _run(log: ExecutionLog, code: Target, call: FlowCall[Any], flow_id: st
     here = f" in {path_of(log)}" if path_of(log) is not None else ""
     before = await handle.record()
     if before.status.is_terminal:
-        note(clean(f"flow {handle.id!r} has ended before{here}: nothing runs, this is what it came to"))
+        note(clean(f"flow {handle.id!r} has ended already{here}: nothing runs here, this is what it came to"))
         return before
     note(clean(f"flow {handle.id!r} runs here{here}"))
     working = Worker(log, "ergon-run", flows=code.flows, queues=queues, tags=tags, options=options)
@@ -194,7 +194,8 @@ def _tell(record: FlowRecord) -> None:
             raise FlowDidNotComplete(clean(f"flow {record.id!r} was cancelled: {record.reason}"))
         case _:
             error = rebuild(record.output or "")
-            what = f"{type(error).__name__}: {message_of(error)}{failure_place(record.output)}"
+            what = f"{type(error).__name__}: {message_of(error)}".removesuffix(": ")
+            what += failure_place(record.output)
             again = f", {next_command('retry', record.id)} tries it again"
             raise FlowDidNotComplete(
                 clean(f"flow {record.id!r} {record.status}: {what}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import traceback
 from pathlib import PurePath
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Final
 
 import msgspec
@@ -73,8 +73,7 @@ class _Describer:
             record["notes"] = [cut(note, 1_000) for note in notes[:20]]
         if (retryable := own_answer(error)) is not None:
             record["retryable"] = retryable
-        if frames := _shortened([*_frames(error.__traceback__), *_known_frames(error)]):
-            record["traceback"] = frames
+        record.update(_place_of(error))
         self._add_related(record, error, depth)
         return record
 
@@ -116,16 +115,25 @@ def _args_of(error: BaseException) -> tuple[Any, ...]:
     return error.args[:20]
 
 
-def _frames(trace: TracebackType | None) -> list[str]:
-    """`function (file.py:42)` for each frame, outermost first.
+def _place_of(error: BaseException) -> dict[str, Any]:
+    """Where it was raised, as fields of its record. `inside`: only Ergon's own frames are known."""
+    walked = list(traceback.walk_tb(error.__traceback__))
+    if theirs := [*_frames(walked), *_known_frames(error)]:
+        return {"traceback": _shortened(theirs)}
+    if walked:
+        return {"traceback": _shortened(_frames(walked, own=True)), "inside": True}
+    return {}
 
-    Ergon's own frames are not told where there are others: what the user can mend is in their own.
+
+def _frames(walked: list[tuple[FrameType, int]], *, own: bool = False) -> list[str]:
+    """`function (file.py:42)` for each frame, outermost first, that is not Ergon's own: the user can mend theirs.
+
+    own: Ergon's, where there are no others.
     """
-    walked = list(traceback.walk_tb(trace))
-    theirs = [(frame, line) for frame, line in walked if not _is_own(frame)]
     return [
         cut(f"{frame.f_code.co_name} ({PurePath(frame.f_code.co_filename).name}:{line})", 300)
-        for frame, line in theirs or walked
+        for frame, line in walked
+        if _is_own(frame) is own
     ]
 
 
@@ -137,7 +145,7 @@ def _known_frames(error: BaseException) -> list[str]:
 
 def _shortened(frames: list[str]) -> list[str]:
     if len(frames) > FRAMES_MAX:
-        frames[FRAMES_MAX // 4 : -FRAMES_MAX * 3 // 4] = [f"… {len(frames) - FRAMES_MAX} more …"]
+        frames[FRAMES_MAX // 4 : -FRAMES_MAX * 3 // 4] = ["… more …"]
     return frames
 
 
@@ -164,7 +172,7 @@ def _rebuild(record: dict[str, Any], depth: int) -> Exception:
             if isinstance(inner := record.get(key), dict):
                 setattr(error, f"__{key}__", _rebuild(inner, depth + 1))
     frames = record.get("traceback")
-    if isinstance(frames, list):
+    if isinstance(frames, list) and record.get("inside") is not True:  # that place says nothing to others
         known = [cut(frame, 300) for frame in frames[: FRAMES_MAX + 1] if isinstance(frame, str)]
         error.__dict__[_KNOWN_FRAMES] = known
     notes = record.get("notes")

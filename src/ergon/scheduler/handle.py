@@ -61,8 +61,8 @@ class FlowHandle(Generic[R]):
             if not limit.expired():
                 raise
             raise TimeoutError(
-                f"flow {self.id!r} has not ended within {seconds:g} s; it goes on, and `await handle.why()` says what "
-                "it waits for"
+                f"flow {self.id!r} was not seen to end within {seconds:g} s. That stops nothing: wait again, or ask "
+                "`await handle.why()` what it waits for"
             ) from None
 
     def _watcher(self) -> Watcher:

@@ -135,8 +135,10 @@ class Residents:
 
     def on_hint(self, hint: Hint) -> None:
         """Fetch messages when one may be for a flow here."""
-        # Flows that this worker lets go are not here any more when their hint comes.
-        if hint.elsewhere or not self.runs.keys().isdisjoint(hint.settled):
+        # Flows that this worker lets go are not here any more when their hint comes; one that is being claimed, or
+        # created as its own, is not here yet.
+        let_go = hint.settled
+        if hint.elsewhere or (let_go and (self._claims or not self.runs.keys().isdisjoint(let_go))):
             self._doubts += 1
         if hint.elsewhere or hint.inbox:  # perhaps for a flow that is being claimed right now
             self.fetch_soon()
@@ -189,7 +191,7 @@ class Residents:
 
         Asked for at each poll and not upon hints: with a busy log those come a hundred times a second.
         """
-        owner, doubts = self._owner, self._doubts
+        owner, doubts, is_all = self._owner, self._doubts, not self._claims
         here = [(flow_id, run.record.epoch) for flow_id, run in self.runs.items()]
         for start in range(0, len(here), _CHUNK):
             chunk = here[start : start + _CHUNK]
@@ -201,7 +203,8 @@ class Residents:
                 if status is TaskStatus.RUNNING and self._claims:
                     continue  # perhaps by a claim of ours whose answer is on its way; the next look will tell
                 run.taken_away(status)
-        self._doubts_met = doubts
+        if is_all:  # else one that was taken away may have come here since
+            self._doubts_met = doubts
 
     async def disown_unknown(self) -> None:
         """Give back flows that are this worker's in the log though they never came here. While nothing is claimed."""
