@@ -50,6 +50,8 @@ def test_the_program_runs_and_runs_again_beside_the_command(folder: Path) -> Non
     assert typed(folder, "-m", "ergon", *shlex.split(command)) == '"payment for order-1, shipped"\n'
     for _ in range(2):
         assert typed(folder, "program.py") == "payment for order-2, shipped\n"
+    the_programs = shlex.split(command.replace("order-1", "order-2"))
+    assert typed(folder, "-m", "ergon", *the_programs) == '"payment for order-2, shipped"\n'
 
 
 def test_the_first_program_is_short() -> None:

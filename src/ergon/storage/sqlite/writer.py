@@ -150,7 +150,7 @@ class Writer:
                 upkeep.when_idle()
             if self._lookout.rest():
                 self._tell(self._on_hint, Hint(elsewhere=True))
-            elif not self._listeners:  # a moment in which nobody came
+            elif not self._listeners:  # it has rested, and there is nothing to write yet
                 self._unprepared, self._prepare_later = self._prepare_later, []
         self._idle = False
         return True
