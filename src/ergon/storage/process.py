@@ -33,7 +33,11 @@ class Process(Struct, frozen=True, kw_only=True):
 
 def this_process() -> Process:
     """Describe the process that calls."""
-    pid = os.getpid()
+    return _process(os.getpid())  # a process keeps all of it; a fork has another pid
+
+
+@cache
+def _process(pid: int) -> Process:
     start = _kernel_start(pid)
     namespace = _pid_namespace(pid)
     mark = f"{namespace}/{start}" if start and namespace else ""

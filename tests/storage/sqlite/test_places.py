@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import sqlite3
 
 import pytest
@@ -194,17 +193,6 @@ async def test_a_link_does_not_hide_on_which_file_system_a_log_is(tmp_path, monk
 async def test_whoever_makes_a_log_goes_on_with_the_setting_it_asked_for(file, synchronous):
     async with SqliteExecutionLog(file, synchronous=synchronous) as log:
         assert (await log.durability()).settings["synchronous"] == synchronous
-
-
-async def test_a_log_of_which_a_power_cut_left_only_the_file_is_made_anew(file, tmp_path):
-    """Its tables need not have reached the disk before somebody keeps something in it."""
-    left = tmp_path / "left.db"
-    async with SqliteExecutionLog(file) as log:
-        shutil.copy(file, left)
-        first = log.generation
-    async with SqliteExecutionLog(left) as log:
-        assert log.generation != first
-        assert (await log.durability()).level == "D3"
 
 
 async def test_settings_are_read_back_and_graded(file):

@@ -113,16 +113,6 @@ async def test_two_logs_in_one_process_see_each_other(file):
         await until(lambda: any(hint.elsewhere for hint in heard))
 
 
-async def test_many_open_a_new_file_at_once(file):
-    logs = [SqliteExecutionLog(file) for _ in range(8)]
-
-    await asyncio.gather(*(log.connect() for log in logs))
-
-    assert len({log.generation for log in logs}) == 1
-    for log in logs:
-        await log.close()
-
-
 async def test_a_file_that_another_process_makes_a_log_while_we_look_at_it_is_not_taken_for_a_strangers(file):
     """Half of the look before the other's first commit, half after it: neither a new file nor a log."""
     looking, other = (sqlite3.connect(file, isolation_level=None) for _ in range(2))

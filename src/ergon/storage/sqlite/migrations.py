@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -29,11 +28,16 @@ APPLICATION_ID: Final = 0x4572676E
 
 
 @cache
-def migrations() -> tuple[tuple[int, str], ...]:
-    """Return every migration as its number and text, in order."""
+def migrations() -> tuple[tuple[int, Path], ...]:
+    """Return every migration as its number and file, in order."""
     folder = Path(__file__).with_name("schema")
-    files = sorted(file for file in folder.iterdir() if file.name[:4].isdecimal())
-    return tuple((int(file.name[:4]), file.read_text(encoding="utf-8")) for file in files)
+    files = sorted(file for file in folder.iterdir() if file.suffix == ".sql")
+    return tuple((int(file.name[:4]), file) for file in files)
+
+
+def made_by() -> str:
+    """Return what a log says of who made it."""
+    return f"ergon {VERSION}, SQLite {sqlite3.sqlite_version}"
 
 
 def inspect(connection: sqlite3.Connection, where: str) -> int:
@@ -57,35 +61,18 @@ def migrate(connection: sqlite3.Connection, turnstile: Turnstile, where: str, no
     if found >= migrations()[-1][0]:
         return False
     made = False
-    with _unflushed(connection) if found == 0 else nullcontext():
-        for number, text in migrations():
-            turnstile.begin(connection)
-            try:
-                if inspect(connection, where) < number:
-                    _apply(connection, number, text, now)
-                    made |= number == 1
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+    for number, file in migrations():
+        turnstile.begin(connection)
+        try:
+            if inspect(connection, where) < number:
+                _apply(connection, number, file.read_text(encoding="utf-8"), now)
+                made |= number == 1
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
     return made
-
-
-@contextmanager
-def _unflushed(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit inside without waiting for the disk: for a log that is being made, in which nobody has kept anything.
-
-    The next commit that flushes at all, whoever makes it, flushes the whole write-ahead log before it is acknowledged,
-    and so does a checkpoint before it copies. A power cut before that leaves a file that is not yet a log. NORMAL, not
-    OFF: it flushes the directory when the write-ahead log is made, which only the connection that made it ever does.
-    """
-    level = int(connection.execute("PRAGMA synchronous").fetchone()[0])
-    connection.execute(f"PRAGMA synchronous={min(level, 1):d}")
-    try:
-        yield
-    finally:
-        connection.execute(f"PRAGMA synchronous={level:d}")
 
 
 def generation(connection: sqlite3.Connection, where: str) -> str:
@@ -132,7 +119,7 @@ def _apply(connection: sqlite3.Connection, number: int, text: str, now: float) -
             "INSERT INTO meta (key, value) VALUES (?, ?)",
             [
                 ("generation", uuid4().hex),
-                ("created_by", f"ergon {VERSION}, SQLite {sqlite3.sqlite_version}"),
+                ("created_by", made_by()),
                 ("created_at", repr(now)),
                 ("compatible_from", "1"),
                 ("epochs_from", "0"),

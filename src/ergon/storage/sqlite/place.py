@@ -39,6 +39,8 @@ class Place(NamedTuple):
 
     path: Path
     """As it was given."""
+    file: Path
+    """The same without links."""
     wal: Path
     """Where SQLite keeps the write-ahead log."""
     turn: Path
@@ -49,13 +51,13 @@ class Place(NamedTuple):
     @property
     def folder(self) -> Path:
         """Where all of these are."""
-        return self.wal.parent
+        return self.file.parent
 
 
 def place_of(path: Path) -> Place:
     """Follow the links, once; the file need not exist."""
     real = os.path.realpath(path)
-    return Place(path, Path(f"{real}-wal"), Path(f"{real}-turn"))
+    return Place(path, Path(real), Path(f"{real}-wal"), Path(f"{real}-turn"))
 
 
 def filesystem_of(path: Path, mounts: Path = _MOUNTS) -> str:

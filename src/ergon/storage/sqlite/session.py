@@ -16,7 +16,8 @@ from ergon.core.commit import Hint
 from ergon.errors import ErgonError, ForkedConnection, LogClosed, StoreError
 from ergon.storage import failpoints
 from ergon.storage.clock import Clock
-from ergon.storage.sqlite import durability, forks, migrations, place
+from ergon.storage.process import this_process
+from ergon.storage.sqlite import blank, durability, forks, migrations, place
 from ergon.storage.sqlite.connection import (
     Settings,
     leave_waiting_to_turnstile,
@@ -113,6 +114,9 @@ class Session:
             lookout=Lookout(here.wal if here is not None else None),
             name=self._settings.where,
         )
+        loop.call_soon(
+            this_process
+        )  # while the thread waits for the disk: a worker that registers asks for it
         try:
             self._group = group = await writer.start()
         except sqlite3.Error as error:
@@ -202,11 +206,17 @@ class Session:
 
         def connect() -> sqlite3.Connection:
             nonlocal made_as, made
-            connection = reopen_writer(self._settings, made_as) if made_as else open_writer(self._settings)
+            if made_as:
+                connection = reopen_writer(self._settings, made_as)
+            else:
+                made = (
+                    here is not None and self._settings.create and blank.make(here.file, self._clock.wall())
+                )
+                connection = open_writer(self._settings)
             try:
                 if here is not None:
                     turnstile.open(here.turn)  # not before: it would stand beside another program's file
-                made = migrations.migrate(connection, turnstile, where, self._clock.wall())
+                made |= migrations.migrate(connection, turnstile, where, self._clock.wall())
                 made_as = migrations.generation(connection, where)
                 leave_waiting_to_turnstile(connection)
             except BaseException:
