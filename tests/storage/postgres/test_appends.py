@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from ergon.core.commit import Commit
-from ergon.errors import IllegalMove
 from ergon.storage.postgres import writer
 from ergon.testing.conformance.kit import claimed_flow, commit, commit_all, event, register
 from tests.storage.postgres.conftest import acts
@@ -65,50 +62,6 @@ async def test_texts_are_kept_to_the_letter_however_they_travel(log, name, paylo
     assert await log.history("f0") == [odd, plain, odd._replace(seq=3)]
     assert await log.history("f1") == [odd, plain]
     assert await log.history("f2") == [plain._replace(seq=1)]
-
-
-@pytest.mark.parametrize("name, payload", ODD)
-async def test_what_results_of_one_step_have_in_common_is_kept_to_the_letter_too(log, line, name, payload):
-    """It travels once for all of them."""
-    await register(log)
-    lease = await claimed_flow(log)
-    alike = [event(n, payload)._replace(name=name, source=name, digest=f"{n}") for n in (1, 2, 3)]
-    before = len(line.saw)
-
-    await commit(log, Commit("f1", lease, tuple(alike)))
-
-    assert await log.history("f1") == alike
-    apart = any("\x1f" in text or "\x1e" in text for text in [payload or ""])
-    once = [sql for sql in acts(line, before) if "unnest" in sql and "$4::text, v.op, $5::text" in sql]
-    assert len(once) == (0 if apart else 1), "such a payload goes another way"
-
-
-@pytest.mark.parametrize("column", ["kind", "name", "source", "attempt"])
-async def test_results_that_differ_in_one_thing_keep_it(log, column):
-    await register(log)
-    lease = await claimed_flow(log)
-    others: dict[str, Any] = {"kind": "step_failed", "name": "refund", "source": "other.py:1", "attempt": 2}
-    mixed = [event(1), event(2)._replace(**{column: others[column]}), event(3)]
-
-    await commit(log, Commit("f1", lease, tuple(mixed)))
-
-    assert await log.history("f1") == mixed
-
-
-@pytest.mark.parametrize("numbers", [(1, 2, 3), (1, 2, 4), (1, 3, 2, 4), (5, 4, 3), (2, 2, 3)])
-async def test_results_of_one_step_keep_their_numbers_whatever_these_are(log, numbers):
-    """Usually each is one more than the one before, and then only the first and the last travel."""
-    await register(log)
-    lease = await claimed_flow(log)
-    events = tuple(event(number)._replace(digest=f"{place}") for place, number in enumerate(numbers))
-    if len(set(numbers)) < len(numbers):
-        with pytest.raises(IllegalMove):
-            await commit(log, Commit("f1", lease, events))
-    else:
-        await commit(log, Commit("f1", lease, events))
-
-    kept = sorted(events) if len(set(numbers)) == len(numbers) else []
-    assert await log.history("f1") == kept
 
 
 async def test_large_values_that_are_ready_together_go_one_after_the_other(log, line, monkeypatch):

@@ -23,7 +23,7 @@ from ergon.storage.postgres.statements import statements
 BY_ID: Final = {"flows_pkey", "events_pkey", "inbox_pkey", "inbox_unread", "inbox_keys"}
 READY: Final = {"flows_ready"}
 HOT: Final[dict[str, dict[str, set[str]]]] = {
-    "appends.sql": {"one": BY_ID, "of_one_flow": BY_ID, "of_one_step": BY_ID, "of_many": BY_ID},
+    "appends.sql": {"one": BY_ID, "of_one_flow": BY_ID, "pack": BY_ID, "of_many": BY_ID},
     "usual.sql": {"usual": BY_ID | {"flows_children", "landed_pkey"}},
     "journal.sql": {
         "lock": BY_ID | {"flows_children"},
@@ -90,6 +90,7 @@ ON_ONE_FLOW: Final = [
 ] + [
     ("appends.sql", "one"),
     ("appends.sql", "of_one_flow"),
+    ("appends.sql", "pack"),
     ("appends.sql", "of_many"),
     ("claims.sql", "load_events"),
     ("claims.sql", "load_inbox"),

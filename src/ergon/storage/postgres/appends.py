@@ -15,15 +15,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ergon.core.commit import Commit
-from ergon.core.history import Event
 from ergon.storage.postgres.driver import Connection, changed
+from ergon.storage.postgres.packs import pack
 from ergon.storage.postgres.statements import statements
+from ergon.storage.postgres.texts import BETWEEN, NULL
 
 _SQL: Final = statements("appends.sql")
-_BETWEEN: Final = "\x1f"
-"""Stands between two texts of a column. JSON has no such character, and hardly any name."""
-_NULL: Final = "\x1e"
-"""Stands for no payload."""
 
 
 def has_only_events(commit: Commit) -> bool:
@@ -56,8 +53,11 @@ def _statement(commits: Sequence[Commit]) -> tuple[str | None, Sequence[Any], in
     flow_id, lease, events = commits[0][:3]
     if len(events) == 1:
         return _SQL["one"], (flow_id, *lease, *events[0]), 1
-    name, values = _of_one_flow(events)
-    return (None, (), 0) if values is None else (_SQL[name], (flow_id, *lease, *values), len(events))
+    packed = pack(events)
+    if packed is not None:
+        return _SQL["pack"], (flow_id, *lease, *packed), 1
+    values = _joined(list(zip(*events, strict=True)), _TEXTS, _PAYLOAD)
+    return (None, (), 0) if values is None else (_SQL["of_one_flow"], (flow_id, *lease, *values), len(events))
 
 
 _TEXTS: Final = (1, 2, 3, 4, 5, 7)
@@ -67,46 +67,19 @@ _PAYLOAD: Final = 5
 _TEXTS_OF_MANY: Final = (0, 1, *(3 + place for place in _TEXTS))
 """The same after the flow, its owner and its epoch."""
 _PAYLOAD_OF_MANY: Final = 3 + _PAYLOAD
-_IN_COMMON: Final = (1, 3, 7, 8)
-"""What all results of one step in the code have in common: kind, name, source, attempt."""
-_APART: Final = (2, 4, 5, 6)
-"""What each has of its own beside its number, which is one more than that of the event before."""
-_TEXTS_APART: Final = (0, 1, 2)
-"""Which of these are texts: op, digest, payload, at."""
-_PAYLOAD_APART: Final = 2
-
-
-def _of_one_flow(events: Sequence[Event]) -> tuple[str, Sequence[Any] | None]:
-    """The statement's name, and its values after the flow and its lease; None: they have to go another way."""
-    columns: list[Any] = list(zip(*events, strict=True))
-    common = [columns[place] for place in _IN_COMMON]
-    seqs = columns[0]
-    if any(column.count(column[0]) < len(events) for column in common) or not _is_a_run(seqs):
-        return "of_one_flow", _joined(columns, _TEXTS, _PAYLOAD)
-    apart = _joined([columns[place] for place in _APART], _TEXTS_APART, _PAYLOAD_APART)
-    return "of_one_step", None if apart is None else [
-        *(column[0] for column in common),
-        seqs[0],
-        seqs[-1],
-        *apart,
-    ]
-
-
-def _is_a_run(seqs: Sequence[int]) -> bool:
-    return seqs == tuple(range(seqs[0], seqs[0] + len(seqs)))
 
 
 def _joined(columns: list[Any], texts: Sequence[int], payload: int) -> list[Any] | None:
     """Make one text of each column of texts; None when one of them holds what stands between texts."""
     payloads = columns[payload]
-    if _NULL in payloads:
+    if NULL in payloads:
         return None
     if None in payloads:
-        columns[payload] = [_NULL if one is None else one for one in payloads]
+        columns[payload] = [NULL if one is None else one for one in payloads]
     for place in texts:
         column = columns[place]
-        columns[place] = text = _BETWEEN.join(column)
-        if text.count(_BETWEEN) >= len(column):
+        columns[place] = text = BETWEEN.join(column)
+        if text.count(BETWEEN) >= len(column):
             return None
     return columns
 

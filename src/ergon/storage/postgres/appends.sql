@@ -22,18 +22,13 @@ FROM f CROSS JOIN
             string_to_array($11::text, E'\x1f'), $12::bigint[])
      AS v (seq, kind, op, name, digest, payload, at, source, attempt);
 
--- name: of_one_step
--- The same where all are results of one step of the code, as of a `gather`: what they have in common comes once, and
--- their numbers by the first and the last. Functions that return sets go side by side in the list of a SELECT; in FROM
--- each would fill a store of its own first (500 results take 2.4 ms instead of 2.8, the flush included).
-WITH f AS MATERIALIZED (
-    SELECT o.id FROM flows AS o WHERE o.id = $1 AND o.owner IS NOT DISTINCT FROM $2 AND o.epoch = $3 FOR SHARE OF o)
-INSERT INTO events (flow_id, seq, kind, op, name, digest, payload, at, source, attempt)
-SELECT f.id, v.seq, $4::text, v.op, $5::text, v.digest, v.payload, v.at, $6::text, $7::bigint
-FROM f CROSS JOIN
-     (SELECT generate_series($8::bigint, $9::bigint) AS seq, unnest(string_to_array($10::text, E'\x1f')) AS op,
-             unnest(string_to_array($11::text, E'\x1f')) AS digest,
-             unnest(string_to_array($12::text, E'\x1f', E'\x1e')) AS payload, unnest($13::float8[]) AS at) AS v;
+-- name: pack
+-- The same where they are one row: see `packs.py`.
+INSERT INTO events (flow_id, seq, kind, op, name, digest, payload, at, source, attempt, last, ats)
+SELECT f.id, $4::bigint, $5::text, $6::text, $7::text, $8::text, $9::text, $10::float8, $11::text, $12::bigint,
+       $13::bigint, $14::float8[]
+FROM flows AS f WHERE f.id = $1 AND f.owner IS NOT DISTINCT FROM $2 AND f.epoch = $3
+FOR SHARE OF f;
 
 -- name: of_many
 -- The same for events of many flows. They come in the order of the flows' ids, so that two such statements never wait

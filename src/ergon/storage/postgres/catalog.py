@@ -12,6 +12,7 @@ from ergon.core.status import TaskStatus
 from ergon.errors import LogDamaged, UsageError
 from ergon.storage.postgres import rows
 from ergon.storage.postgres.driver import Connection
+from ergon.storage.postgres.packs import events_of
 from ergon.storage.postgres.statements import statements, with_columns
 
 logger: Final = logging.getLogger("ergon.storage")
@@ -26,7 +27,8 @@ async def find(connection: Connection, flow_id: str) -> FlowRecord | None:
 
 async def history(connection: Connection, flow_id: str, after: int, limit: int | None) -> list[Event]:
     """A flow's events after one, in order."""
-    return [rows.event(row) for row in await connection.fetch(_SQL["history"], flow_id, after, limit)]
+    found = events_of(await connection.fetch(_SQL["history"], flow_id, after, limit), flow_id)
+    return [event for event in found if event.seq > after][:limit]
 
 
 async def unread(connection: Connection, flow_id: str) -> list[Received]:

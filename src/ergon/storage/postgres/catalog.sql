@@ -2,7 +2,12 @@
 SELECT {flow} FROM flows AS f WHERE f.id = $1;
 
 -- name: history
-SELECT {event} FROM events AS e WHERE e.flow_id = $1 AND e.seq > $2 ORDER BY e.seq LIMIT $3::bigint;
+-- From the event after $2 on, or from the pack that holds it: the nearest row before is looked at for that.
+SELECT {event} FROM events AS e
+WHERE e.flow_id = $1
+  AND e.seq >= coalesce((SELECT CASE WHEN p.last > $2 THEN p.seq END FROM events AS p
+                         WHERE p.flow_id = $1 AND p.seq <= $2 ORDER BY p.seq DESC LIMIT 1), $2 + 1)
+ORDER BY e.seq LIMIT $3::bigint;
 
 -- name: inbox
 SELECT {message} FROM inbox AS i WHERE i.flow_id = $1 AND i.consumed_seq IS NULL ORDER BY i.id;

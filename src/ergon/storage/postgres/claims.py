@@ -19,6 +19,7 @@ from ergon.core.history import Event
 from ergon.core.status import TaskStatus
 from ergon.core.versions import VersionSet
 from ergon.storage.postgres import leases, rows
+from ergon.storage.postgres.packs import events_of
 from ergon.storage.postgres.statements import statements
 from ergon.storage.postgres.transaction import Transaction
 
@@ -73,7 +74,7 @@ async def _read(tx: Transaction, worker: str, taken: list[Any]) -> list[ClaimedF
     events: dict[str, list[Event]] = {}
     past = [flow.id for flow, last in taken if last]
     for row in await tx.rows(_SQL["load_events"], past) if past else []:
-        events.setdefault(row[0], []).append(rows.event(row[1:]))
+        events.setdefault(row[0], []).extend(events_of([row[1:]], row[0]))
     return [
         ClaimedFlow(
             flow,

@@ -86,7 +86,8 @@ FROM (SELECT s.id, s.seq, s.timeout, CASE WHEN s.claimed_seq = s.seq THEN s.clai
                    CASE WHEN o.started_at IS NULL
                         THEN (SELECT t.seconds FROM unnest($5::text[], $6::text[]::float8[]) AS t (name, seconds)
                               WHERE t.name = o.name) END AS timeout,
-                   coalesce((SELECT max(e.seq) FROM events AS e WHERE e.flow_id = o.id), 0) AS seq
+                   coalesce((SELECT coalesce(e.last, e.seq) FROM events AS e
+                             WHERE e.flow_id = o.id ORDER BY e.seq DESC LIMIT 1), 0) AS seq
             FROM unnest($1::text[]) AS v (id) JOIN flows AS o ON o.id = v.id) AS s) AS c
 WHERE f.id = c.id
 RETURNING {flow}, f.claimed_seq;

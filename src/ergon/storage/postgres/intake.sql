@@ -43,7 +43,8 @@ WHERE id = $1 AND started_at IS NULL AND status || '' IN ('pending', 'paused');
 -- name: note_retry
 -- The failure moves from the flow's output into its history, where its next attempt finds it.
 INSERT INTO events (flow_id, seq, kind, op, name, digest, payload, at, source, attempt)
-SELECT f.id, 1 + coalesce((SELECT max(e.seq) FROM events AS e WHERE e.flow_id = f.id), 0), $2, '', '', '', f.output, $3, '',
+SELECT f.id, 1 + coalesce((SELECT coalesce(e.last, e.seq) FROM events AS e WHERE e.flow_id = f.id ORDER BY e.seq DESC LIMIT 1), 0),
+       $2, '', '', '', f.output, $3, '',
        1 + (SELECT count(*) FROM events AS e WHERE e.flow_id = f.id AND e.kind = $2)
 FROM flows AS f WHERE f.id = $1;
 
@@ -56,7 +57,8 @@ SELECT EXISTS (SELECT 1 FROM events AS e
 
 -- name: note_retry_now
 INSERT INTO events (flow_id, seq, kind, op, name, digest, payload, at, source, attempt)
-SELECT f.id, 1 + coalesce((SELECT max(e.seq) FROM events AS e WHERE e.flow_id = f.id), 0), $2, '', '', '', NULL, $3, '', 0
+SELECT f.id, 1 + coalesce((SELECT coalesce(e.last, e.seq) FROM events AS e WHERE e.flow_id = f.id ORDER BY e.seq DESC LIMIT 1), 0),
+       $2, '', '', '', NULL, $3, '', 0
 FROM flows AS f WHERE f.id = $1;
 
 -- name: wake_to_retry

@@ -17,7 +17,8 @@ from ergon.errors import IllegalMove
 from ergon.storage.postgres import children, ended
 from ergon.storage.postgres.driver import Connection
 from ergon.storage.postgres.locks import Standing, lock
-from ergon.storage.postgres.rows import columns, event, kept
+from ergon.storage.postgres.packs import events_of
+from ergon.storage.postgres.rows import columns, kept
 from ergon.storage.postgres.statements import statements
 from ergon.storage.postgres.transaction import Transaction
 from ergon.storage.refused import lease_lost
@@ -87,8 +88,9 @@ async def landed(connection: Connection, commits: Sequence[Commit]) -> list[bool
     if not wanted:
         return [False] * len(commits)
     found = {
-        (row[0], row[1]): event(row[1:])
+        (row[0], event.seq): event
         for row in await connection.fetch(_SQL["find_events"], *columns(wanted, 2))
+        for event in events_of([row[1:]], row[0])
     }
     return [
         bool(commit.events)

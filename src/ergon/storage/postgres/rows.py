@@ -9,7 +9,6 @@ from typing import Any, Final
 import msgspec
 
 from ergon.core.commit import FlowRecord, Received, WorkerRecord
-from ergon.core.history import Event, make_event
 from ergon.core.status import TaskStatus
 from ergon.errors import LogDamaged
 
@@ -46,11 +45,6 @@ def flow(row: Sequence[Any]) -> FlowRecord:
 def status(value: str | None) -> TaskStatus | None:
     """A column `status`, or None."""
     return None if value is None else _STATUS[value]
-
-
-def event(row: Sequence[Any]) -> Event:
-    """A row of `{event}`."""
-    return make_event(tuple(row))
 
 
 def message(row: Sequence[Any]) -> Received:

@@ -18,7 +18,7 @@ _COLUMNS: Final = {
         "f.started_at, f.ended_at, f.wake_at, f.deadline_at, f.owner, f.epoch, f.claims_stalled, f.parent_id, "
         "f.parent_op, f.close_with_parent, f.tags"
     ),
-    "{event}": "e.seq, e.kind, e.op, e.name, e.digest, e.payload, e.at, e.source, e.attempt",
+    "{event}": "e.seq, e.kind, e.op, e.name, e.digest, e.payload, e.at, e.source, e.attempt, e.last, e.ats",
     "{message}": "i.id, i.flow_id, i.kind, i.name, i.payload, i.at",
     "{worker}": (
         "w.id, w.name, w.host, w.pid, w.process_start, w.boot_id, w.flows, w.queues, w.versions, w.tags, "

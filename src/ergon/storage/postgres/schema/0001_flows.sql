@@ -63,7 +63,9 @@ CREATE INDEX flows_newest ON flows (num);
 CREATE INDEX flows_status ON flows (status, (-num));
 CREATE INDEX flows_name ON flows (name, (-num));
 
--- The history: rows are added in order and never changed.
+-- The history: rows are added in order and never changed. Where `last` is set, a row is a pack: the events seq to last,
+-- results of one step of the code that came together, as of a `gather`. They have kind, name, source and attempt in
+-- common; op, digest and payload hold one text for each, with U+001F between two (U+001E alone: no payload).
 CREATE TABLE events (
     flow_id text COLLATE "C" NOT NULL,
     seq     bigint NOT NULL,          -- 1, 2, 3 ... without a gap
@@ -75,8 +77,13 @@ CREATE TABLE events (
     at      double precision NOT NULL,
     source  text NOT NULL,            -- where the flow's code asked for it
     attempt bigint NOT NULL,
+    last    bigint,                   -- of a pack: the number of its last event
+    ats     double precision[],       -- of a pack: the time of each event; `at` is that of the first
     PRIMARY KEY (flow_id, seq)
 );
+-- Long only in a pack, where compressing them takes longer than writing them.
+ALTER TABLE events ALTER COLUMN op SET STORAGE EXTERNAL, ALTER COLUMN digest SET STORAGE EXTERNAL,
+                   ALTER COLUMN ats SET STORAGE EXTERNAL;
 
 -- Messages to flows. Those accounted for by an event stay until the flow is deleted, so that their keys still tell a
 -- repeated message. Ids grow with each message of a flow: whoever adds one holds the lock of the flow's row.
@@ -136,5 +143,9 @@ SELECT id, name, status, queue, version, tags, priority, input, output, reason,
 FROM flows;
 
 CREATE VIEW events_readable AS
-SELECT flow_id, seq, kind, op, name, payload, attempt, source, to_timestamp(at) AS happened
-FROM events;
+SELECT e.flow_id, e.seq + p.place - 1 AS seq, e.kind, coalesce(p.op, '') AS op, e.name, p.payload, e.attempt, e.source,
+       to_timestamp(p.at) AS happened
+FROM events AS e CROSS JOIN LATERAL
+     unnest(CASE WHEN e.last IS NULL THEN ARRAY[e.op] ELSE string_to_array(e.op, E'\x1f') END,
+            CASE WHEN e.last IS NULL THEN ARRAY[e.payload] ELSE string_to_array(e.payload, E'\x1f', E'\x1e') END,
+            coalesce(e.ats, ARRAY[e.at])) WITH ORDINALITY AS p (op, payload, at, place);
