@@ -520,6 +520,14 @@ async def test_a_step_outside_a_flow_says_what_to_do() -> None:
     assert await charge.function() is None
 
 
+def test_whoever_binds_a_step_hears_that_flows_are_bound() -> None:
+    @step
+    async def charge(amount: int) -> None: ...
+
+    with pytest.raises(AttributeError, match=r"step `charge` cannot be bound.*schedule\(my_flow\.bind"):
+        charge.bind(3)  # type: ignore[attr-defined]
+
+
 async def test_wrong_arguments_of_a_step_are_found_before_anything_runs(log: ExecutionLog) -> None:
     @step
     async def charge(amount: int, *, currency: str) -> None: ...

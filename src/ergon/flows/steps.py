@@ -12,7 +12,18 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, TypeVarTuple, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    NoReturn,
+    ParamSpec,
+    TypeVar,
+    TypeVarTuple,
+    overload,
+)
 
 from msgspec import Struct, field
 
@@ -86,6 +97,15 @@ class Step(Generic[P, R]):
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.is_method = True
+
+    if not TYPE_CHECKING:  # type checkers know that there is no such thing
+
+        @property
+        def bind(self) -> NoReturn:
+            raise AttributeError(
+                f"step `{self.name}` cannot be bound: a step is called in a flow, and it is the flow that is "
+                "scheduled, such as `schedule(my_flow.bind(...))`"
+            )
 
     @functools.cached_property
     def decoder(self) -> Decoder:

@@ -175,9 +175,10 @@ def flow_call_of(target: Any) -> FlowCall[Any]:
             f"flow `{target.name}` has no arguments yet; give it some: `{target.name}.bind(...)`"
         )
     if not getattr(type(target), MARK, False):
+        name = getattr(target, "__name__", None)  # of a function, and of its coroutine when it was called
         raise UsageError(
-            f"{type(target).__name__} is neither a flow bound to its arguments (`my_flow.bind(...)`) nor an object of "
-            "a @flow_type class"
+            f"{type(target).__name__}{f' `{name}`' if name else ''} is neither a flow bound to its arguments "
+            "(`my_flow.bind(...)`) nor an object of a @flow_type class"
         )
     found = flows_of(type(target))
     if len(found) != 1:
