@@ -13,6 +13,7 @@ from ergon.core.commit import Commit
 from ergon.core.status import TaskStatus
 from ergon.errors import IllegalMove, LogDamaged
 from ergon.storage.postgres import packs
+from ergon.storage.postgres.statements import statements
 from ergon.testing.conformance.kit import claim_one, claimed_flow, commit, commit_all, event, register, settle
 from tests.storage.postgres.test_appends import ODD
 
@@ -105,6 +106,23 @@ async def test_a_history_is_read_from_any_event_on_and_in_any_pages(log, own_url
     for after in range(17):
         for limit in (None, *range(1, 17)):
             assert await log.history("f1", after=after, limit=limit) == every[after:][:limit], (after, limit)
+
+
+@pytest.mark.parametrize(
+    "after, limit, rows", [(0, 5, 1), (0, 6, 2), (3, 2, 1), (3, 3, 2), (5, 10, 2), (0, None, 4)]
+)
+async def test_a_page_reads_no_more_packs_than_it_shows(log, own_url, after, limit, rows):
+    """A page of some events may else read as many packs, each of hundreds."""
+    await register(log)
+    lease = await claimed_flow(log)
+    for first in (1, 6, 11, 16):
+        await commit(log, Commit("f1", lease, tuple(alike(first, first + 4))))
+    connection = await asyncpg.connect(own_url, server_settings={"search_path": "ergon"})
+
+    found = await connection.fetch(statements("catalog.sql")["history"], "f1", after, limit)
+
+    await connection.close()
+    assert len(found) == rows
 
 
 async def test_whoever_claims_a_flow_gets_its_events_and_not_its_packs(log, own_url):

@@ -2,12 +2,18 @@
 SELECT {flow} FROM flows AS f WHERE f.id = $1;
 
 -- name: history
--- From the event after $2 on, or from the pack that holds it: the nearest row before is looked at for that.
-SELECT {event} FROM events AS e
-WHERE e.flow_id = $1
-  AND e.seq >= coalesce((SELECT CASE WHEN p.last > $2 THEN p.seq END FROM events AS p
-                         WHERE p.flow_id = $1 AND p.seq <= $2 ORDER BY p.seq DESC LIMIT 1), $2 + 1)
-ORDER BY e.seq LIMIT $3::bigint;
+-- From the event after $2 on, or from the pack that holds it: the nearest row before is looked at for that. Of the
+-- next rows those that begin within $3 events.
+SELECT {event}
+FROM (SELECT n.*, sum(coalesce(n.last, n.seq) - greatest(n.seq, $2 + 1) + 1)
+                  OVER (ORDER BY n.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+      FROM events AS n
+      WHERE n.flow_id = $1
+        AND n.seq >= coalesce((SELECT CASE WHEN p.last > $2 THEN p.seq END FROM events AS p
+                               WHERE p.flow_id = $1 AND p.seq <= $2 ORDER BY p.seq DESC LIMIT 1), $2 + 1)
+      ORDER BY n.seq LIMIT $3::bigint) AS e
+WHERE $3 IS NULL OR coalesce(e.before, 0) < $3
+ORDER BY e.seq;
 
 -- name: inbox
 SELECT {message} FROM inbox AS i WHERE i.flow_id = $1 AND i.consumed_seq IS NULL ORDER BY i.id;
