@@ -33,15 +33,20 @@ class Process(Struct, frozen=True, kw_only=True):
 
 def this_process() -> Process:
     """Describe the process that calls."""
-    return _process(os.getpid())  # a process keeps all of it; a fork has another pid
+    return _process(os.getpid())
 
 
 @cache
 def _process(pid: int) -> Process:
+    """A process keeps all of it. A fork forgets it: its pid may be that of an ancestor which is gone."""
     start = _kernel_start(pid)
     namespace = _pid_namespace(pid)
     mark = f"{namespace}/{start}" if start and namespace else ""
     return Process(pid=pid, process_start=mark, boot_id=boot_id(), host=_host())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_process.cache_clear)
 
 
 @cache

@@ -14,7 +14,19 @@ from ergon.core.status import TaskStatus
 from ergon.errors import IllegalMove, LogDamaged
 from ergon.storage.postgres import packs
 from ergon.storage.postgres.statements import statements
-from ergon.testing.conformance.kit import claim_one, claimed_flow, commit, commit_all, event, register, settle
+from ergon.testing.conformance.kit import (
+    claim,
+    claim_one,
+    claimed_flow,
+    commit,
+    commit_all,
+    event,
+    ids,
+    new_flow,
+    record,
+    register,
+    settle,
+)
 from tests.storage.postgres.test_appends import ODD
 
 
@@ -204,7 +216,7 @@ async def test_another_event_in_the_place_of_a_pack_is_refused(log):
 
 
 async def test_large_results_are_rows_of_their_own(log, own_url, monkeypatch):
-    monkeypatch.setattr(packs, "LENGTH_MAX", 12)
+    monkeypatch.setattr(packs, "LENGTH_MAX", 42)
     await register(log)
     lease = await claimed_flow(log)
 
@@ -216,7 +228,7 @@ async def test_large_results_are_rows_of_their_own(log, own_url, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "damage", ["op = '0:1'", "digest = digest || E'\\x1f'", "payload = NULL", "ats = '{1,2}'"]
+    "damage", ["op = '0:1'", "digest = digest || E'\\x1f'", "payload = NULL", "ats = '{1,2}'", "last = 4"]
 )
 async def test_a_pack_that_does_not_hold_together_is_damage_that_names_its_flow(log, own_url, damage):
     await register(log)
@@ -224,10 +236,81 @@ async def test_a_pack_that_does_not_hold_together_is_damage_that_names_its_flow(
     await commit(log, Commit("f1", lease, tuple(alike(1, 5))))
     await change(own_url, f"UPDATE ergon.events SET {damage}")
 
-    with pytest.raises(LogDamaged, match="flow 'f1' is damaged: the row of its events 1 to 5") as caught:
+    with pytest.raises(
+        LogDamaged, match="flow 'f1' is damaged: the row of its event 1 in table events"
+    ) as caught:
         await log.history("f1")
 
     assert caught.value.flow_id == "f1"
+
+
+async def test_a_row_that_is_half_a_pack_cannot_be(log, own_url):
+    await register(log)
+    lease = await claimed_flow(log)
+    await commit(log, Commit("f1", lease, tuple(alike(1, 5))))
+
+    for half in ("last = NULL", "ats = NULL"):
+        with pytest.raises(asyncpg.CheckViolationError):
+            await change(own_url, f"UPDATE ergon.events SET {half}")
+
+
+async def test_a_damaged_pack_stops_only_its_own_flow(log, own_url):
+    """It is parked: whoever claimed it again and again would never come to the others."""
+    await register(log)
+    lease = await claimed_flow(log)
+    await commit(log, Commit("f1", lease, tuple(alike(1, 5))))
+    await settle(log, "f1", lease, TaskStatus.PENDING)
+    await log.create(new_flow("f2"))
+    await change(own_url, "UPDATE ergon.events SET op = '0:1'")
+
+    claimed = await claim(log, limit=5)
+
+    assert ids(claimed) == ["f2"]
+    parked = await record(log, "f1")
+    assert (parked.status, parked.owner) == (TaskStatus.PARKED, None)
+    assert "the row of its event 1 in table events cannot be read" in parked.reason
+    await change(own_url, "UPDATE ergon.events SET op = E'0:1\\x1f0:2\\x1f0:3\\x1f0:4\\x1f0:5'")
+    await log.move("f1", TaskStatus.PENDING)
+    assert (await claim_one(log, "f1")).events == alike(1, 5)
+
+
+async def test_a_commit_that_meets_a_damaged_pack_fails_alone(log, own_url):
+    await register(log)
+    leases = [await claimed_flow(log, f"f{n}") for n in (1, 2)]
+    packed = Commit("f1", leases[0], tuple(alike(1, 5)))
+    await commit(log, packed)
+    await change(own_url, "UPDATE ergon.events SET op = '0:1'")
+
+    damaged, sound = await commit_all(log, packed, Commit("f2", leases[1], tuple(alike(1, 2))))
+
+    assert isinstance(damaged, IllegalMove)
+    assert sound is None
+    assert await log.history("f2") == alike(1, 2)
+
+
+@pytest.mark.parametrize("numbers", [(3,), (3, 4), (5, 6), (2, 3, 4, 5, 6)])
+async def test_numbers_that_a_pack_holds_already_are_damage_to_whoever_reads(log, numbers):
+    """The table's key refuses them only at the start of a pack. No owner that counts its events writes such."""
+    await register(log)
+    lease = await claimed_flow(log)
+    await commit(log, Commit("f1", lease, tuple(alike(1, 5))))
+    await commit(log, Commit("f1", lease, tuple(alike(numbers[0], numbers[-1]))))
+
+    with pytest.raises(LogDamaged, match=f"its event {numbers[0]} .*its number is not above 5"):
+        await log.history("f1")
+
+
+@pytest.mark.parametrize("column", ["op", "digest", "payload"])
+async def test_results_that_hold_what_stands_between_them_are_rows(log, own_url, column):
+    await register(log)
+    lease = await claimed_flow(log)
+    events = alike(1, 3)
+    events[1] = events[1]._replace(**{column: "a\x1fb"})
+
+    await commit(log, Commit("f1", lease, tuple(events)))
+
+    assert await log.history("f1") == events
+    assert await rows_of(own_url) == [(1, None), (2, None), (3, None)]
 
 
 async def test_people_who_look_with_sql_see_events(log, own_url):

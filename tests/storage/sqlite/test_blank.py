@@ -10,10 +10,12 @@ import shutil
 import signal
 import sqlite3
 from contextlib import closing
+from typing import Any
 
 import pytest
 
-from ergon.storage.sqlite import SqliteExecutionLog, blank
+from ergon.errors import LogRefused
+from ergon.storage.sqlite import SqliteExecutionLog, blank, place
 from tests.storage.kit import claimed_flow, new_flow, register
 from tests.storage.sqlite.children import hear, start
 from tests.storage.sqlite.make_blank import make_blank
@@ -21,7 +23,7 @@ from tests.storage.sqlite.make_blank import make_blank
 RENEW = "the image is not what the migrations make; renew it: python -m tests.storage.sqlite.make_blank"
 
 
-def what_is_in(file) -> dict[str, object]:
+def what_is_in(file) -> dict[str, Any]:
     with closing(sqlite3.connect(file)) as log:
         settings = ("application_id", "user_version", "journal_mode", "page_size", "encoding", "auto_vacuum")
         return {
@@ -29,13 +31,21 @@ def what_is_in(file) -> dict[str, object]:
             "schema": log.execute(
                 "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
             ).fetchall(),
-            "meta": sorted(key for (key,) in log.execute("SELECT key FROM meta")),
+            "meta": dict(log.execute("SELECT key, value FROM meta")),
             "rows": [log.execute(f"SELECT count(*) FROM {name}").fetchone() for name in ("flows", "workers")],
             "health": log.execute("PRAGMA integrity_check").fetchone()[0],
         }
 
 
-@pytest.fixture(params=["image", "no unnamed files here", "no unnamed files in this system", "old SQLite"])
+@pytest.fixture(
+    params=[
+        "image",
+        "a file system that may not flush",
+        "no unnamed files here",
+        "no unnamed files in this system",
+        "old SQLite",
+    ]
+)
 def way(request, monkeypatch) -> str:
     """The ways a log is made: from the image, or not."""
     really_open = os.open
@@ -47,6 +57,8 @@ def way(request, monkeypatch) -> str:
 
     if request.param == "no unnamed files here":
         monkeypatch.setattr(os, "open", refuse)
+    elif request.param == "a file system that may not flush":
+        monkeypatch.setattr(place, "filesystem_of", lambda folder: "btrfs")
     elif request.param == "no unnamed files in this system":
         monkeypatch.setattr(blank, "_UNNAMED", 0)
     elif request.param == "old SQLite":
@@ -76,7 +88,14 @@ async def test_however_a_log_is_made_it_is_a_log(file, way):
         assert await log.find("f1") is not None
     found = what_is_in(file)
     assert found["health"] == "ok"
-    assert found["meta"] == ["compatible_from", "created_at", "created_by", "epochs_from", "generation"]
+    assert sorted(found["meta"]) == [
+        "compatible_from",
+        "created_at",
+        "created_by",
+        "epochs_from",
+        "generation",
+    ]
+    assert not any("<" in value for value in found["meta"].values()), "nothing is left blank"
     assert (" STRICT" in str(found["schema"])) is (way != "old SQLite")
 
 
@@ -90,6 +109,19 @@ async def test_a_log_says_who_made_it_and_when(file, way):
     assert re.fullmatch(r"[0-9a-f]{32}", meta["generation"])
     assert now - 60 < float(meta["created_at"]) <= now
     assert re.fullmatch(rf"ergon \S+, SQLite {re.escape(sqlite3.sqlite_version)} *", meta["created_by"])
+
+
+async def test_a_log_whose_maker_has_a_long_name_is_made_by_migrations(file, monkeypatch):
+    """A value longer than its blank would move all that follows in the file."""
+    monkeypatch.setattr(
+        blank, "made_by", lambda: f"ergon 1.0.dev1+{'g' * 40}, SQLite {sqlite3.sqlite_version}"
+    )
+
+    async with SqliteExecutionLog(file) as log:
+        await log.create(new_flow("f1"))
+
+    assert what_is_in(file)["health"] == "ok"
+    assert blank.make(place.place_of(file.with_name("other.db"))._replace(filesystem="ext4"), 1.0) is False
 
 
 async def test_two_logs_are_two_logs(tmp_path, way):
@@ -170,6 +202,38 @@ async def test_the_journal_of_a_database_that_is_gone_is_not_played_into_a_new_l
 
     assert what_is_in(file)["health"] == "ok"
     assert "customers" not in str(what_is_in(file)["schema"])
+
+
+async def test_a_write_ahead_log_that_comes_late_to_be_deleted_is_not_played_into_a_new_log(
+    file, monkeypatch
+):
+    """Whoever deletes a log deletes its files one after the other; the check may have come before the last."""
+    async with SqliteExecutionLog(file) as log:
+        await log.create(new_flow("old"))
+        left = file.with_name("log.db-wal").read_bytes()
+    file.unlink()
+    monkeypatch.setattr(
+        place, "_check_not_half_gone", lambda place: file.with_name("log.db-wal").write_bytes(left)
+    )
+
+    async with SqliteExecutionLog(file) as log:
+        assert await log.find("old") is None
+
+    assert what_is_in(file)["health"] == "ok"
+
+
+async def test_an_empty_file_beside_a_write_ahead_log_is_not_made_a_log(file):
+    """SQLite would delete what holds the last commits."""
+    async with SqliteExecutionLog(file) as log:
+        await log.create(new_flow("f1"))
+        kept = file.with_name("log.db-wal").read_bytes()
+    file.write_bytes(b"")
+    file.with_name("log.db-wal").write_bytes(kept)
+
+    with pytest.raises(LogRefused, match=r"is empty, but log\.db-wal, which holds its last commits, is not"):
+        await SqliteExecutionLog(file).connect()
+
+    assert file.with_name("log.db-wal").read_bytes() == kept
 
 
 @pytest.mark.parametrize("call", ["fdatasync", "link"])

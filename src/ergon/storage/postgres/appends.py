@@ -5,8 +5,7 @@ By that it is a transaction too, without BEGIN and COMMIT.
 What a cut connection leaves behind: the events of each commit, or nothing of it. Sent again, the same statement writes
 what it did not write before, or meets it.
 
-Columns of text travel as one text each, which the server takes apart again: the driver looks at every element of an
-array for what it could be, which costs more than all the rest of a step's way into the log.
+Columns of text travel as one text each: see `texts.py`.
 """
 
 from __future__ import annotations

@@ -28,7 +28,9 @@ async def find(connection: Connection, flow_id: str) -> FlowRecord | None:
 async def history(connection: Connection, flow_id: str, after: int, limit: int | None) -> list[Event]:
     """A flow's events after one, in order."""
     found = events_of(await connection.fetch(_SQL["history"], flow_id, after, limit), flow_id)
-    return [event for event in found if event.seq > after][:limit]
+    if found and found[0].seq <= after:  # in the midst of a pack
+        found = [event for event in found if event.seq > after]
+    return found[:limit]
 
 
 async def unread(connection: Connection, flow_id: str) -> list[Received]:

@@ -10,14 +10,17 @@ dies, or gives them back (`disown`).
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain, combinations
+from itertools import chain, combinations, groupby
+from operator import itemgetter
 from typing import Any, Final
 
 from ergon.core.commit import ClaimedFlow, ClaimRequest, Lease, Received
 from ergon.core.history import Event
 from ergon.core.status import TaskStatus
 from ergon.core.versions import VersionSet
+from ergon.errors import LogDamaged
 from ergon.storage.postgres import leases, rows
 from ergon.storage.postgres.packs import events_of
 from ergon.storage.postgres.statements import statements
@@ -71,10 +74,10 @@ async def _read(tx: Transaction, worker: str, taken: list[Any]) -> list[ClaimedF
         newest[row[0]] = row[1]
         if row[2] is not None:
             unread.setdefault(row[0], []).append(rows.message(row[2:]))
-    events: dict[str, list[Event]] = {}
-    past = [flow.id for flow, last in taken if last]
-    for row in await tx.rows(_SQL["load_events"], past) if past else []:
-        events.setdefault(row[0], []).extend(events_of([row[1:]], row[0]))
+    events, damaged = await _histories(tx, [flow.id for flow, last in taken if last])
+    if damaged:
+        await tx.write(_SQL["park"], list(damaged), list(damaged.values()))
+        tx.settled.update(dict.fromkeys(damaged))
     return [
         ClaimedFlow(
             flow,
@@ -84,7 +87,23 @@ async def _read(tx: Transaction, worker: str, taken: list[Any]) -> list[ClaimedF
             newest.get(flow.id, 0),
         )
         for flow, _ in taken
+        if flow.id not in damaged
     ]
+
+
+async def _histories(
+    tx: Transaction, flow_ids: Sequence[str]
+) -> tuple[dict[str, list[Event]], dict[str, str]]:
+    """The events of flows, and what is damaged of those whose cannot be read: that stops nobody else's claim."""
+    events: dict[str, list[Event]] = {}
+    damaged: dict[str, str] = {}
+    found = await tx.rows(_SQL["load_events"], flow_ids) if flow_ids else []
+    for flow_id, of_flow in groupby(found, itemgetter(0)):
+        try:
+            events[flow_id] = events_of([row[1:] for row in of_flow], flow_id)
+        except LogDamaged as error:
+            damaged[flow_id] = rows.kept(str(error))
+    return events, damaged
 
 
 async def _choose(tx: Transaction, request: ClaimRequest) -> list[str]:

@@ -95,6 +95,12 @@ RETURNING {flow}, f.claimed_seq;
 -- name: load_events
 SELECT e.flow_id, {event} FROM events AS e WHERE e.flow_id = ANY ($1::text[]) ORDER BY e.flow_id, e.seq;
 
+-- name: park
+-- Flows just taken that cannot be read, so that nobody claims them again and again.
+UPDATE flows AS f
+SET status = 'parked', owner = NULL, claims_stalled = 0, claimed_seq = NULL, reason = v.reason
+FROM unnest($1::text[], $2::text[]) AS v (id, reason) WHERE f.id = v.id;
+
 -- name: load_inbox
 -- The unread messages of flows that ever got one, each with the newest id that its flow has.
 SELECT v.id, m.newest, {message}

@@ -8,12 +8,14 @@ living one; and taking a flow away waits for that lock.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
 from ergon.core.commit import Commit
+from ergon.core.history import Event
 from ergon.core.status import TERMINAL, TaskStatus
-from ergon.errors import IllegalMove
+from ergon.errors import IllegalMove, LogDamaged
 from ergon.storage.postgres import children, ended
 from ergon.storage.postgres.driver import Connection
 from ergon.storage.postgres.locks import Standing, lock
@@ -84,19 +86,23 @@ async def apply(tx: Transaction, commits: Sequence[Commit]) -> None:
 
 async def landed(connection: Connection, commits: Sequence[Commit]) -> list[bool]:
     """Tell of each commit by its events whether it was written before; False when it has none."""
-    wanted = [(commit.flow_id, event.seq) for commit in commits for event in commit.events]
-    if not wanted:
-        return [False] * len(commits)
-    found = {
-        (row[0], event.seq): event
-        for row in await connection.fetch(_SQL["find_events"], *columns(wanted, 2))
-        for event in events_of([row[1:]], row[0])
-    }
+    found = await _there(connection, commits)
     return [
         bool(commit.events)
         and all(found.get((commit.flow_id, event.seq)) == event for event in commit.events)
         for commit in commits
     ]
+
+
+async def _there(connection: Connection, commits: Sequence[Commit]) -> dict[tuple[str, int], Event | None]:
+    """The events that bear the numbers of these commits', by flow and number; None where damage hides one."""
+    wanted = [(commit.flow_id, event.seq) for commit in commits for event in commit.events]
+    there: dict[tuple[str, int], Event | None] = {}
+    for row in await connection.fetch(_SQL["find_events"], *columns(wanted, 2)) if wanted else []:
+        there[row[0], row[1]] = None
+        with contextlib.suppress(LogDamaged):  # whoever reads the flow hears of it
+            there.update(((row[0], event.seq), event) for event in events_of([row[1:]], row[0]))
+    return there
 
 
 async def refusal(tx: Transaction, commit: Commit) -> BaseException | None:
@@ -105,10 +111,9 @@ async def refusal(tx: Transaction, commit: Commit) -> BaseException | None:
     if was:
         return None
     flow_id = commit.flow_id
-    seqs = [(flow_id, event.seq) for event in commit.events]
-    taken = await tx.rows(_SQL["find_events"], *columns(seqs, 2)) if seqs else []
+    taken = await _there(tx.connection, [commit])
     if taken:
-        return IllegalMove(f"flow {flow_id!r} already has another event {taken[0][1]}; nothing was written")
+        return IllegalMove(f"flow {flow_id!r} already has another event {min(taken)[1]}; nothing was written")
     messages = [message_id for message_id, _ in commit.consumed]
     back = f", or no signal was taken with an event of {list(commit.returned)}" if commit.returned else ""
     return IllegalMove(f"flow {flow_id!r}: a message of {messages} was consumed before or never came{back}")

@@ -16,7 +16,7 @@ from ergon.errors import LogDamaged
 from ergon.storage.postgres.texts import BETWEEN, NULL
 
 LENGTH_MAX: Final = 1 << 20
-"""In characters of results. Larger ones are rows of their own: a page of a history is counted in rows."""
+"""In characters of the three texts. More are rows of their own: a page of a history is read by the row."""
 
 
 def pack(events: Sequence[Event]) -> list[Any] | None:
@@ -32,23 +32,25 @@ def pack(events: Sequence[Event]) -> list[Any] | None:
         or NULL in payloads
     ):
         return None
-    texts = [
-        BETWEEN.join(column) for column in (ops, digests, [NULL if one is None else one for one in payloads])
-    ]
-    if len(texts[-1]) > LENGTH_MAX or any(text.count(BETWEEN) >= count for text in texts):
+    results = [NULL if one is None else one for one in payloads] if None in payloads else payloads
+    op, digest, payload = texts = [BETWEEN.join(column) for column in (ops, digests, results)]
+    if sum(map(len, texts)) > LENGTH_MAX or any(text.count(BETWEEN) >= count for text in texts):
         return None
-    op, digest, payload = texts
     return [seqs[0], kinds[0], op, names[0], digest, payload, ats[0], sources[0], attempts[0], seqs[-1], ats]
 
 
-def events_of(found: Iterable[Sequence[Any]], flow_id: str) -> list[Event]:
-    """The events in rows of `{event}` of one flow. Raises `LogDamaged`."""
+def events_of(rows: Iterable[Sequence[Any]], flow_id: str) -> list[Event]:
+    """The events in rows of `{event}` of one flow, in their order. Raises `LogDamaged`."""
     events: list[Event] = []
-    for row in found:
-        if row[-1] is None:
+    last = 0
+    for row in rows:
+        if row[0] <= last:
+            raise _damaged(row, flow_id, f"its number is not above {last}, where the row before ends")
+        if row[-2] is None and row[-1] is None:
             events.append(make_event(tuple(row[:-2])))
         else:
             events += _unpacked(row, flow_id)
+        last = events[-1].seq
     return events
 
 
@@ -67,8 +69,12 @@ def _unpacked(row: Sequence[Any], flow_id: str) -> list[Event]:
             )
         ]
     except (ValueError, TypeError, AttributeError) as error:
-        raise LogDamaged(
-            f"flow {flow_id!r} is damaged: the row of its events {seq} to {last} in table events does not hold as many "
-            "of each. Mend the row; other flows are not concerned",
-            flow_id=flow_id,
-        ) from error
+        raise _damaged(row, flow_id, "it does not hold as many of each as there are events in it") from error
+
+
+def _damaged(row: Sequence[Any], flow_id: str, why: str) -> LogDamaged:
+    return LogDamaged(
+        f"flow {flow_id!r} is damaged: the row of its event {row[0]} in table events cannot be read, {why}. Mend the "
+        "row; other flows are not concerned",
+        flow_id=flow_id,
+    )

@@ -40,6 +40,11 @@ def made_by() -> str:
     return f"ergon {VERSION}, SQLite {sqlite3.sqlite_version}"
 
 
+def made_at(now: float) -> str:
+    """Return what a log says of when it was made: seconds since 1970-01-01 UTC, of one length in our time."""
+    return f"{now:.9f}".ljust(20, "0")
+
+
 def inspect(connection: sqlite3.Connection, where: str) -> int:
     """Return the file's schema version; 0 when it is new. Changes nothing.
 
@@ -120,7 +125,7 @@ def _apply(connection: sqlite3.Connection, number: int, text: str, now: float) -
             [
                 ("generation", uuid4().hex),
                 ("created_by", made_by()),
-                ("created_at", repr(now)),
+                ("created_at", made_at(now)),
                 ("compatible_from", "1"),
                 ("epochs_from", "0"),
             ],

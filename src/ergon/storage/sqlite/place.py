@@ -124,6 +124,20 @@ def _check_not_half_gone(place: Place) -> None:
             "or moved, perhaps under a process that still has it open. Put it back; or end that process and delete "
             f"{wal.name} and {path.name}-shm as well, to start a new log"
         )
+    if _is_empty(path) and not _is_empty(wal, missing=True) and _is_empty(path):
+        raise LogRefused(
+            f"log {path} is empty, but {wal.name}, which holds its last commits, is not: the file was emptied, or its "
+            f"disk lost it. Restore a backup of both; or delete {path.name}, {wal.name} and {path.name}-shm, to start "
+            "a new log"
+        )
+
+
+def _is_empty(path: Path, *, missing: bool = False) -> bool:
+    """Tell whether the file has no bytes; `missing` when there is none."""
+    try:
+        return os.stat(path).st_size == 0  # noqa: PTH116 - for each new log
+    except FileNotFoundError:
+        return missing
 
 
 class Anchor:

@@ -114,9 +114,8 @@ class Session:
             lookout=Lookout(here.wal if here is not None else None),
             name=self._settings.where,
         )
-        loop.call_soon(
-            this_process
-        )  # while the thread waits for the disk: a worker that registers asks for it
+        # While the thread waits for the disk: a worker that registers asks for it.
+        loop.call_soon(this_process)
         try:
             self._group = group = await writer.start()
         except sqlite3.Error as error:
@@ -209,9 +208,7 @@ class Session:
             if made_as:
                 connection = reopen_writer(self._settings, made_as)
             else:
-                made = (
-                    here is not None and self._settings.create and blank.make(here.file, self._clock.wall())
-                )
+                made = here is not None and self._settings.create and blank.make(here, self._clock.wall())
                 connection = open_writer(self._settings)
             try:
                 if here is not None:

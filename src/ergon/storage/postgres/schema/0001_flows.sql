@@ -79,7 +79,8 @@ CREATE TABLE events (
     attempt bigint NOT NULL,
     last    bigint,                   -- of a pack: the number of its last event
     ats     double precision[],       -- of a pack: the time of each event; `at` is that of the first
-    PRIMARY KEY (flow_id, seq)
+    PRIMARY KEY (flow_id, seq),
+    CHECK ((last IS NULL) = (ats IS NULL))
 );
 -- Long only in a pack, where compressing them takes longer than writing them.
 ALTER TABLE events ALTER COLUMN op SET STORAGE EXTERNAL, ALTER COLUMN digest SET STORAGE EXTERNAL,
