@@ -88,6 +88,26 @@ class SqliteStore:
         pass
 
 
+def _taken_apart(row: Row) -> list[Row]:
+    """The events in a row of PostgreSQL's table: one, or results of one step that came together."""
+    last, ats = row.pop("last"), row.pop("ats")
+    if last is None:
+        return [row]
+    texts = zip(*(row[name].split("\x1f") for name in ("op", "digest", "payload")), strict=True)
+    numbers = range(row["seq"], last + 1)
+    return [
+        {
+            **row,
+            "seq": seq,
+            "op": op,
+            "digest": digest,
+            "payload": None if payload == "\x1e" else payload,
+            "at": at,
+        }
+        for seq, at, (op, digest, payload) in zip(numbers, ats, texts, strict=True)
+    ]
+
+
 class PostgresStore:
     """A server of its own, whose crashes lose nothing that it acknowledged."""
 
@@ -112,7 +132,7 @@ class PostgresStore:
         for row in self._rows("SELECT * FROM ergon.events ORDER BY flow_id, seq"):
             flow_id = row.pop("flow_id")
             if flow_id in events:
-                events[flow_id].append(row)
+                events[flow_id] += _taken_apart(row)
             else:
                 problems.append(f"event {row} belongs to no flow")
         inbox = self._rows("SELECT * FROM ergon.inbox ORDER BY id")
@@ -130,7 +150,7 @@ class PostgresStore:
             "SELECT * FROM ergon.events WHERE flow_id = ANY($1) ORDER BY flow_id, seq", list(chosen)
         )
         for row in rows:
-            found[row.pop("flow_id")].append(row)
+            found[row.pop("flow_id")] += _taken_apart(row)
         return found
 
     def can_write(self) -> bool:
