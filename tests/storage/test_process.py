@@ -18,8 +18,12 @@ def test_a_fork_finds_out_anew_which_process_it_is():
 
     child = os.fork()
     if child == 0:  # pragma: no cover - in the child
-        os.write(writing, f"{process._process.cache_info().currsize} {process.this_process().pid}".encode())
-        os._exit(0)
+        try:
+            os.write(
+                writing, f"{process._process.cache_info().currsize} {process.this_process().pid}".encode()
+            )
+        finally:
+            os._exit(0)
     os.waitpid(child, 0)
 
     assert os.read(reading, 100).decode() == f"0 {child}"

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from ergon import Scheduler, Worker, flow, step
-from ergon.core.commit import Commit
+from ergon.core.commit import Commit, Hint
 from ergon.core.status import TaskStatus
 from ergon.errors import IllegalMove, LogDamaged
 from ergon.storage.postgres import packs
@@ -22,7 +22,6 @@ from ergon.testing.conformance.kit import (
     commit_all,
     event,
     ids,
-    new_flow,
     record,
     register,
     settle,
@@ -260,16 +259,26 @@ async def test_a_damaged_pack_stops_only_its_own_flow(log, own_url):
     lease = await claimed_flow(log)
     await commit(log, Commit("f1", lease, tuple(alike(1, 5))))
     await settle(log, "f1", lease, TaskStatus.PENDING)
-    await log.create(new_flow("f2"))
-    await change(own_url, "UPDATE ergon.events SET op = '0:1'")
+    sound = await claimed_flow(log, "f2")
+    for events in (alike(1, 5), alike(6, 6), alike(7, 8)):
+        await commit(log, Commit("f2", sound, tuple(events)))
+    await settle(log, "f2", sound, TaskStatus.PENDING)
+    await change(own_url, "UPDATE ergon.events SET op = '0:1' WHERE flow_id = 'f1'")
+    heard: list[Hint] = []
+    log.subscribe(heard.append)
 
     claimed = await claim(log, limit=5)
 
     assert ids(claimed) == ["f2"]
+    assert claimed[0].events == alike(1, 8)
+    assert any(hint.settled == {"f1": None} for hint in heard), "whoever waits for it hears of it"
+    assert any(hint.ready for hint in heard), "whoever claims looks again at once: there may be more"
     parked = await record(log, "f1")
-    assert (parked.status, parked.owner) == (TaskStatus.PARKED, None)
+    assert (parked.status, parked.owner, parked.claims_stalled) == (TaskStatus.PARKED, None, 0)
     assert "the row of its event 1 in table events cannot be read" in parked.reason
-    await change(own_url, "UPDATE ergon.events SET op = E'0:1\\x1f0:2\\x1f0:3\\x1f0:4\\x1f0:5'")
+    assert parked.reason.endswith("Mend the row; other flows are not concerned. Then resume the flow")
+    mend = "UPDATE ergon.events SET op = E'0:1\\x1f0:2\\x1f0:3\\x1f0:4\\x1f0:5' WHERE flow_id = 'f1'"
+    await change(own_url, mend)
     await log.move("f1", TaskStatus.PENDING)
     assert (await claim_one(log, "f1")).events == alike(1, 5)
 
@@ -283,7 +292,9 @@ async def test_a_commit_that_meets_a_damaged_pack_fails_alone(log, own_url):
 
     damaged, sound = await commit_all(log, packed, Commit("f2", leases[1], tuple(alike(1, 2))))
 
-    assert isinstance(damaged, IllegalMove)
+    assert isinstance(damaged, LogDamaged)
+    assert "the row of its event 1 in table events cannot be read; nothing was written" in str(damaged)
+    assert damaged.flow_id == "f1"
     assert sound is None
     assert await log.history("f2") == alike(1, 2)
 

@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 
+from ergon import list_namespaces
 from ergon.errors import LogRefused
 from ergon.storage.sqlite import SqliteExecutionLog, blank, place
+from ergon.storage.sqlite.connection import Settings, reopen_writer
+from ergon.storage.sqlite.namespaces import present
 from tests.storage.kit import claimed_flow, new_flow, register
 from tests.storage.sqlite.children import hear, start
 from tests.storage.sqlite.make_blank import make_blank
@@ -46,7 +49,7 @@ def what_is_in(file) -> dict[str, Any]:
         "old SQLite",
     ]
 )
-def way(request, monkeypatch) -> str:
+def way(request, tmp_path, monkeypatch) -> str:
     """The ways a log is made: from the image, or not."""
     really_open = os.open
 
@@ -55,7 +58,9 @@ def way(request, monkeypatch) -> str:
             raise OSError(errno.EOPNOTSUPP, "Operation not supported")
         return really_open(path, flags, *arguments, **named)
 
-    if request.param == "no unnamed files here":
+    if request.param == "image":
+        monkeypatch.setattr(blank, "FLUSHED", {place.filesystem_of(tmp_path)})  # wherever the tests run
+    elif request.param == "no unnamed files here":
         monkeypatch.setattr(os, "open", refuse)
     elif request.param == "a file system that may not flush":
         monkeypatch.setattr(place, "filesystem_of", lambda folder: "btrfs")
@@ -232,8 +237,49 @@ async def test_an_empty_file_beside_a_write_ahead_log_is_not_made_a_log(file):
 
     with pytest.raises(LogRefused, match=r"is empty, but log\.db-wal, which holds its last commits, is not"):
         await SqliteExecutionLog(file).connect()
+    with pytest.raises(LogRefused, match="is empty"):
+        reopen_writer(Settings(path=file), "its generation")
+    assert await list_namespaces(f"sqlite:///{file}") == []
+    assert present(file) == []
 
     assert file.with_name("log.db-wal").read_bytes() == kept
+
+
+async def test_a_file_that_another_process_begins_meanwhile_was_not_emptied(file, monkeypatch):
+    """Between two looks at the file there was one at its write-ahead log."""
+    file.touch()
+    really_stat = os.stat
+
+    def begun_after_the_first_look(path, *arguments, **named):
+        found = really_stat(path, *arguments, **named)
+        if path == file and not found.st_size:
+            file.write_bytes(b"x" * 4096)
+            file.with_name("log.db-wal").write_bytes(b"x")
+        return found
+
+    monkeypatch.setattr(os, "stat", begun_after_the_first_look)
+
+    place.check_not_emptied(place.place_of(file))
+
+    assert file.stat().st_size, "it was looked at"
+
+
+async def test_links_that_lead_in_a_circle_are_refused(tmp_path):
+    one, other = tmp_path / "one.db", tmp_path / "other.db"
+    one.symlink_to(other)
+    other.symlink_to(one)
+
+    with pytest.raises(LogRefused, match=r"one\.db"):
+        await SqliteExecutionLog(one).connect()
+
+
+async def test_a_package_without_its_image_makes_logs_by_migrations(file, monkeypatch):
+    monkeypatch.setattr(blank, "IMAGE", file.with_name("nowhere"))
+
+    async with SqliteExecutionLog(file) as log:
+        await log.create(new_flow("f1"))
+
+    assert what_is_in(file)["health"] == "ok"
 
 
 @pytest.mark.parametrize("call", ["fdatasync", "link"])

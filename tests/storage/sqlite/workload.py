@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ergon.core.commit import ClaimRequest, Commit
 from ergon.errors import LeaseLost, LogBusy, LogFull
-from ergon.storage.sqlite import SqliteExecutionLog
+from ergon.storage.sqlite import SqliteExecutionLog, blank, place
 from tests.storage.kit import claim_one, commit, event, new_flow, register, worker_record
 
 
@@ -138,6 +138,7 @@ async def idle(file: str, seconds: str) -> None:
 
 async def open_and_die_at(file: str, call: str) -> None:
     """Be killed just before the first call of this function of the system."""
+    blank.FLUSHED = frozenset([place.filesystem_of(Path(file).parent)])  # type: ignore[misc] # wherever the tests run
     setattr(os, call, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
     print("opening", flush=True)
     await SqliteExecutionLog(file).connect()

@@ -10,7 +10,7 @@ dies, or gives them back (`disown`).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain, combinations, groupby
 from operator import itemgetter
@@ -60,7 +60,7 @@ async def take(tx: Transaction, request: ClaimRequest) -> list[ClaimedFlow]:
         row = owned[flow_id]
         flow = rows.flow(row)
         if flow.status is TaskStatus.PARKED:
-            tx.settled[flow_id] = None
+            _let_go(tx, [flow_id])
         else:
             taken.append((flow, row[-1]))
     return await _read(tx, request.worker, taken)
@@ -77,7 +77,7 @@ async def _read(tx: Transaction, worker: str, taken: list[Any]) -> list[ClaimedF
     events, damaged = await _histories(tx, [flow.id for flow, last in taken if last])
     if damaged:
         await tx.write(_SQL["park"], list(damaged), list(damaged.values()))
-        tx.settled.update(dict.fromkeys(damaged))
+        _let_go(tx, damaged)
     return [
         ClaimedFlow(
             flow,
@@ -91,6 +91,12 @@ async def _read(tx: Transaction, worker: str, taken: list[Any]) -> list[ClaimedF
     ]
 
 
+def _let_go(tx: Transaction, flow_ids: Iterable[str]) -> None:
+    """Tell of flows that the claim parked: fewer were taken than there may be, so it is worth to look again."""
+    tx.settled.update(dict.fromkeys(flow_ids))
+    tx.ready = True
+
+
 async def _histories(
     tx: Transaction, flow_ids: Sequence[str]
 ) -> tuple[dict[str, list[Event]], dict[str, str]]:
@@ -102,7 +108,7 @@ async def _histories(
         try:
             events[flow_id] = events_of([row[1:] for row in of_flow], flow_id)
         except LogDamaged as error:
-            damaged[flow_id] = rows.kept(str(error))
+            damaged[flow_id] = rows.kept(f"{error}. Then resume the flow")
     return events, damaged
 
 

@@ -113,7 +113,14 @@ async def refusal(tx: Transaction, commit: Commit) -> BaseException | None:
     flow_id = commit.flow_id
     taken = await _there(tx.connection, [commit])
     if taken:
-        return IllegalMove(f"flow {flow_id!r} already has another event {min(taken)[1]}; nothing was written")
+        place = min(taken)
+        if taken[place] is None:
+            return LogDamaged(
+                f"flow {flow_id!r} is damaged: the row of its event {place[1]} in table events cannot be read; nothing "
+                "was written. Mend the row; other flows are not concerned",
+                flow_id=flow_id,
+            )
+        return IllegalMove(f"flow {flow_id!r} already has another event {place[1]}; nothing was written")
     messages = [message_id for message_id, _ in commit.consumed]
     back = f", or no signal was taken with an event of {list(commit.returned)}" if commit.returned else ""
     return IllegalMove(f"flow {flow_id!r}: a message of {messages} was consumed before or never came{back}")

@@ -60,7 +60,10 @@ def take(tx: Transaction, request: ClaimRequest) -> Taken:
             break
         # Every one chosen is damaged: choose again, without them.
     owned, parked, past = tx.one(_SQL["owned"], nums=as_json(nums))
-    tx.settled.update((damage.readable(flow_id), None) for flow_id in json.loads(parked))
+    let_go = [damage.readable(flow_id) for flow_id in json.loads(parked)]
+    if let_go:
+        tx.settled.update(dict.fromkeys(let_go))
+        tx.ready = True  # fewer were taken than there may be: look again
     taken = rows.numbers(owned)
     return Taken(taken, None if past or not taken else _rows_of_new(tx, taken))
 
@@ -93,6 +96,7 @@ def park_unreadable(tx: Transaction, worker: str, nums: list[int]) -> None:
     """Park flows just taken that cannot be read, so that nobody claims them again and again."""
     tx.run(_SQL["park_unreadable"], worker=worker, nums=as_json(nums))
     tx.settled.update((damage.name_of(tx.connection, num), None) for num in nums)
+    tx.ready = True  # fewer were taken than there may be: look again
 
 
 def _rows_of_new(tx: Transaction, nums: list[int]) -> str | None:

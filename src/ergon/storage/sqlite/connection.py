@@ -51,12 +51,13 @@ def open_writer(settings: Settings) -> sqlite3.Connection:
 def reopen_writer(settings: Settings, made_as: str) -> sqlite3.Connection:
     """Open it again after an I/O error: the file whose generation is `made_as`, never another and never a new one.
 
-    Raises `LogDamaged` when the file was deleted, `LogRefused` when another has taken its place.
+    Raises `LogDamaged` when the file was deleted, `LogRefused` when another has taken its place or it was emptied.
     """
     path = settings.path
     assert path is not None, "a log in memory is never reopened"
     if not path.exists():
         raise place.deleted(path)
+    place.check_not_emptied(place.place_of(path))
 
     def check(connection: sqlite3.Connection, where: str) -> None:
         if not inspect(connection, where) or generation(connection, where) != made_as:

@@ -29,7 +29,12 @@ def present(path: Path) -> list[str]:
 
 
 def _is_log(file: Path) -> bool:
-    """Whether it is one of ours. Asked of SQLite: the header of a young file may still be in its write-ahead log."""
+    """Whether it is one of ours. Asked of SQLite: the header of a young file may still be in its write-ahead log.
+
+    Not of an empty file: that is no log yet, and where it was one SQLite would delete what is left beside it.
+    """
+    if not file.stat().st_size:
+        return False
     with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         try:
             return bool(connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID)

@@ -124,7 +124,14 @@ def _check_not_half_gone(place: Place) -> None:
             "or moved, perhaps under a process that still has it open. Put it back; or end that process and delete "
             f"{wal.name} and {path.name}-shm as well, to start a new log"
         )
-    if _is_empty(path) and not _is_empty(wal, missing=True) and _is_empty(path):
+    check_not_emptied(place)
+
+
+def check_not_emptied(place: Place) -> None:
+    """Raise `LogRefused` for an empty file beside a write-ahead log that is not: SQLite would delete that at once."""
+    path, wal = place.path, place.wal
+    # Asked again at last: another process may have begun both in between.
+    if _length(path) == 0 and _length(wal) and _length(path) == 0:
         raise LogRefused(
             f"log {path} is empty, but {wal.name}, which holds its last commits, is not: the file was emptied, or its "
             f"disk lost it. Restore a backup of both; or delete {path.name}, {wal.name} and {path.name}-shm, to start "
@@ -132,12 +139,12 @@ def _check_not_half_gone(place: Place) -> None:
         )
 
 
-def _is_empty(path: Path, *, missing: bool = False) -> bool:
-    """Tell whether the file has no bytes; `missing` when there is none."""
+def _length(path: Path) -> int | None:
+    """In bytes; None where there is no such file, or nobody can tell."""
     try:
-        return os.stat(path).st_size == 0  # noqa: PTH116 - for each new log
-    except FileNotFoundError:
-        return missing
+        return os.stat(path).st_size  # noqa: PTH116 - for each new log
+    except OSError:
+        return None
 
 
 class Anchor:
