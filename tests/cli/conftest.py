@@ -65,6 +65,17 @@ async def fails_late() -> None:
     await is_late()
 
 @step
+async def is_late_and_well() -> str:
+    with open("notes.txt", "a") as file:
+        file.write("begun\\n")
+    await asyncio.sleep(0.5)
+    return "well"
+
+@flow
+async def ends_late() -> str:
+    return await is_late_and_well()
+
+@step
 def deploys() -> str:
     with open("deployed", "w"):
         return "other"

@@ -64,14 +64,28 @@ def test_how_a_run_ends_is_said_once_and_how_its_child_failed_too(command) -> No
     assert err.count("flow child failed: ValueError: the child's, at shop.py:") == 1
 
 
-def test_a_run_that_is_interrupted_says_so_when_its_flow_fails_after_all(command, here: Path) -> None:
+def test_a_run_that_is_interrupted_tells_how_its_flow_fails_after_all(command, here: Path) -> None:
     run = command("run", "shop.py:fails_late", "--id", "f")
     wait_for(lambda: notes(here) == ["begun"])
     run.send_signal(signal.SIGINT)
-    _, err = run.communicate(timeout=20)
+    out, err = run.communicate(timeout=20)
 
-    assert "interrupted; flow 'f' stays in the log" in err
-    assert err.count("flow f failed: ValueError: late") == 1
+    assert (run.returncode, out) == (1, "")
+    assert "stopping: running steps have 10 s to end" in err
+    assert "stays in the log" not in err
+    assert err.count("failed: ValueError: late") == 1
+
+
+def test_a_run_that_is_interrupted_prints_the_result_when_its_flow_completes_after_all(
+    command, here: Path
+) -> None:
+    run = command("run", "shop.py:ends_late", "--id", "f")
+    wait_for(lambda: notes(here) == ["begun"])
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=20)
+
+    assert (run.returncode, out) == (0, '"well"\n')
+    assert "stays in the log" not in err
 
 
 def test_why_a_run_is_parked_is_said_once(command, ergon) -> None:
@@ -130,8 +144,8 @@ def test_a_run_told_to_stop_lets_its_step_end(command, here: Path, number) -> No
 
     second = command(*line)
 
-    assert (first.returncode, out) == (130, "")
-    assert "--id w goes on with it" in err
+    assert (first.returncode, out) == (0, '"slow is done"\n'), "it ended with its step"
+    assert "goes on with it" not in err
     assert "Traceback" not in err
     assert second.communicate(timeout=20)[0] == '"slow is done"\n'
     assert notes(here) == ["slow begins"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sqlite3
@@ -355,6 +356,24 @@ def test_the_place_of_a_failure_is_in_the_users_code() -> None:
         "test_the_place_of_a_failure_is_in_the_users_code",
         "ask",
     ]
+
+
+def test_what_ergon_refuses_to_the_standard_library_is_refused_to_whoever_called_that() -> None:
+    def ask() -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(decoder_for(int).decode, "[]")
+
+    with pytest.raises(DecodingError) as raised:
+        ask()
+
+    assert names_of_frames(describe(raised.value))[-1] == "ask"
+
+
+def test_an_error_of_the_standard_librarys_own_keeps_its_place() -> None:
+    with pytest.raises(json.JSONDecodeError) as raised:
+        json.loads("{")
+
+    assert "(decoder.py:" in json.loads(describe(raised.value))["traceback"][-1]
 
 
 def names_of_frames(text: str) -> list[str]:

@@ -58,8 +58,8 @@ async def run(target: str, text: str, flow_id: str | None, url: str | None, requ
 
     TARGET is module:flow or file.py:flow. A worker in this process executes it with its children and waits through
     its timers and signals; while it runs it may also take other flows of the same code from this log. Interrupted by
-    Ctrl-C or SIGTERM, running steps have 10 seconds to end, and the flow stays in the log: the same command with its
-    --id goes on, or any `ergon worker`.
+    Ctrl-C or SIGTERM, running steps have 10 seconds to end, and unless it ends with them the flow stays in the log: the
+    same command with its --id goes on, or any `ergon worker`.
 
     \b
     ergon run orders.py:process --input '{"order": {"id": 7}}' --id order-7
@@ -111,9 +111,20 @@ async def _run(log: ExecutionLog, code: Target, call: FlowCall[Any], flow_id: st
         return before
     note(clean(f"flow {handle.id!r} runs here{here}"))
     working = Worker(log, "ergon-run", flows=code.flows, queues=queues, tags=tags, options=options)
-    async with working:
-        with _telling_its_end_once(handle.id):
-            return await _wait(handle)
+    with _telling_its_end_once(handle.id):
+        try:
+            async with working:
+                return await _wait(handle)
+        except asyncio.CancelledError:
+            after_all = await handle.record()
+            if after_all.status.is_terminal or after_all.status is TaskStatus.PARKED:
+                return after_all
+            note(
+                clean(
+                    f"interrupted; flow {handle.id!r} stays in the log, and --id {handle.id} goes on with it"
+                )
+            )
+            raise
 
 
 async def _wait(handle: FlowHandle[Any]) -> FlowRecord:
@@ -122,7 +133,7 @@ async def _wait(handle: FlowHandle[Any]) -> FlowRecord:
     try:
         return await handle.wait_settled()
     except asyncio.CancelledError:
-        note(clean(f"interrupted; flow {handle.id!r} stays in the log, and --id {handle.id} goes on with it"))
+        note(f"stopping: running steps have {DRAIN_SECONDS:g} s to end (Ctrl-C again: stop at once)")
         raise
     finally:
         news.cancel()
@@ -195,7 +206,8 @@ def _tell(record: FlowRecord) -> None:
         case _:
             error = rebuild(record.output or "")
             what = f"{type(error).__name__}: {message_of(error)}".removesuffix(": ")
-            what += failure_place(record.output)
+            if place := failure_place(record.output):
+                what = what.removesuffix(".") + place
             again = f", {next_command('retry', record.id)} tries it again"
             raise FlowDidNotComplete(
                 clean(f"flow {record.id!r} {record.status}: {what}")

@@ -27,6 +27,7 @@ GROUP_MAX: Final = 100
 ERRORS_MAX: Final = 200
 """Errors in one record, all chains and groups together."""
 FRAMES_MAX: Final = 20
+_LIBRARY: Final = str(PurePath(traceback.__file__).parent)
 _KNOWN_FRAMES: Final = "__ergon_frames__"
 """Where an error that was read back keeps where it was raised; names like this one are not recorded themselves."""
 _NO_MESSAGE: Final = "(no message:"
@@ -118,6 +119,8 @@ def _args_of(error: BaseException) -> tuple[Any, ...]:
 def _place_of(error: BaseException) -> dict[str, Any]:
     """Where it was raised, as fields of its record. `inside`: only Ergon's own frames are known."""
     walked = list(traceback.walk_tb(error.__traceback__))
+    if walked and _is_own(walked[-1][0]):
+        walked = _without_library(walked)
     if theirs := [*_frames(walked), *_known_frames(error)]:
         return {"traceback": _shortened(theirs)}
     if walked:
@@ -135,6 +138,19 @@ def _frames(walked: list[tuple[FrameType, int]], *, own: bool = False) -> list[s
         for frame, line in walked
         if _is_own(frame) is own
     ]
+
+
+def _without_library(walked: list[tuple[FrameType, int]]) -> list[tuple[FrameType, int]]:
+    """Without the standard library's frames at the end: what Ergon refuses is refused to whoever called that."""
+    theirs = [
+        place for place, (frame, _) in enumerate(walked) if not _is_own(frame) and not _is_library(frame)
+    ]
+    return walked[: theirs[-1] + 1] if theirs else walked
+
+
+def _is_library(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    return file.startswith(_LIBRARY) and "site-packages" not in file
 
 
 def _known_frames(error: BaseException) -> list[str]:

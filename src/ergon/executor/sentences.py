@@ -80,7 +80,8 @@ def failure_line(payload: str | None) -> str:
     except msgspec.MsgspecError:
         return "an error that cannot be read"
     line = one_line(f"{found.type.rpartition('.')[2]}: {found.message}".removesuffix(": "))
-    return cut(line, ERROR_CHARS_MAX) + _at_line(found)
+    place = _at_line(found)
+    return (cut(line, ERROR_CHARS_MAX).removesuffix(".") if place else cut(line, ERROR_CHARS_MAX)) + place
 
 
 def failure_place(payload: str | None) -> str:

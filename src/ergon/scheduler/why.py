@@ -51,9 +51,8 @@ async def _why_one(log: ExecutionLog, record: FlowRecord) -> str:
         sentence += f" (unread signals: {', '.join(sorted(set(unread))[:5])})"
     if record.claims_stalled and record.status in (TaskStatus.PENDING, TaskStatus.RUNNING):
         times = "once" if record.claims_stalled == 1 else f"{record.claims_stalled} times in a row"
-        sentence += (
-            f"; its worker died {times} while running it and nothing new was recorded: perhaps it kills them"
-        )
+        sentence += f"; its worker died {times} while running it and nothing new was recorded"
+        sentence += ": perhaps it kills them" if record.claims_stalled > 1 else ""
     return f"flow {flow_id!r} {sentence}"
 
 

@@ -337,9 +337,8 @@ class Worker:
         try:
             interrupted = await self._residents.drain(deadline_seconds)
             if interrupted:
-                logger.warning(
-                    "worker %s: %d flows were interrupted in a step; it runs again", self.name, interrupted
-                )
+                flows = "a flow was" if interrupted == 1 else f"{interrupted} flows were"
+                logger.warning("worker %s: %s interrupted in a step; it runs again", self.name, flows)
         finally:
             fetching.cancel()
             self._residents.abort_all("the worker was shut down")
