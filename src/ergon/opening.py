@@ -94,15 +94,27 @@ def _first(*names: str | None) -> str:
     return next((name for name in names if name is not None), "")
 
 
+def _check_no_option(path: str) -> None:
+    """Raise `LogRefused` where a file's name ends like an option: a mistyped one would be another, empty log."""
+    name, _, value = path.rpartition("?")[2].partition("=")
+    if "?" in path and value and name.isidentifier():
+        raise LogRefused(
+            f"log {path}: a file has no option {name!r}, only ?namespace=NAME. When this is really the file's name, "
+            "write sqlite: before it, and %3F for the question mark"
+        )
+
+
 def _store(url: str) -> tuple[str, str]:
     """A URL's scheme, and its path where that is a file's. Raises `LogRefused`."""
     scheme, colon, rest = url.partition(":")
     if not colon or len(scheme) == 1 or os.sep in scheme:  # a path; one letter is a Windows drive
+        _check_no_option(url)
         return "sqlite", url
     scheme = scheme.lower()
     if scheme == "memory":
         return scheme, ":memory:"
     if scheme in ("sqlite", "file"):
+        _check_no_option(rest)
         return "sqlite", unquote(rest.removeprefix("//"))
     if scheme in (*_POSTGRES, *_REDIS):
         return scheme, ""

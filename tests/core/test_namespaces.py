@@ -6,6 +6,7 @@ import pytest
 
 from ergon import InvalidName, open_log
 from ergon.core.namespaces import check_namespace, namespace_of, split_namespace, with_namespace
+from ergon.errors import LogRefused
 
 
 @pytest.mark.parametrize("name", ["", "a", "7", "acme", "team-7", "team_7", "a-b_c", "x" * 40])
@@ -68,6 +69,22 @@ def test_a_namespace_is_the_one_given_else_the_urls_else_the_environments(url, m
     assert open_log(url).url.endswith("namespace=around")
     assert "namespace=" not in open_log(joined, namespace="").url
     assert open_log(open_log(joined).url).url == open_log(joined).url, "a URL leads to the same log again"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["orders.db?namspace=acme", "sqlite:orders.db?schema=s", "orders.db?namespace=acme&mode=ro", "./a?b=1"],
+)
+def test_an_option_that_a_file_does_not_have_is_refused_and_makes_no_other_log(url):
+    with pytest.raises(LogRefused, match=r"a file has no option '\w+', only \?namespace=NAME"):
+        open_log(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["what?.db", "a?b=", "what?1=2.db", "sqlite:orders.db%3Fnamspace=acme", "a=b.db"]
+)
+def test_a_file_may_have_a_question_mark_in_its_name(url):
+    assert open_log(url).url
 
 
 def test_a_bad_name_is_refused_wherever_it_comes_from(monkeypatch):

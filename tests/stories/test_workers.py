@@ -273,7 +273,9 @@ async def test_flows_that_wait_leave_memory_and_come_back(log: ExecutionLog) -> 
         await until(lambda: suspended(log, 50))
         residents = working._residents
         assert residents is not None
-        await until(lambda: residents.runs == {})  # the log may show it before the worker hears that it was written
+        await until(
+            lambda: residents.runs == {}
+        )  # the log may show it before the worker hears that it was written
         await asyncio.gather(*(handle.signal("go") for handle in handles))
         for handle in handles:
             await handle.result(10)
