@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,34 @@ class Refused(Exception):
     def __init__(self, balance: int) -> None:
         super().__init__(f"only {balance} left")
         self.balance = balance
+
+
+async def test_each_attempt_that_fails_is_a_line_for_those_who_listen(
+    log: ExecutionLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An attempt that is followed by another is told nowhere else, but by `why`."""
+
+    @step(retry=FAST)
+    async def unsteady() -> str:
+        if attempt() < 3:
+            raise ConnectionError("down")
+        return "up"
+
+    @flow
+    async def calls() -> str:
+        return await unsteady()
+
+    caplog.set_level(logging.INFO, "ergon.executor")
+    async with worker(log, calls):
+        handle = await start(log, calls.bind(), "f")
+        assert await handle.result(10) == "up"
+
+    told = [record for record in caplog.records if "attempt" in record.getMessage()]
+    assert [record.getMessage().partition(", at test_retries.py:")[0] for record in told] == [
+        f"flow f: attempt {number} of step {unsteady.name} failed, the next follows in 0.01 s: ConnectionError: down"
+        for number in (1, 2)
+    ]
+    assert {vars(record)["flow_id"] for record in told} == {"f"}
 
 
 @pytest.mark.every_log

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +29,7 @@ from ergon.executor.body_waits import BodyWaits, resolve
 from ergon.executor.calls import call, step_exited
 from ergon.executor.idleness import works_beside
 from ergon.executor.mutations import FIXED, Watched, watch
+from ergon.executor.sentences import failure_line
 from ergon.flows.context import step_context
 from ergon.flows.step_calls import StepCall
 from ergon.flows.steps import DID_NOT_HAPPEN, Happened
@@ -36,6 +38,8 @@ from ergon.replay.operations import Operation
 
 if TYPE_CHECKING:
     from ergon.executor.work import Work
+
+logger = logging.getLogger("ergon.executor")
 
 _RECORDED: Final = object()
 """Result of an attempt whose outcome has been recorded already."""
@@ -177,15 +181,22 @@ class StepBody:
         if delay is None:
             self.work.failed(self, error)
             return
-        at = self.work.host.now() + delay
-        self.work.note(
-            EventKind.STEP_RETRIED,
-            self.op,
-            self.attempt,
-            payload=describe(error),
-            at=at,
-            after=lambda: self._again(at),
-        )
+        at, failure = self.work.host.now() + delay, describe(error)
+
+        def noted() -> None:
+            if logger.isEnabledFor(logging.INFO):
+                logger.info(
+                    "flow %s: attempt %d of step %s failed, the next follows in %.3g s: %s",
+                    self.work.flow_id,
+                    self.attempt,
+                    self.op.name,
+                    delay,
+                    failure_line(failure),
+                    extra={"flow_id": self.work.flow_id},
+                )
+            self._again(at)
+
+        self.work.note(EventKind.STEP_RETRIED, self.op, self.attempt, payload=failure, at=at, after=noted)
 
     def _again(self, at: float) -> None:
         """The failed attempt is durable: wait, then try once more."""
