@@ -7,6 +7,7 @@ Anything else becomes `StepFailed`. How single values travel is in `core/tagged.
 
 from __future__ import annotations
 
+import os
 import traceback
 from pathlib import PurePath
 from types import FrameType
@@ -27,7 +28,7 @@ GROUP_MAX: Final = 100
 ERRORS_MAX: Final = 200
 """Errors in one record, all chains and groups together."""
 FRAMES_MAX: Final = 20
-_LIBRARY: Final = str(PurePath(traceback.__file__).parent)
+_LIBRARY: Final = f"{PurePath(traceback.__file__).parent}{os.sep}"
 _KNOWN_FRAMES: Final = "__ergon_frames__"
 """Where an error that was read back keeps where it was raised; names like this one are not recorded themselves."""
 _NO_MESSAGE: Final = "(no message:"
