@@ -227,7 +227,16 @@ async def test_large_results_are_rows_of_their_own(log, own_url, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "damage", ["op = '0:1'", "digest = digest || E'\\x1f'", "payload = NULL", "ats = '{1,2}'", "last = 4"]
+    "damage",
+    [
+        "op = '0:1'",
+        "digest = digest || E'\\x1f'",
+        "payload = NULL",
+        "ats = '{1,2}'",
+        "last = 4",
+        "last = NULL",
+        "ats = NULL",
+    ],
 )
 async def test_a_pack_that_does_not_hold_together_is_damage_that_names_its_flow(log, own_url, damage):
     await register(log)
@@ -241,16 +250,6 @@ async def test_a_pack_that_does_not_hold_together_is_damage_that_names_its_flow(
         await log.history("f1")
 
     assert caught.value.flow_id == "f1"
-
-
-async def test_a_row_that_is_half_a_pack_cannot_be(log, own_url):
-    await register(log)
-    lease = await claimed_flow(log)
-    await commit(log, Commit("f1", lease, tuple(alike(1, 5))))
-
-    for half in ("last = NULL", "ats = NULL"):
-        with pytest.raises(asyncpg.CheckViolationError):
-            await change(own_url, f"UPDATE ergon.events SET {half}")
 
 
 async def test_a_damaged_pack_stops_only_its_own_flow(log, own_url):
