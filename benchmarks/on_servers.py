@@ -80,7 +80,7 @@ def of(store: str) -> tuple[Workload, ...]:
         on(store, w2_concurrent.WORKLOAD, floor=bare_servers.w2, rivals={DBOS: {"flows": 50}} if dbos else None,
            rows=_w2_rows(store), notes=(group,)),
         on(store, w3_fan_out.WORKLOAD, floor=bare_servers.w3, rivals={DBOS: {"times": 1}} if dbos else None,
-           rounds=7),
+           rounds=15),
         on(store, w4_replay.WORKLOAD),
         on(store, w5_queue.WORKLOAD, rivals={DBOS: {"flows": 200}} if dbos else None,
            rows=_unbarred(w5_queue.WORKLOAD, "drain_flows_per_s")),
