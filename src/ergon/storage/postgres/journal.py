@@ -19,7 +19,7 @@ from ergon.errors import IllegalMove, LogDamaged
 from ergon.storage.postgres import children, ended
 from ergon.storage.postgres.driver import Connection
 from ergon.storage.postgres.locks import Standing, lock
-from ergon.storage.postgres.packs import events_of
+from ergon.storage.postgres.packs import damaged, events_of
 from ergon.storage.postgres.rows import columns, kept
 from ergon.storage.postgres.statements import statements
 from ergon.storage.postgres.transaction import Transaction
@@ -115,11 +115,7 @@ async def refusal(tx: Transaction, commit: Commit) -> BaseException | None:
     if taken:
         place = min(taken)
         if taken[place] is None:
-            return LogDamaged(
-                f"flow {flow_id!r} is damaged: the row of its event {place[1]} in table events cannot be read; nothing "
-                "was written. Mend the row; other flows are not concerned",
-                flow_id=flow_id,
-            )
+            return damaged(*place, "; nothing was written")
         return IllegalMove(f"flow {flow_id!r} already has another event {place[1]}; nothing was written")
     messages = [message_id for message_id, _ in commit.consumed]
     back = f", or no signal was taken with an event of {list(commit.returned)}" if commit.returned else ""
