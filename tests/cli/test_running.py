@@ -154,13 +154,14 @@ def test_a_run_told_to_stop_lets_its_step_end(command, here: Path, number) -> No
 def test_a_run_told_twice_to_stop_ends_at_once(command, here: Path) -> None:
     process = command("run", "shop.py:works", "--input", '{"seconds": 50}', "--id", "w")
     wait_for(lambda: notes(here) == ["slow begins"])
-    assert process.stderr is not None
+    stderr = process.stderr
+    assert stderr is not None
     process.send_signal(signal.SIGTERM)
-    while "goes on with it" not in process.stderr.readline():
-        pass
+    wait_for(lambda: "Ctrl-C again: stop at once" in stderr.readline())
     process.send_signal(signal.SIGTERM)
 
     assert process.wait(timeout=8) == 130  # the drain would have taken 10 s
+    assert "goes on with it" not in stderr.read()
 
 
 @pytest.mark.parametrize(
