@@ -21,7 +21,7 @@ _OVER: Final = frozenset(
 )
 
 
-def read_earlier(history: Sequence[Event]) -> tuple[dict[str, list[Event]], list[Event]]:
+def read_earlier(history: Sequence[Event]) -> tuple[dict[str, list[Event]], tuple[Event, ...]]:
     """By operation, what the present attempt has to know; and how it was asked to cancel, oldest first.
 
     What earlier attempts of the flow recorded goes by call and not by operation: see `replay/attempts.py`.
@@ -46,7 +46,7 @@ def read_earlier(history: Sequence[Event]) -> tuple[dict[str, list[Event]], list
             cancels = []  # it was the attempt before that was asked to stop
         elif kind == EventKind.RETRY_NOW:
             earlier = {op: [_due_by(event.at, each) for each in events] for op, events in earlier.items()}
-    return earlier, cancels
+    return earlier, tuple(cancels)
 
 
 def over_operations(history: Sequence[Event]) -> set[str]:

@@ -34,7 +34,7 @@ class GivenUp:
         """The flow has been replayed, here for the first time: remember what others may have done for it."""
         self._is_first_run = False
         machine = self._machine
-        self._begun_before = {op.id for op in machine.requested if op.kind == OperationKind.STEP}
+        self._begun_before = {op.id for op in machine.requested or () if op.kind == OperationKind.STEP}
         if machine.abandoned:
             self._over = over_operations(history)
 

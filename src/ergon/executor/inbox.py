@@ -17,7 +17,7 @@ leaves behind:
 from __future__ import annotations
 
 import asyncio
-from bisect import insort
+from collections.abc import Sequence
 
 from ergon.core.codec import encode
 from ergon.core.commit import CancelName, IdTaken, MessageKind, Received, read_reason
@@ -57,7 +57,7 @@ class Inbox:
 
     def __init__(
         self,
-        messages: list[Received],
+        messages: Sequence[Received],
         machine: FlowMachine,
         outbox: Outbox,
         *,
@@ -66,16 +66,17 @@ class Inbox:
         """`seen`: up to here nothing is missing."""
         self.seen = messages[-1].id if messages else seen
         """The newest message known here; up to it, every message is in `messages` or accounted for."""
-        self.cancels: list[Event] = []
+        # Tuples, as most flows get no message: an empty list for each would be one more thing to collect.
+        self.cancels: tuple[Event, ...] = ()
         """How this attempt of the flow was asked to cancel, oldest first."""
         self.cancels_under_way = 0
         """How often it was asked and does not know it yet."""
-        self.messages = list(messages)
+        self.messages = tuple(messages)
         """What no fact accounts for yet, oldest first."""
         self._machine = machine
         self._outbox = outbox
         self._taken: dict[str, int] = {}
-        self._signal_waits: list[tuple[str, StepWait]] = []
+        self._signal_waits: tuple[tuple[str, StepWait], ...] = ()
         self._child_waits: dict[str, tuple[StepWait, str]] = {}
 
     @property
@@ -93,18 +94,18 @@ class Inbox:
         fresh = [message for message in messages if message.id > self.seen]
         if fresh:
             self.seen = fresh[-1].id
-            self.messages += fresh
+            self.messages = (*self.messages, *fresh)
         return bool(fresh)
 
     def close(self) -> None:
         """Answer no more waits, and forget them."""
-        self._signal_waits.clear()
+        self._signal_waits = ()
         self._child_waits.clear()
         self._outbox.before_flush = None
 
     def want_signal(self, name: str, wait: StepWait) -> None:
         """A step body waits for a signal."""
-        self._signal_waits.append((name, wait))
+        self._signal_waits = (*self._signal_waits, (name, wait))
         self._outbox.before_flush = self._take_for_bodies
 
     def want_child(self, operation: str, wait: StepWait, flow_id: str) -> None:
@@ -133,7 +134,7 @@ class Inbox:
 
     def unwant(self, arrived: asyncio.Future[Event]) -> None:
         """The body waits for its signal no more."""
-        self._signal_waits = [wait for wait in self._signal_waits if wait[1].arrived is not arrived]
+        self._signal_waits = tuple([wait for wait in self._signal_waits if wait[1].arrived is not arrived])
         if not self._signal_waits:
             self._outbox.before_flush = None
 
@@ -145,7 +146,7 @@ class Inbox:
 
     def put_back(self, message: Received) -> None:
         """A signal was not received by the body that it was taken for: it is unread again, in its old place."""
-        insort(self.messages, message)
+        self.messages = tuple(sorted((*self.messages, message)))
 
     def wants_signals(self) -> bool:
         """True while the flow itself waits for a signal that is not here."""
@@ -164,11 +165,13 @@ class Inbox:
         for again in self._machine.earlier.signals_again(wanted):
             self._take_signal(again.name, again.payload, digest=SEEN_AGAIN)
         machine = self._machine  # which one of the messages may stop: the rest is left for mended code
-        self.messages = [
-            message
-            for message in self.messages
-            if machine.stopped is not None or not self._take(message, wanted)
-        ]
+        self.messages = tuple(
+            [
+                message
+                for message in self.messages
+                if machine.stopped is not None or not self._take(message, wanted)
+            ]
+        )
 
     def _take(self, message: Received, wanted: dict[str, int]) -> bool:
         """True when the message is accounted for."""
@@ -205,12 +208,13 @@ class Inbox:
 
     def _take_for_bodies(self) -> None:
         """What step bodies wait for and the flow itself does not: the last events of a commit."""
-        self.messages = [message for message in self.messages if not self._take_for_body(message)]
+        self.messages = tuple([message for message in self.messages if not self._take_for_body(message)])
 
     def _take_for_body(self, message: Received) -> bool:
-        for index, (name, wait) in enumerate(self._signal_waits):
+        waits = self._signal_waits
+        for index, (name, wait) in enumerate(waits):
             if message.kind == MessageKind.SIGNAL and name == message.name and not wait.arrived.done():
-                del self._signal_waits[index]
+                self._signal_waits = waits[:index] + waits[index + 1 :]
                 wait.take(message)
                 self._outbox.consume(message.id)
                 return True
@@ -272,7 +276,8 @@ class Inbox:
         """Ask the flow to stop. One that was asked before is asked again: it has gone on."""
         self.cancels_under_way += 1
         self._machine.earlier.retraces = False
-        self.cancels.append(self._outbox.record(EventKind.CANCEL_REQUESTED, name=name, payload=payload))
+        told = self._outbox.record(EventKind.CANCEL_REQUESTED, name=name, payload=payload)
+        self.cancels = (*self.cancels, told)
 
     def _take_child(self, message: Received) -> bool:
         machine = self._machine

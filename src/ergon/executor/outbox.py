@@ -89,8 +89,8 @@ class Outbox:
         self._run = run
         # Made once, as it is handed over with each commit; `close` breaks the cycle.
         self._on_done: Callable[[BaseException | None], None] = self._done
-        self.facts: list[Fact] = []
-        """What has happened and is not submitted yet."""
+        self.facts: list[Fact] | None = None
+        """What has happened and is not submitted yet. None, as empty lists would be things to collect in each flow."""
         self._besides: _Besides | None = None
         self._in_flight: Commit | None = None
         self._sent: list[Fact] | None = None
@@ -121,18 +121,24 @@ class Outbox:
         )
         op.announced = True
         if self._in_flight is not None:
-            self.facts.append((event, value, None))
+            self._add((event, value, None))
         elif more and (not self.facts or event.at - self.facts[0][0].at < HOLD_SECONDS):
-            self.facts.append((event, value, None))
+            self._add((event, value, None))
             return True
         elif self.facts or self._besides is not None:
-            self.facts.append((event, value, None))
+            self._add((event, value, None))
             self.flush()
         else:
             commit = make_commit((self._flow_id, self._lease, (event,), (), (), (), None, ()))
             self._in_flight, self._sent, self._value = commit, None, value
             self._submit(commit, self._on_done)
         return False
+
+    def _add(self, fact: Fact) -> None:
+        if self.facts:
+            self.facts.append(fact)
+        else:
+            self.facts = [fact]
 
     @property
     def is_sealed(self) -> bool:
@@ -162,7 +168,7 @@ class Outbox:
         event = Event(
             seq, kind, op, name, digest, payload, self._now() if at is None else at, source, attempt
         )
-        self.facts.append((event, value, after))
+        self._add((event, value, after))
         if op and kind in DELIVERED and not self.closed:
             self._machine.expect(event)
         return event
@@ -215,7 +221,7 @@ class Outbox:
         # itself it could not be told from one that landed before, if its answer was lost. In a crash it is done again.
         if not (self.has_more or settled):
             return
-        facts, self.facts = self.facts, []
+        facts, self.facts = self.facts or [], None
         events = (facts[0][0],) if len(facts) == 1 else tuple([fact[0] for fact in facts])
         besides, self._besides = self._besides, None
         if besides is not None:

@@ -96,14 +96,14 @@ class FlowRun:
         self.ended = False
         self._on_end = on_end
         self._on_idle = on_idle
-        self._history: Sequence[Event] = claimed.events
+        self._history: Sequence[Event] = claimed.events or ()
         # Until it is revived it wants no message, and one that came now would seem needless: nothing advances before.
         self._turning = True
         self._interrupted = False
         self.machine = FlowMachine(
             flow_id=record.id,
             started_at=record.started_at,
-            history=claimed.events,
+            history=self._history,
             entry=partial(enter, flow, record.input),
             answer=read_answer,
             on_error=tell_flow_error,

@@ -100,8 +100,8 @@ class Work:
             return False
         if inbox.messages or inbox.cancels:
             return False
+        machine.requested = None
         self.begin_all(requested)
-        requested.clear()
         outbox = self._outbox
         if outbox.has_more:
             outbox.flush()

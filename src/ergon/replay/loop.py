@@ -128,7 +128,7 @@ class FlowLoop(asyncio.AbstractEventLoop):
         self._armed = 0
         self.timers: dict[str, FlowTimer] = {}
         """The armed timers by operation id."""
-        self._timer_heap: list[tuple[float, int, str]] = []
+        self._timer_heap: list[tuple[float, int, str]] | None = None
         self._callbacks: Scope | None = None
         self.tasks: dict[int, FlowTask[Any]] = {}
         self.machine: FlowMachine | None = machine
@@ -299,6 +299,8 @@ class FlowLoop(asyncio.AbstractEventLoop):
             op, when, callback, args, self, context, owner=_current_task(self)
         )
         self._armed += 1
+        if self._timer_heap is None:
+            self._timer_heap = []
         heappush(self._timer_heap, (when, self._armed, op))
         return timer
 
@@ -308,7 +310,7 @@ class FlowLoop(asyncio.AbstractEventLoop):
             return
         if self.machine is not None:
             self.machine.timer_cancelled(handle.op)
-        if len(self._timer_heap) > 2 * len(self.timers) + 64:
+        if self._timer_heap is not None and len(self._timer_heap) > 2 * len(self.timers) + 64:
             self._timer_heap = [entry for entry in self._timer_heap if entry[2] in self.timers]
             heapify(self._timer_heap)
 
@@ -346,13 +348,12 @@ class FlowLoop(asyncio.AbstractEventLoop):
         """Create a task, in a scope of its own."""
         if scope is None:
             scope = self.current_scope().next_child()
+        if context is None:
+            context = contextvars.copy_context()  # one for the task and for its callback, instead of one each
         task: FlowTask[T] = FlowTask(coro, loop=self, scope=scope, name=name, context=context, **options)
         self.tasks[task.number] = task
-        task.add_done_callback(self._forget)
+        task.add_done_callback(_forget, context=context)
         return task
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self.tasks.pop(hash(task), None)
 
     # Always False; asked for each future, so it gets no frame of its own.
     get_debug = staticmethod(bool)  # pyright: ignore[reportAssignmentType]
@@ -381,6 +382,11 @@ class FlowLoop(asyncio.AbstractEventLoop):
 
     async def shutdown_asyncgens(self) -> None:
         """Nothing to do: unfinished generators are left alone."""
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    loop: Any = task.get_loop()
+    loop.tasks.pop(hash(task), None)
 
 
 _WAKE_SLEEPER: Final = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]  # noqa: SLF001

@@ -103,7 +103,8 @@ class FlowMachine:
         self._answer = answer
         self._on_error = on_error
         self._entered_at: Place | None = None
-        self.requested: list[Operation] = []
+        self.requested: list[Operation] | None = None
+        """Operations asked for and not begun. None, as empty lists would be things to collect in each flow."""
         self.abandoned: list[Operation] | None = None
         self._history = history
         if history:
@@ -126,11 +127,12 @@ class FlowMachine:
     def revive(self) -> None:
         """Start the flow and deliver its whole history. Call once, from a host callback."""
         ahead = self._ahead
-        if self._history:
-            self._ahead = ahead = deque([event for event in self._history if event.kind in DELIVERED])
+        history, self._history = self._history, ()
+        if history:
+            self._ahead = ahead = deque([event for event in history if event.kind in DELIVERED])
             self._expected = {event.op: event for event in ahead if event.op}
         if ahead:
-            self._replayed = self._history[0].seq - 1
+            self._replayed = history[0].seq - 1
         loop = self.loop
         generators.stand_in_front()
         host = loop.enter()
@@ -224,8 +226,8 @@ class FlowMachine:
 
     def take_requested(self) -> list[Operation]:
         """Operations asked for since the last call and still wanted, oldest first."""
-        requested, self.requested = self.requested, []
-        return [op for op in requested if op.id in self.pending]
+        requested, self.requested = self.requested, None
+        return [op for op in requested if op.id in self.pending] if requested else []
 
     def take_abandoned(self) -> list[Operation]:
         """Operations the flow stopped waiting for since the last call."""
@@ -256,7 +258,7 @@ class FlowMachine:
             evict(self.loop)
         finally:
             self.pending.clear()
-            self.requested.clear()
+            self.requested = None
             self.loop.leave(host)
         if not self.loop.tasks:
             self.close()
@@ -266,7 +268,7 @@ class FlowMachine:
         self.muted = True
         self._entry = self._answer = self._on_error = _closed
         self.pending.clear()
-        self.requested.clear()
+        self.requested = None
         self.loop.detach()
 
     # -- asked by flow code, through `ergon.flows` ------------------------------------------------------
@@ -296,7 +298,10 @@ class FlowMachine:
             self.earlier.recognise(op)
         expected = self._expected.get(op_id) if self._expected else None
         if expected is None:
-            self.requested.append(op)
+            if self.requested is None:
+                self.requested = [op]
+            else:
+                self.requested.append(op)
         elif not mismatch.fits(op, expected):
             self.stop(mismatch.asked_otherwise(op, expected))
             return op
@@ -360,7 +365,8 @@ class FlowMachine:
     # -- inside ----------------------------------------------------------------------------------------
 
     def _start_root(self, context: contextvars.Context) -> FlowTask[Any]:
-        coroutine = self._entry()
+        entry, self._entry = self._entry, _closed
+        coroutine = entry()
         code = getattr(coroutine, "cr_code", None)
         self._entered_at = (code, 0) if code is not None else None
         return self.loop.spawn(coroutine, name="flow", context=context, scope=Scope("0"))
