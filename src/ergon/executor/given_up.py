@@ -106,7 +106,8 @@ class GivenUp:
 
     def _put_back_unreceived(self, op: Operation, left_at: int) -> bool:
         """Let signals go back that an earlier run took for a step, too late for it. True when there are some."""
-        unreceived = never_received(self._work.earlier.pop(op.id, ()), left_at)
+        earlier = self._work.earlier
+        unreceived = never_received(earlier.pop(op.id, ()) if earlier else (), left_at)
         for event in unreceived:
             self._work.note_put_back(op, split_wait(event.op)[1], event.seq)
         return bool(unreceived)

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 from ergon.core.codec import encode
 from ergon.core.commit import CancelName, IdTaken, MessageKind, Received, read_reason
+from ergon.core.empty import NO_ENTRIES
 from ergon.core.failure import describe
 from ergon.core.history import Event, EventKind
 from ergon.core.status import TaskStatus
@@ -75,9 +76,9 @@ class Inbox:
         """What no fact accounts for yet, oldest first."""
         self._machine = machine
         self._outbox = outbox
-        self._taken: dict[str, int] = {}
+        self._taken: dict[str, int] = NO_ENTRIES
         self._signal_waits: tuple[tuple[str, StepWait], ...] = ()
-        self._child_waits: dict[str, tuple[StepWait, str]] = {}
+        self._child_waits: dict[str, tuple[StepWait, str]] = NO_ENTRIES
 
     @property
     def attempt(self) -> int:
@@ -100,7 +101,7 @@ class Inbox:
     def close(self) -> None:
         """Answer no more waits, and forget them."""
         self._signal_waits = ()
-        self._child_waits.clear()
+        self._child_waits = NO_ENTRIES
         self._outbox.before_flush = None
 
     def want_signal(self, name: str, wait: StepWait) -> None:
@@ -110,6 +111,8 @@ class Inbox:
 
     def want_child(self, operation: str, wait: StepWait, flow_id: str) -> None:
         """A step body started a child flow and wants its outcome."""
+        if not self._child_waits:
+            self._child_waits = {}
         self._child_waits[operation] = wait, flow_id
 
     def has_outcome(self, operation: str, flow_id: str) -> bool:
@@ -222,6 +225,8 @@ class Inbox:
 
     def _take_signal(self, name: str, payload: str | None, *, digest: str) -> None:
         before = self._taken.get(name, 0)
+        if not self._taken:
+            self._taken = {}
         self._taken[name] = before + 1
         box = self._machine.mailboxes[name]
         waiter = box.waiters[before] if before < len(box.waiters) else None

@@ -24,7 +24,6 @@ from ergon.core.status import TaskStatus
 from ergon.errors import ErgonError, LeaseLost
 from ergon.executor.alarm import Alarm
 from ergon.executor.answers import enter, read_answer
-from ergon.executor.children import Children
 from ergon.executor.earlier import begins_attempt, read_earlier
 from ergon.executor.host import Host, tell_flow_error
 from ergon.executor.inbox import Inbox
@@ -58,8 +57,7 @@ class FlowRun:
     """A claimed flow that lives here."""
 
     __slots__ = (
-        "_alarm",
-        "_children",
+        "_alarm_made",
         "_history",
         "_interrupted",
         "_is_first_run",
@@ -120,19 +118,15 @@ class FlowRun:
             last_seq=claimed.events[-1].seq if claimed.events else 0,
         )
         self.inbox = Inbox(claimed.inbox, self.machine, self.outbox, seen=claimed.inbox_seen)
-        self._children = Children(record, self.outbox, self.inbox)
         self.work = Work(
             record,
             host,
             self.machine,
             self.outbox,
             self.inbox,
-            self._children,
             self,
         )
-        self._alarm = Alarm(
-            host, self.machine, self.outbox, self.inbox, self.work, deadline_at=record.deadline_at
-        )
+        self._alarm_made: Alarm | None = None
 
     # -- life ------------------------------------------------------------------------------------------
 
@@ -146,7 +140,8 @@ class FlowRun:
         if (until := still_backing_off(self._history, self.inbox.messages, self.host.now())) is not None:
             self._settle(backing_off(self.flow, until, self.inbox.seen))
             return
-        self.work.earlier, self.inbox.cancels = read_earlier(self._history)
+        if self._history:
+            self.work.earlier, self.inbox.cancels = read_earlier(self._history)
         history, self._history = self._history, ()
         self._turning = True
         try:
@@ -255,7 +250,8 @@ class FlowRun:
             self.park(machine.stopped)
         elif machine.finished:
             self._note_patches()
-            self._children.leave(machine)
+            if machine.pending:
+                self.work.children.leave(machine)
             self._finish()
         elif self.host.draining and not self.work.computes():
             self._note_patches()
@@ -279,15 +275,34 @@ class FlowRun:
                 self.park(machine.stopped)
                 return
         if machine.requested:
-            self._alarm.pass_deadline()  # before anything is started that it forbids
-            if not self.host.draining and not self._about_to_cancel():
-                self.work.begin_all(machine.take_requested())
-                if machine.stopped is not None:
-                    self.park(machine.stopped)
-                    return
-        self._alarm.set()
+            self._begin_requested()
+            if machine.stopped is not None:
+                self.park(machine.stopped)
+                return
+        if self._alarm_made is not None or machine.loop.timers or self.record.deadline_at is not None:
+            self._alarm.set()
         self.outbox.flush()
         self.work.may_be_idle()
+
+    def _begin_requested(self) -> None:
+        if self.record.deadline_at is not None:
+            self._alarm.pass_deadline()  # before anything is started that it forbids
+        if not self.host.draining and not self._about_to_cancel():
+            self.work.begin_all(self.machine.take_requested())
+
+    @property
+    def _alarm(self) -> Alarm:
+        """What wakes the flow when its next timer or its deadline is due. Most flows need none."""
+        if self._alarm_made is None:
+            self._alarm_made = Alarm(
+                self.host,
+                self.machine,
+                self.outbox,
+                self.inbox,
+                self.work,
+                deadline_at=self.record.deadline_at,
+            )
+        return self._alarm_made
 
     def _about_to_cancel(self) -> bool:
         """True while the flow does not know yet that it is to stop: nothing new is started for it then."""
@@ -415,13 +430,15 @@ class FlowRun:
 
     def _end(self, settled: Settled | None) -> None:
         self.ended = True
-        if settled is not None and settled.status.is_terminal:
-            self._children.tell_of_taken(self.host)
+        children = self.work.children_made
+        if children is not None and settled is not None and settled.status.is_terminal:
+            children.tell_of_taken(self.host)
         # The parts forget whom they tell, so that all of the run goes at once and not by the garbage collector.
         self.work.close()
         self.outbox.close()
         self.inbox.close()
-        self._alarm.cancel()
+        if self._alarm_made is not None:
+            self._alarm_made.cancel()
         if self.machine.loop.tasks:
             # In a callback of its own: flow code must never run inside a host task, and we may be in one.
             self.host.loop.call_soon(self.machine.dismiss)

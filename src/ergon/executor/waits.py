@@ -24,7 +24,7 @@ def describe_waits(machine: FlowMachine, bodies: list[dict[str, Any]]) -> str:
 
     `stack` is who awaits whom, outermost first, where that is more than the line in `source`.
     """
-    tasks = {task.scope.path: task for task in machine.loop.tasks.values()}
+    tasks = {task.path: task for task in machine.loop.tasks.values()}
     waits = _waits(machine, bodies) or [
         {"kind": OWN_CODE, "name": "", "op": path} for path, task in tasks.items() if not task.done()
     ]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from ergon.core.commit import FlowRecord, Received
+from ergon.core.empty import NO_ENTRIES
 from ergon.core.failure import describe
 from ergon.core.history import Event, EventKind, wait_of
 from ergon.errors import NonDeterminismError
@@ -39,7 +40,6 @@ class Work:
     """Begins what the flow asked for, and takes the reports of step bodies."""
 
     __slots__ = (
-        "_children",
         "_given_up",
         "_holds",
         "_inbox",
@@ -47,6 +47,7 @@ class Work:
         "_outbox",
         "_run",
         "bodies",
+        "children_made",
         "closed",
         "earlier",
         "flow_id",
@@ -64,7 +65,6 @@ class Work:
         machine: FlowMachine,
         outbox: Outbox,
         inbox: Inbox,
-        children: Children,
         run: Run,
     ) -> None:
         self.flow_id = record.id
@@ -82,12 +82,13 @@ class Work:
         self._given_up: GivenUp | None = None
         self.starts_anew = False
         """A message went back that is not in memory: the flow has to be claimed anew, with its messages."""
-        self.earlier: dict[str, list[Event]] = {}
+        self.earlier: dict[str, list[Event]] = NO_ENTRIES
         """By operation id: what earlier runs of the flow recorded about steps that are still open."""
         self._machine = machine
         self._outbox = outbox
         self._inbox = inbox
-        self._children = children
+        self.children_made: Children | None = None
+        """`children`, when the flow has needed it."""
         self._run = run
 
     # -- what the flow asks for --------------------------------------------------------------------------
@@ -124,7 +125,7 @@ class Work:
         machine = self._machine
         if machine.has_answer(op) or machine.stopped is not None:
             return  # from a message that came while the flow was not here; or an open step is not what it was
-        recorded = self.earlier.pop(op.id, ())
+        recorded = self.earlier.pop(op.id, ()) if self.earlier else ()
         for event in recorded:
             if (event.name, event.digest) != (op.name, op.digest):
                 machine.stop(begun_otherwise(op, event))
@@ -140,14 +141,21 @@ class Work:
             body.start([*call.events, *recorded] if call is not None else recorded)
         else:
             assert op.kind == OperationKind.CHILD, op.kind
-            self._children.start(op)
+            self.children.start(op)
 
     @property
     def given_up(self) -> GivenUp:
         """Who settles what the flow stops waiting for. Most flows need none."""
         if self._given_up is None:
-            self._given_up = GivenUp(self, self._machine, self._children)
+            self._given_up = GivenUp(self, self._machine, self.children)
         return self._given_up
+
+    @property
+    def children(self) -> Children:
+        """Who starts and cancels its children. Most flows need none."""
+        if self.children_made is None:
+            self.children_made = Children(self.record, self._outbox, self._inbox)
+        return self.children_made
 
     def drop(self) -> None:
         """The flow is let go: cancel the bodies. Their steps stay open."""
@@ -270,7 +278,7 @@ class Work:
 
     def start_child(self, request: ChildRequest, operation: str, wait: StepWait) -> None:
         """A body starts a child flow."""
-        self._children.start_for_step(request, operation, wait)
+        self.children.start_for_step(request, operation, wait)
         self._run.advance()
 
     def abandoned_before(self, op: Operation) -> int:

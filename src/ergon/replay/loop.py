@@ -18,10 +18,11 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from zlib import crc32
 
+from ergon.core.empty import NO_ENTRIES
 from ergon.errors import NotAllowedInFlow, UsageError
 from ergon.replay.exits import ends_process
 from ergon.replay.operations import waiting_place
-from ergon.replay.tasks import FlowFuture, FlowTask, Scope
+from ergon.replay.tasks import CallbackScope, FlowFuture, FlowTask, Scope
 
 if TYPE_CHECKING:
     from ergon.replay.machine import FlowMachine
@@ -126,10 +127,10 @@ class FlowLoop(asyncio.AbstractEventLoop):
         self._tasks_numbered = base
         self._futures_numbered = base | 1 << 31
         self._armed = 0
-        self.timers: dict[str, FlowTimer] = {}
+        self.timers: dict[str, FlowTimer] = NO_ENTRIES
         """The armed timers by operation id."""
         self._timer_heap: list[tuple[float, int, str]] | None = None
-        self._callbacks: Scope | None = None
+        self._callbacks: CallbackScope | None = None
         self.tasks: dict[int, FlowTask[Any]] = {}
         self.machine: FlowMachine | None = machine
         """Who drives this loop; `ergon.flows` asks it for operations. None once the flow has gone."""
@@ -205,15 +206,14 @@ class FlowLoop(asyncio.AbstractEventLoop):
         task = _current_task(self)
         if task is None:
             if self._callbacks is None:
-                self._callbacks = Scope("cb")
+                self._callbacks = CallbackScope()
             return self._callbacks
-        try:
-            return task.scope  # type: ignore[no-any-return]
-        except AttributeError:
-            raise NotAllowedInFlow(
-                f"{task!r} was made by calling a Task class; flows need `asyncio.create_task` or a TaskGroup, which "
-                "give it a place in the flow."
-            ) from None
+        if isinstance(task, FlowTask):
+            return task
+        raise NotAllowedInFlow(
+            f"{task!r} was made by calling a Task class; flows need `asyncio.create_task` or a TaskGroup, which "
+            "give it a place in the flow."
+        )
 
     def next_timer(self) -> FlowTimer | None:
         """The armed timer that is due first, or None."""
@@ -241,9 +241,10 @@ class FlowLoop(asyncio.AbstractEventLoop):
 
     def fire(self, op: str) -> bool:
         """Make the timer `op` ready. False when it is not armed (any more)."""
-        timer = self.timers.pop(op, None)
+        timer = self.timers.get(op)
         if timer is None:
             return False
+        del self.timers[op]
         self._ready.append(timer.ready())
         return True
 
@@ -295,6 +296,8 @@ class FlowLoop(asyncio.AbstractEventLoop):
             self._ready.append(timer.ready())
             return timer
         op = self.current_scope().next_timer()
+        if not self.timers:
+            self.timers = {}
         timer = self.timers[op] = FlowTimer(
             op, when, callback, args, self, context, owner=_current_task(self)
         )
@@ -306,8 +309,9 @@ class FlowLoop(asyncio.AbstractEventLoop):
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         assert isinstance(handle, FlowTimer)
-        if self.timers.pop(handle.op, None) is None:
+        if handle.op not in self.timers:
             return
+        del self.timers[handle.op]
         if self.machine is not None:
             self.machine.timer_cancelled(handle.op)
         if self._timer_heap is not None and len(self._timer_heap) > 2 * len(self.timers) + 64:
@@ -342,15 +346,15 @@ class FlowLoop(asyncio.AbstractEventLoop):
         *,
         name: str | None = None,
         context: contextvars.Context | None = None,
-        scope: Scope | None = None,
+        path: str | None = None,
         **options: Any,
     ) -> FlowTask[T]:
-        """Create a task, in a scope of its own."""
-        if scope is None:
-            scope = self.current_scope().next_child()
+        """Create a task. `path`: not the next one below the running task's."""
+        if path is None:
+            path = self.current_scope().next_child()
         if context is None:
             context = contextvars.copy_context()  # one for the task and for its callback, instead of one each
-        task: FlowTask[T] = FlowTask(coro, loop=self, scope=scope, name=name, context=context, **options)
+        task: FlowTask[T] = FlowTask(coro, loop=self, path=path, name=name, context=context, **options)
         self.tasks[task.number] = task
         task.add_done_callback(_forget, context=context)
         return task

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, NoReturn
 
+from ergon.core.empty import NO_ENTRIES
 from ergon.core.history import DELIVERED, Event, EventKind
 from ergon.errors import ErgonError, NotAllowedInFlow
 from ergon.replay import backports, generators, mismatch, ordering
@@ -26,7 +27,7 @@ from ergon.replay.eviction import evict
 from ergon.replay.loop import FlowLoop
 from ergon.replay.mailbox import Mailbox
 from ergon.replay.operations import Operation, OperationKind, Place, place_text
-from ergon.replay.tasks import FlowTask, Scope
+from ergon.replay.tasks import FlowTask
 
 ordering.install()
 backports.install()
@@ -85,7 +86,7 @@ class FlowMachine:
         self.flow_id = flow_id
         self.loop = FlowLoop(flow_id=flow_id, now=started_at, machine=self)  # type: ignore[abstract]
         self.pending: dict[str, Operation] = {}
-        self.mailboxes: dict[str, Mailbox] = {}
+        self.mailboxes: dict[str, Mailbox] = NO_ENTRIES
         self.stopped: ErgonError | None = None
         """Why the flow cannot go on with this code; it is to be parked."""
         self.replaying = True
@@ -95,7 +96,7 @@ class FlowMachine:
         self.ended_at: int | None = None
         """The event with which the flow ended, when that was in a replay."""
         self.root: FlowTask[Any] | None = None
-        self.patches: dict[str, bool] = {}
+        self.patches: dict[str, bool] = NO_ENTRIES
         self.new_patches: tuple[tuple[str, str], ...] = ()
         """Name and place of each that nobody has recorded yet."""
         self.earlier = NO_ATTEMPTS
@@ -106,17 +107,16 @@ class FlowMachine:
         self.requested: list[Operation] | None = None
         """Operations asked for and not begun. None, as empty lists would be things to collect in each flow."""
         self.abandoned: list[Operation] | None = None
-        self._history = history
+        self._history: Sequence[Event] = history
         if history:
-            self.patches.update((event.name, True) for event in history if event.kind == EventKind.PATCHED)
+            self.patches = {event.name: True for event in history if event.kind == EventKind.PATCHED}
             self.earlier = EarlierAttempts()
             self._history = self.earlier.split_off(history)
             # The new attempt's time begins here: from the first start on, its time limits would be over at once.
             self.loop.now = max(self.loop.now, self.earlier.present_began or 0.0)
         self.attempt = self.earlier.count + 1
-        self._expected: dict[str, Event] = {}
-        # A dict, where a set would do: while it is empty, as for most flows, it costs next to nothing.
-        self._left_behind: dict[str, None] = {}
+        self._expected: dict[str, Event] = NO_ENTRIES
+        self._left_behind: dict[str, None] = NO_ENTRIES
         self._replayed = self._recorded = history[-1].seq if history else 0
         self._ahead = _NOTHING_AHEAD
         """What the history still holds while it is replayed."""
@@ -181,7 +181,8 @@ class FlowMachine:
                     self._deliver(event, value)
                 else:  # the same for a result at hand, which may be one of a thousand that were gathered
                     del pending[event.op]
-                    self._expected.pop(event.op, None)
+                    if self._expected:
+                        self._expected.pop(event.op, None)
                     if event.at > loop.now:  # noqa: PLR1730  # quicker than max()
                         loop.now = event.at
                     op.set_result(value)
@@ -218,6 +219,8 @@ class FlowMachine:
     def expect(self, event: Event) -> None:
         """Announce an event that is on its way into the log, so that its operation may be left behind meanwhile."""
         if event.op:
+            if not self._expected:
+                self._expected = {}
             self._expected[event.op] = event
 
     def has_answer(self, op: Operation) -> bool:
@@ -313,7 +316,7 @@ class FlowMachine:
         if self.muted or self.pending.pop(op.id, None) is None:
             return
         if op.announced or op.id in self._expected:
-            self._left_behind[op.id] = None
+            self._leave_behind(op.id)
         op.left_at = self._replayed
         if self.abandoned is None:
             self.abandoned = []
@@ -323,6 +326,8 @@ class FlowMachine:
         """The next value of a signal, as JSON."""
         box = self.mailboxes.get(name)
         if box is None:
+            if not self.mailboxes:
+                self.mailboxes = {}
             box = self.mailboxes[name] = Mailbox(name)
         op = self.loop.current_scope().next_operation()
         return await box.take(self.loop, op=op, source=place_text(place))
@@ -336,7 +341,8 @@ class FlowMachine:
         if known is None:
             ahead = self._ahead
             been_past = bool(ahead) and mismatch.been_past(ahead, self._asked(), self.mailboxes)
-            known = self.patches[name] = not been_past
+            known = not been_past
+            self.patches = {**self.patches, name: known}
             if known and not self.muted:
                 self.new_patches = (*self.new_patches, (name, place_text(place)))
         return known
@@ -360,42 +366,49 @@ class FlowMachine:
     def timer_cancelled(self, op: str) -> None:
         """A timer was cancelled while it was armed."""
         if op in self._expected:
-            self._left_behind[op] = None
+            self._leave_behind(op)
 
     # -- inside ----------------------------------------------------------------------------------------
+
+    def _leave_behind(self, op_id: str) -> None:
+        if not self._left_behind:
+            self._left_behind = {}
+        self._left_behind[op_id] = None
 
     def _start_root(self, context: contextvars.Context) -> FlowTask[Any]:
         entry, self._entry = self._entry, _closed
         coroutine = entry()
         code = getattr(coroutine, "cr_code", None)
         self._entered_at = (code, 0) if code is not None else None
-        return self.loop.spawn(coroutine, name="flow", context=context, scope=Scope("0"))
+        return self.loop.spawn(coroutine, name="flow", context=context, path="0")
 
     def _deliver(self, event: Event, value: Any) -> None:
         loop = self.loop
         if event.at > loop.now:  # noqa: PLR1730  # quicker than max()
             loop.now = event.at
+        if self._expected:
+            self._expected.pop(event.op, None)
         kind = event.kind
         if kind in _ANSWERS:
-            op_id = event.op
-            self._expected.pop(op_id, None)
-            op = self.pending.pop(op_id, None)
+            op = self.pending.pop(event.op, None)
             if op is None:
                 self._unasked(event)
             elif not op.done():
                 self._settle(op, event, value)
         elif kind == EventKind.TIMER_FIRED:
-            self._expected.pop(event.op, None)
             if not loop.fire(event.op):
                 self._unasked(event)
         elif kind == EventKind.SIGNAL_RECEIVED:
-            box = self.mailboxes.get(event.name)
-            assert event.payload is not None
-            if box is None or not box.arrive(event.payload):
-                self._unasked(event)
+            self._deliver_signal(event)
         elif kind == EventKind.CANCEL_REQUESTED:
             assert self.root is not None
             self.root.cancel(event.name or None)
+
+    def _deliver_signal(self, event: Event) -> None:
+        box = self.mailboxes.get(event.name)
+        assert event.payload is not None
+        if box is None or not box.arrive(event.payload):
+            self._unasked(event)
 
     def _settle(self, op: Operation, event: Event, value: Any) -> None:
         if value is NOT_DECODED:

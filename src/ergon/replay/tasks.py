@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Generator
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from ergon.replay.loop import FlowLoop
@@ -18,36 +18,49 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Scope:
-    """Where the operations of one task get their ids: a path and three counters."""
+class _Counters(Protocol):
+    """A path, and how many of each kind it has given out."""
 
-    __slots__ = ("children", "operations", "path", "timers")
+    path: str
+    children: int
+    operations: int
+    timers: int
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.children = 0
-        self.operations = 0
-        self.timers = 0
 
-    def next_child(self) -> Scope:
-        """The scope of a task created in this one."""
+class _Numbering:
+    """Where operations get their ids. Each task is such a place, as an object beside it would be one more to make."""
+
+    __slots__ = ()
+
+    def next_child(self: _Counters) -> str:
+        """The path of a task created in this scope."""
         self.children += 1
-        return Scope(f"{self.path}/{self.children}")
+        return f"{self.path}/{self.children}"
 
-    def next_operation(self) -> str:
+    def next_operation(self: _Counters) -> str:
         """The id of the next step, child flow or wait."""
         self.operations += 1
         return f"{self.path}:{self.operations}"
 
-    def next_lone_operation(self) -> str:
+    def next_lone_operation(self: _Counters) -> str:
         """The id of the first operation in the scope of a new task, where no such task is needed."""
         self.children += 1
         return f"{self.path}/{self.children}:1"
 
-    def next_timer(self) -> str:
+    def next_timer(self: _Counters) -> str:
         """The id of the next timer; apart from operations, so that a timeout added around a step moves no id."""
         self.timers += 1
         return f"{self.path}:t{self.timers}"
+
+
+class CallbackScope(_Numbering):
+    """Of what callbacks ask for, outside of any task."""
+
+    __slots__ = ("children", "operations", "path", "timers")
+
+    def __init__(self) -> None:
+        self.path = "cb"
+        self.children = self.operations = self.timers = 0
 
 
 class FlowFuture(asyncio.Future[T]):
@@ -65,12 +78,15 @@ class FlowFuture(asyncio.Future[T]):
         return self._number
 
 
-class FlowTask(asyncio.Task[T]):
-    """A task hashed by its creation number, with the scope its operations are named in."""
+class FlowTask(_Numbering, asyncio.Task[T]):
+    """A task hashed by its creation number, and the scope its operations are named in."""
 
     __slots__ = (
+        "children",
         "number",
-        "scope",
+        "operations",
+        "path",
+        "timers",
     )
 
     def __init__(
@@ -78,15 +94,20 @@ class FlowTask(asyncio.Task[T]):
         coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
         *,
         loop: FlowLoop,
-        scope: Scope,
+        path: str,
         name: str | None = None,
         context: Context | None = None,
         **options: Any,
     ) -> None:
         # Before the base class, which schedules the first step through the loop, or even takes it.
         self.number = loop.next_task_number()
-        self.scope = scope
-        super().__init__(coro, loop=loop, name=name or f"flow-task-{scope.path}", context=context, **options)
+        self.path = path
+        self.children = self.operations = self.timers = 0
+        super().__init__(coro, loop=loop, name=name or f"flow-task-{path}", context=context, **options)
 
     def __hash__(self) -> int:
         return self.number
+
+
+Scope = FlowTask[Any] | CallbackScope
+"""Where an operation gets its id."""
