@@ -111,13 +111,24 @@ async def deadly(marks: str) -> None:
     await kill_the_worker(marks)
 
 
+@step
+async def take_time(marks: str) -> None:
+    await asyncio.sleep(0.05)
+    note(marks, "done")
+
+
+@flow
+async def harmless(marks: str) -> None:
+    await take_time(marks)
+
+
 @flow
 async def nap(seconds: float) -> str:
     await asyncio.sleep(seconds)
     return "rested"
 
 
-FLOWS = (delivery, payment, verified_payment, flaky_flow, deadly, nap)
+FLOWS = (delivery, payment, verified_payment, flaky_flow, deadly, harmless, nap)
 
 
 async def main(path: str, lease_seconds: float) -> None:

@@ -18,6 +18,7 @@ from ergon.executor.run import FlowRun
 from ergon.executor.sentences import failure_line
 from ergon.storage.log import ExecutionLog
 from ergon.worker.registry import FlowRegistry
+from ergon.worker.suspects import DEATHS, Suspects
 
 logger = logging.getLogger("ergon.worker")
 
@@ -61,6 +62,7 @@ class Residents:
         """By flow id, what came while something was being claimed: perhaps this flow, whose run is not here yet."""
         self._emptied: asyncio.Event = asyncio.Event()
         self._on_room: Callable[[], None] = lambda: None
+        self._suspects = Suspects(host)
         self._on_end = self._ended  # bound once for all flows
 
     def belong_to(self, owner: str, on_room: Callable[[], None]) -> None:
@@ -119,7 +121,10 @@ class Residents:
             stale.abort("the flow was claimed again", logging.INFO)
         run = FlowRun(claimed, self._registry[claimed.flow.name], self._host, on_end=self._on_end)
         self.runs[flow_id] = run
-        run.start()
+        if claimed.flow.claims_stalled < DEATHS:
+            run.start()
+        else:
+            self._suspects.add(run)
 
     def _ended(self, run: FlowRun, settled: Settled | None) -> None:
         if settled is not None and settled.status is TaskStatus.FAILED:
@@ -244,6 +249,7 @@ class Residents:
         """
         self._host.draining = True
         self._emptied.clear()
+        self._suspects.begin_all()
         for run in list(self.runs.values()):
             run.drain()
         if not self.runs:
