@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import sqlite3
 import subprocess
 import sys
 import time
@@ -249,6 +250,18 @@ async def test_doctor_names_the_flow_that_a_misspelt_name_may_have_meant(ergon_a
         report = await ergon_async("doctor")
 
     assert "and no live worker has code for them; did you mean `ask`?" in report.out
+
+
+def test_doctor_tells_of_sqlite_only_where_the_log_is_a_file(ergon, here) -> None:
+    (here / "ergon.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+
+    damaged = ergon("doctor")
+    unreachable = ergon("doctor", "--log", "postgresql://postgres@127.0.0.1:1/db")
+
+    assert (damaged.code, unreachable.code) == (1, 1)
+    assert f"SQLite       {sqlite3.sqlite_version}" in damaged.out
+    assert "SQLite" not in unreachable.out
+    assert "cannot be reached" in unreachable.out
 
 
 def test_doctor_says_what_is_wrong_with_a_damaged_log(ergon, here) -> None:

@@ -48,18 +48,17 @@ async def doctor(url: str | None, as_json: bool) -> int:
     \b
     --json prints {ok: true or false, checks: [{name, state, fact}]}; state is ok, note or wrong.
     """  # noqa: D301 - click reads the control character
-    findings = [
-        Finding("Python", "ok", f"{sys.version.split()[0]} at {sys.executable}"),
-        Finding("SQLite", "ok", sqlite3.sqlite_version),
-    ]
+    findings = [Finding("Python", "ok", f"{sys.version.split()[0]} at {sys.executable}")]
     # A URL that no store knows is bad input; all else that keeps it shut is a finding.
-    open_log(url or None, namespace=namespace_given())
+    is_file = path_of(open_log(url or None, namespace=namespace_given())) is not None
     try:
         async with opened(url) as log:
-            findings = [findings[0], *await _examine(log)]
+            findings += await _examine(log)
     except BadInput:
         raise
     except StoreError as error:
+        if is_file:
+            findings.append(Finding("SQLite", "ok", sqlite3.sqlite_version))
         findings.append(Finding("log", "wrong", str(error)))
     healthy = all(finding.state != "wrong" for finding in findings)
     if as_json:

@@ -207,7 +207,7 @@ def _tell(record: FlowRecord) -> None:
             error = rebuild(record.output or "")
             what = f"{type(error).__name__}: {message_of(error)}".removesuffix(": ")
             if place := failure_place(record.output):
-                what = what.removesuffix(".") + place
+                what = what.rstrip().removesuffix(".") + place
             again = f", {next_command('retry', record.id)} tries it again"
             raise FlowDidNotComplete(
                 clean(f"flow {record.id!r} {record.status}: {what}")
