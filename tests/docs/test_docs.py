@@ -53,6 +53,19 @@ def test_every_example_is_reached_from_a_guide() -> None:
     assert set((ROOT / "examples").glob("*.py")) <= reached
 
 
+def test_each_decision_is_in_the_list_of_decisions_under_its_own_title() -> None:
+    folder = ROOT / "decisions"
+    listed = re.findall(
+        r"^\| \[(\d{4})\]\(([^)]+)\) \| (.+?) \| ", (folder / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    written = [
+        (path.name[:4], path.name, path.read_text("utf-8").partition("\n")[0].partition(": ")[2])
+        for path in sorted(folder.glob("[0-9]*.md"))
+    ]
+
+    assert listed == written
+
+
 def blocks(guide: Path, kind: str) -> list[str]:
     return re.findall(rf"```{kind}\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
 

@@ -108,6 +108,33 @@ async def test_wait_for_the_first_gives_the_same_winner_on_every_replay(log: Exe
     assert len(seen) == 3
 
 
+async def test_attributes_that_a_flow_sets_on_its_tasks_are_its_own(log: ExecutionLog) -> None:
+    names = ("path", "children", "operations", "timers", "number", "scope", "name")
+
+    @step
+    async def work(number: int) -> int:
+        return number
+
+    @flow
+    async def body() -> list[int]:
+        tasks = [asyncio.create_task(twice(number)) for number in range(3)]
+        for task in tasks:
+            for name in names:
+                setattr(task, name, "mine")
+        done, _ = await asyncio.wait(tasks)
+        assert all(getattr(task, name) == "mine" for task in done for name in names)
+        return [task.result() for task in tasks]
+
+    async def twice(number: int) -> int:
+        return await work(number) + await work(number)
+
+    async with worker(log, body):
+        assert await (await start(log, body.bind())).result(10) == [0, 2, 4]
+
+    ids = {event.op for event in await log.history("f") if event.kind == "step_completed"}
+    assert ids == {f"0/{task}:{number}" for task in (1, 2, 3) for number in (1, 2)}
+
+
 async def test_the_losers_of_a_race_over_several_steps_are_cancelled_in_their_bodies(
     log: ExecutionLog,
 ) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ergon.core.history import Event, EventKind, split_wait
-from ergon.executor.children import Children
 from ergon.executor.earlier import never_received, over_operations
 from ergon.replay.machine import FlowMachine
 from ergon.replay.operations import Operation, OperationKind
@@ -22,10 +21,9 @@ if TYPE_CHECKING:
 class GivenUp:
     """Settles what one flow in memory stops waiting for."""
 
-    def __init__(self, work: Work, machine: FlowMachine, children: Children) -> None:
+    def __init__(self, work: Work, machine: FlowMachine) -> None:
         self._work = work
         self._machine = machine
-        self._children = children
         self._is_first_run = True
         self._begun_before: set[str] = set()
         self._over: set[str] = set()
@@ -51,10 +49,10 @@ class GivenUp:
             return
         if op.kind == OperationKind.CHILD:
             if not op.request.detached:
-                self._children.cancel(op)
+                self._work.children.cancel(op)
         else:
             asked = body.waits.children if body is not None and body.waits is not None else ()
-            self._children.cancel_those_of_step(op, asked, more=self._ran_before(op))
+            self._work.children.cancel_those_of_step(op, asked, more=self._ran_before(op))
 
     def leave_open(self, *, for_good: bool) -> None:
         """The attempt of the flow has failed: note which children are open. `for_good`: their parent has ended.
@@ -74,13 +72,13 @@ class GivenUp:
                 continue
             if op.kind == OperationKind.CHILD:
                 follows = for_good and not op.request.detached
-                self._children.note(op, EventKind.ABANDONED if follows else EventKind.CHILD_OPEN)
+                self._work.children.note(op, EventKind.ABANDONED if follows else EventKind.CHILD_OPEN)
             elif for_good:
                 body = self._work.bodies.get(op.id)
                 if self._ran_before(op) or (
                     body is not None and body.waits is not None and body.waits.children
                 ):
-                    self._children.note(op, EventKind.ABANDONED)
+                    self._work.children.note(op, EventKind.ABANDONED)
 
     def _leave_signals(self, abandoned: list[Operation]) -> None:
         """What step bodies have not received yet goes back: another attempt of the flow may not call the step."""

@@ -168,6 +168,7 @@ class Inbox:
         for again in self._machine.earlier.signals_again(wanted):
             self._take_signal(again.name, again.payload, digest=SEEN_AGAIN)
         machine = self._machine  # which one of the messages may stop: the rest is left for mended code
+        # What is taken calls nobody back, so no message is added or put back meanwhile.
         self.messages = tuple(
             [
                 message

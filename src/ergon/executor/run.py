@@ -29,7 +29,7 @@ from ergon.executor.host import Host, tell_flow_error
 from ergon.executor.inbox import Inbox
 from ergon.executor.outbox import Fact, Outbox
 from ergon.executor.settling import Retry, backing_off, settle, still_backing_off
-from ergon.executor.waits import describe_waits
+from ergon.executor.waits import NOT_BEGUN, describe_waits
 from ergon.executor.work import Work
 from ergon.replay.machine import FlowMachine
 from ergon.replay.operations import OperationKind
@@ -57,7 +57,7 @@ class FlowRun:
     """A claimed flow that lives here."""
 
     __slots__ = (
-        "_alarm_made",
+        "_alarm",
         "_history",
         "_interrupted",
         "_is_first_run",
@@ -126,7 +126,7 @@ class FlowRun:
             self.inbox,
             self,
         )
-        self._alarm_made: Alarm | None = None
+        self._alarm: Alarm | None = None
 
     # -- life ------------------------------------------------------------------------------------------
 
@@ -279,22 +279,28 @@ class FlowRun:
             if machine.stopped is not None:
                 self.park(machine.stopped)
                 return
-        if self._alarm_made is not None or machine.loop.timers or self.record.deadline_at is not None:
-            self._alarm.set()
+        if self._needs_alarm:
+            self.alarm.set()
         self.outbox.flush()
         self.work.may_be_idle()
 
     def _begin_requested(self) -> None:
         if self.record.deadline_at is not None:
-            self._alarm.pass_deadline()  # before anything is started that it forbids
+            self.alarm.pass_deadline()  # before anything is started that it forbids
         if not self.host.draining and not self._about_to_cancel():
             self.work.begin_all(self.machine.take_requested())
 
     @property
-    def _alarm(self) -> Alarm:
+    def _needs_alarm(self) -> bool:
+        return (
+            self._alarm is not None or bool(self.machine.loop.timers) or self.record.deadline_at is not None
+        )
+
+    @property
+    def alarm(self) -> Alarm:
         """What wakes the flow when its next timer or its deadline is due. Most flows need none."""
-        if self._alarm_made is None:
-            self._alarm_made = Alarm(
+        if self._alarm is None:
+            self._alarm = Alarm(
                 self.host,
                 self.machine,
                 self.outbox,
@@ -302,7 +308,7 @@ class FlowRun:
                 self.work,
                 deadline_at=self.record.deadline_at,
             )
-        return self._alarm_made
+        return self._alarm
 
     def _about_to_cancel(self) -> bool:
         """True while the flow does not know yet that it is to stop: nothing new is started for it then."""
@@ -386,11 +392,13 @@ class FlowRun:
     @property
     def wake_at(self) -> float | None:
         """When the flow goes on by itself, by the log's clock, or None when only a message can wake it."""
-        due, alarm = self.work.due, self._alarm.due
+        due, alarm = self.work.due, self.alarm.due if self._needs_alarm else None
         return min(due if alarm is None else [*due, alarm], default=None)
 
     def waits(self) -> str:
         """What the flow does or waits for, as JSON."""
+        if self.machine.root is None:
+            return NOT_BEGUN
         return describe_waits(self.machine, self.work.describe())
 
     def _let_go(self, status: TaskStatus) -> None:
@@ -430,15 +438,14 @@ class FlowRun:
 
     def _end(self, settled: Settled | None) -> None:
         self.ended = True
-        children = self.work.children_made
-        if children is not None and settled is not None and settled.status.is_terminal:
-            children.tell_of_taken(self.host)
+        if settled is not None and settled.status.is_terminal:
+            self.work.tell_of_taken()
         # The parts forget whom they tell, so that all of the run goes at once and not by the garbage collector.
         self.work.close()
         self.outbox.close()
         self.inbox.close()
-        if self._alarm_made is not None:
-            self._alarm_made.cancel()
+        if self._alarm is not None:
+            self._alarm.cancel()
         if self.machine.loop.tasks:
             # In a callback of its own: flow code must never run inside a host task, and we may be in one.
             self.host.loop.call_soon(self.machine.dismiss)

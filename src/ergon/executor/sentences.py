@@ -45,6 +45,8 @@ def _one(wait: dict[str, Any]) -> str:
     child = f" ({wait['flow_id']})" if "flow_id" in wait else ""
     if kind == "retry":
         return f"the next attempt of{named}{due}{_failed(wait)}"
+    if kind == "turn":
+        return "its turn to begin, apart from others whose workers died"
     if kind == "more":
         return f"{wait.get('count')} more"
     if kind == "timer" and not named:

@@ -19,12 +19,16 @@ OWN_CODE: Final = "code"
 """The kind of a wait for something that only the flow's own code can give, such as an asyncio.Event."""
 
 
+NOT_BEGUN: Final = encode([{"kind": "turn", "name": "", "op": ""}])
+"""Of a flow that waits until others have begun: see `ergon.worker.turns`."""
+
+
 def describe_waits(machine: FlowMachine, bodies: list[dict[str, Any]]) -> str:
     """JSON: a list of waits, each with `kind`, `name`, `op`, `since`, `source` and what is special to it.
 
     `stack` is who awaits whom, outermost first, where that is more than the line in `source`.
     """
-    tasks = {task.path: task for task in machine.loop.tasks.values()}
+    tasks = {task.ergon_path: task for task in machine.loop.tasks.values()}
     waits = _waits(machine, bodies) or [
         {"kind": OWN_CODE, "name": "", "op": path} for path, task in tasks.items() if not task.done()
     ]

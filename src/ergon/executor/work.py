@@ -40,6 +40,7 @@ class Work:
     """Begins what the flow asked for, and takes the reports of step bodies."""
 
     __slots__ = (
+        "_children",
         "_given_up",
         "_holds",
         "_inbox",
@@ -47,7 +48,6 @@ class Work:
         "_outbox",
         "_run",
         "bodies",
-        "children_made",
         "closed",
         "earlier",
         "flow_id",
@@ -87,8 +87,7 @@ class Work:
         self._machine = machine
         self._outbox = outbox
         self._inbox = inbox
-        self.children_made: Children | None = None
-        """`children`, when the flow has needed it."""
+        self._children: Children | None = None
         self._run = run
 
     # -- what the flow asks for --------------------------------------------------------------------------
@@ -147,15 +146,20 @@ class Work:
     def given_up(self) -> GivenUp:
         """Who settles what the flow stops waiting for. Most flows need none."""
         if self._given_up is None:
-            self._given_up = GivenUp(self, self._machine, self.children)
+            self._given_up = GivenUp(self, self._machine)
         return self._given_up
 
     @property
     def children(self) -> Children:
         """Who starts and cancels its children. Most flows need none."""
-        if self.children_made is None:
-            self.children_made = Children(self.record, self._outbox, self._inbox)
-        return self.children_made
+        if self._children is None:
+            self._children = Children(self.record, self._outbox, self._inbox)
+        return self._children
+
+    def tell_of_taken(self) -> None:
+        """The flow has ended: say in the program's log which children it left that were not started."""
+        if self._children is not None:
+            self._children.tell_of_taken(self.host)
 
     def drop(self) -> None:
         """The flow is let go: cancel the bodies. Their steps stay open."""

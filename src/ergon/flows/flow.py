@@ -16,7 +16,6 @@ from msgspec import Struct
 
 from ergon.core.checks import check_priority, check_timeout
 from ergon.core.codec import Decoder, Hints, decoder_for, hints_of
-from ergon.core.empty import NO_ENTRIES
 from ergon.core.names import check_name, check_tags
 from ergon.core.retry import RetryPolicy, check_policy
 from ergon.errors import NotInFlow, UsageError
@@ -188,7 +187,7 @@ class FlowCall(Generic[R]):
     def __init__(self, flow: Flow[Any, R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.flow = flow
         self.args = args
-        self.kwargs = kwargs or NO_ENTRIES
+        self.kwargs = kwargs
         plain = flow.plain_arguments
         if not kwargs and plain is not None and (text := plain.write(args)) is not None:
             self.given = self.input = text

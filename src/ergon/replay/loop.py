@@ -355,7 +355,7 @@ class FlowLoop(asyncio.AbstractEventLoop):
         if context is None:
             context = contextvars.copy_context()  # one for the task and for its callback, instead of one each
         task: FlowTask[T] = FlowTask(coro, loop=self, path=path, name=name, context=context, **options)
-        self.tasks[task.number] = task
+        self.tasks[task.ergon_number] = task
         task.add_done_callback(_forget, context=context)
         return task
 

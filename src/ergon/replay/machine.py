@@ -283,8 +283,8 @@ class FlowMachine:
         loop = self.loop
         if op_id is None:
             scope = loop.current_scope()
-            scope.operations = number = scope.operations + 1
-            op_id = f"{scope.path}:{number}"
+            scope.ergon_operations = number = scope.ergon_operations + 1
+            op_id = f"{scope.ergon_path}:{number}"
         op = Operation(loop=loop)
         op.machine = self
         op.id = op_id

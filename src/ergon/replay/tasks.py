@@ -19,12 +19,15 @@ T = TypeVar("T")
 
 
 class _Counters(Protocol):
-    """A path, and how many of each kind it has given out."""
+    """A path, and how many of each kind it has given out.
 
-    path: str
-    children: int
-    operations: int
-    timers: int
+    Programs set attributes of their own on tasks, so these have names that nobody else would choose.
+    """
+
+    ergon_path: str
+    ergon_children: int
+    ergon_operations: int
+    ergon_timers: int
 
 
 class _Numbering:
@@ -34,33 +37,33 @@ class _Numbering:
 
     def next_child(self: _Counters) -> str:
         """The path of a task created in this scope."""
-        self.children += 1
-        return f"{self.path}/{self.children}"
+        self.ergon_children += 1
+        return f"{self.ergon_path}/{self.ergon_children}"
 
     def next_operation(self: _Counters) -> str:
         """The id of the next step, child flow or wait."""
-        self.operations += 1
-        return f"{self.path}:{self.operations}"
+        self.ergon_operations += 1
+        return f"{self.ergon_path}:{self.ergon_operations}"
 
     def next_lone_operation(self: _Counters) -> str:
         """The id of the first operation in the scope of a new task, where no such task is needed."""
-        self.children += 1
-        return f"{self.path}/{self.children}:1"
+        self.ergon_children += 1
+        return f"{self.ergon_path}/{self.ergon_children}:1"
 
     def next_timer(self: _Counters) -> str:
         """The id of the next timer; apart from operations, so that a timeout added around a step moves no id."""
-        self.timers += 1
-        return f"{self.path}:t{self.timers}"
+        self.ergon_timers += 1
+        return f"{self.ergon_path}:t{self.ergon_timers}"
 
 
 class CallbackScope(_Numbering):
-    """Of what callbacks ask for, outside of any task."""
+    """The scope of what callbacks ask for, outside of any task."""
 
-    __slots__ = ("children", "operations", "path", "timers")
+    __slots__ = ("ergon_children", "ergon_operations", "ergon_path", "ergon_timers")
 
     def __init__(self) -> None:
-        self.path = "cb"
-        self.children = self.operations = self.timers = 0
+        self.ergon_path = "cb"
+        self.ergon_children = self.ergon_operations = self.ergon_timers = 0
 
 
 class FlowFuture(asyncio.Future[T]):
@@ -82,11 +85,11 @@ class FlowTask(_Numbering, asyncio.Task[T]):
     """A task hashed by its creation number, and the scope its operations are named in."""
 
     __slots__ = (
-        "children",
-        "number",
-        "operations",
-        "path",
-        "timers",
+        "ergon_children",
+        "ergon_number",
+        "ergon_operations",
+        "ergon_path",
+        "ergon_timers",
     )
 
     def __init__(
@@ -100,13 +103,13 @@ class FlowTask(_Numbering, asyncio.Task[T]):
         **options: Any,
     ) -> None:
         # Before the base class, which schedules the first step through the loop, or even takes it.
-        self.number = loop.next_task_number()
-        self.path = path
-        self.children = self.operations = self.timers = 0
+        self.ergon_number = loop.next_task_number()
+        self.ergon_path = path
+        self.ergon_children = self.ergon_operations = self.ergon_timers = 0
         super().__init__(coro, loop=loop, name=name or f"flow-task-{path}", context=context, **options)
 
     def __hash__(self) -> int:
-        return self.number
+        return self.ergon_number
 
 
 Scope = FlowTask[Any] | CallbackScope

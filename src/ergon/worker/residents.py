@@ -18,7 +18,7 @@ from ergon.executor.run import FlowRun
 from ergon.executor.sentences import failure_line
 from ergon.storage.log import ExecutionLog
 from ergon.worker.registry import FlowRegistry
-from ergon.worker.suspects import DEATHS, Suspects
+from ergon.worker.turns import DEATHS, Turns
 
 logger = logging.getLogger("ergon.worker")
 
@@ -62,7 +62,7 @@ class Residents:
         """By flow id, what came while something was being claimed: perhaps this flow, whose run is not here yet."""
         self._emptied: asyncio.Event = asyncio.Event()
         self._on_room: Callable[[], None] = lambda: None
-        self._suspects = Suspects(host)
+        self._turns = Turns(host)
         self._on_end = self._ended  # bound once for all flows
 
     def belong_to(self, owner: str, on_room: Callable[[], None]) -> None:
@@ -124,7 +124,7 @@ class Residents:
         if claimed.flow.claims_stalled < DEATHS:
             run.start()
         else:
-            self._suspects.add(run)
+            self._turns.add(run)
 
     def _ended(self, run: FlowRun, settled: Settled | None) -> None:
         if settled is not None and settled.status is TaskStatus.FAILED:
@@ -249,7 +249,7 @@ class Residents:
         """
         self._host.draining = True
         self._emptied.clear()
-        self._suspects.begin_all()
+        self._turns.give_back()
         for run in list(self.runs.values()):
             run.drain()
         if not self.runs:
@@ -259,6 +259,7 @@ class Residents:
                 await self._all_let_go()
         except TimeoutError:
             left = list(self.runs.values())
+            interrupted = sum(1 for run in left if run.work.bodies)
             self._emptied.clear()
             for run in left:
                 run.give_back()
@@ -270,7 +271,7 @@ class Residents:
                     "%d flows could not be given back in time; their lease ends with the worker",
                     len(self.runs),
                 )
-            return len(left)
+            return interrupted
         return 0
 
     async def _all_let_go(self) -> None:
