@@ -15,7 +15,7 @@ import pytest
 
 from ergon import ExecutionLog, FlowHandle, Scheduler, flow, step
 from ergon.worker import turns
-from tests.stories.helpers import lines, process_with_worker, start, until, until_status, worker
+from tests.stories.helpers import lines, process_with_worker, start, until, worker
 from tests.stories.programs import deadly, harmless
 
 told: list[str] = []
@@ -207,20 +207,22 @@ async def test_one_that_is_paused_before_its_turn_does_not_begin(
     log: ExecutionLog, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(turns, "ALONE_SECONDS", 60.0)
-    handles = {name: await start(log, hangs.bind(name), name) for name in FATEFUL[:2]}
+    first, paused, last = [await start(log, hangs.bind(name), name) for name in "cba"]
     workers_died(path, *FATEFUL)
 
-    async with worker(log, hangs):
-        await until(lambda: told)
-        (begun,) = (name for name in handles if told == [f"{name} begins"])
-        (waiting,) = handles.keys() - {begun}
-        await handles[waiting].pause()
-        await asyncio.sleep(0.3)  # the worker notices within a poll, of 0.1 s here
+    async with worker(log, hangs) as drawing:
+        assert drawing._host is not None
+        drawing._host.rng = DrawsTheLast()
+        await until(lambda: told == ["a begins"])
+        await paused.pause()
+        await until(lambda: not drawing._residents or "b" not in drawing._residents.runs)
         may_end.set()
-        await handles[begun].result(10)
-        await until_status(handles[waiting], "paused")
-    assert told == [f"{begun} begins"]
-    assert f"flow {waiting}: 2 workers" not in caplog.text
+        await last.result(10)
+        await first.result(10)
+
+    assert str(await paused.status()) == "paused"
+    assert told == ["a begins", "c begins"]
+    assert "flow b: 2 workers" not in caplog.text
 
 
 async def test_a_flow_that_kills_its_workers_takes_no_others_with_it(
