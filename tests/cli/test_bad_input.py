@@ -97,6 +97,16 @@ def test_bad_input_gets_one_line_and_an_exit_code(ergon, here, typed, code, word
         assert word in answer.err
 
 
+def test_a_file_that_exits_when_imported_is_named(ergon, here: Path) -> None:
+    (here / "exits.py").write_text("raise SystemExit(3)\n")
+
+    by_file, by_name = ergon("worker", "exits.py"), ergon("run", "exits:f")
+
+    assert (by_file.code, by_name.code) == (2, 2)
+    assert "importing exits.py raised SystemExit: 3 (exits.py:1)" in by_file.err
+    assert "importing exits raised SystemExit: 3 (exits.py:1)" in by_name.err
+
+
 def test_a_file_that_starts_its_program_when_imported_is_told_the_guard(command, here: Path) -> None:
     (here / "program.py").write_text(
         "import asyncio\nfrom ergon import flow\n@flow\nasync def f() -> int:\n    return 1\n"

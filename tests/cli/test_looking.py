@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -250,6 +251,28 @@ async def test_doctor_names_the_flow_that_a_misspelt_name_may_have_meant(ergon_a
         report = await ergon_async("doctor")
 
     assert "and no live worker has code for them; did you mean `ask`?" in report.out
+
+
+def test_a_flow_that_sleeps_beyond_all_calendars_hides_no_other(ergon, here) -> None:
+    (here / "far.py").write_text(
+        "import asyncio\nfrom ergon import flow\n@flow\nasync def far() -> None:\n    await asyncio.sleep(1e12)\n"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-m", "ergon", "run", "far.py:far", "--id", "far"], stderr=subprocess.PIPE, text=True
+    )
+    assert run.stderr is not None
+    told = [run.stderr.readline(), run.stderr.readline()]
+    run.send_signal(signal.SIGINT)
+    run.communicate()
+
+    listed, shown, why = ergon("ls"), ergon("show", "far"), ergon("why", "far")
+    (as_json,) = json.loads(ergon("ls", "--json").out)["flows"]
+
+    assert "a timer, due at 9999-01-01 00:00:00 UTC" in told[1]
+    assert [listed.code, shown.code, why.code] == [0, 0, 0]
+    assert "far" in listed.out
+    assert "due at 9999-01-01 00:00:00 UTC" in why.out
+    assert as_json["wake_at"] == "9999-01-01T00:00:00.000000Z"
 
 
 def test_doctor_tells_of_sqlite_only_where_the_log_is_a_file(ergon, here) -> None:

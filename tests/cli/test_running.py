@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -149,6 +150,33 @@ def test_a_run_told_to_stop_lets_its_step_end(command, here: Path, number) -> No
     assert "Traceback" not in err
     assert second.communicate(timeout=20)[0] == '"slow is done"\n'
     assert notes(here) == ["slow begins"]
+
+
+def test_ctrl_c_in_a_terminal_lets_a_step_in_a_process_of_its_own_end_too(command, here: Path) -> None:
+    """A terminal sends it to each process of the group."""
+    first = command(
+        "run", "shop.py:works_elsewhere", "--input", '{"seconds": 1.0}', "--id", "w", start_new_session=True
+    )
+    wait_for(lambda: notes(here) == ["slow begins"])
+    os.killpg(first.pid, signal.SIGINT)
+    out, err = first.communicate(timeout=20)
+
+    assert (first.returncode, out) == (0, '"slow is done"\n'), err
+    assert "Traceback" not in err
+    assert notes(here) == ["slow begins"]
+
+
+def test_a_run_of_a_paused_flow_says_that_it_is_paused(command, ergon, here: Path) -> None:
+    line = ("run", "shop.py:asks", "--input", '{"question": "?"}', "--id", "ask")
+    first = command(*line)
+    wait_for(lambda: "waiting for signal" in first.stderr.readline())
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=20)
+    ergon("pause", "ask")
+
+    second = command(*line)
+
+    wait_for(lambda: "flow 'ask' is paused" in second.stderr.readline())
 
 
 def test_a_run_told_twice_to_stop_ends_at_once(command, here: Path) -> None:

@@ -25,7 +25,11 @@ def stop(place: str) -> None:
     if HOW == f"signal in {place}":
         signal.raise_signal(signal.SIGUSR1)
     if HOW == f"ctrl-c in {place}":
-        raise KeyboardInterrupt
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.raise_signal(signal.SIGINT)
+    if HOW == f"second ctrl-c in {place}":
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
 @step
 async def note(name: str) -> str:
@@ -72,7 +76,7 @@ def run(folder: Path, how: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("place", ["start", "flow", "timer", "first", "second"])
-@pytest.mark.parametrize("what", ["signal", "ctrl-c"])
+@pytest.mark.parametrize("what", ["signal", "ctrl-c", "second ctrl-c"])
 def test_the_process_ends_at_once_and_its_flows_go_on_in_the_next(
     what: str, place: str, tmp_path: Path
 ) -> None:
@@ -110,10 +114,34 @@ async def leaves_later() -> None:
     sys.exit()
 
 
+@step
+def interrupts() -> None:
+    raise KeyboardInterrupt("enough")
+
+
+@step(process=True)
+def interrupts_elsewhere() -> None:
+    raise KeyboardInterrupt
+
+
+@step
+async def interrupts_at_once() -> None:
+    raise KeyboardInterrupt
+
+
+@step
+async def interrupts_later() -> None:
+    await asyncio.sleep(0.01)
+    raise KeyboardInterrupt
+
+
 @flow
 async def meets_exits() -> list[str]:
     said = []
-    for leave in (leaves, leaves_elsewhere, leaves_at_once, leaves_later):
+    for leave in (
+        *(leaves, leaves_elsewhere, leaves_at_once, leaves_later),
+        *(interrupts, interrupts_elsewhere, interrupts_at_once, interrupts_later),
+    ):
         try:
             await leave()
         except StepFailed as error:
@@ -126,8 +154,12 @@ async def test_a_step_that_exits_fails_and_the_process_goes_on(log: ExecutionLog
         said = await (await start(log, meets_exits.bind())).result(30)
 
     exits = ["SystemExit: 'enough'", "SystemExit: 5", "SystemExit: 6", "SystemExit: None"]
-    assert [text.split(";")[0] for text in said] == exits
-    assert (await kinds(log)).count("step_failed") == 4
+    interruptions = ["enough", "raised by the step", "raised by the step", "raised by the step"]
+    assert [text.split(";")[0] for text in said] == [
+        *exits,
+        *(f"KeyboardInterrupt: {text}" for text in interruptions),
+    ]
+    assert (await kinds(log)).count("step_failed") == 8
 
 
 @flow
@@ -145,11 +177,72 @@ async def exits_at_once_in_a_task() -> None:
         group.create_task(leave())
 
 
-@pytest.mark.parametrize("leaving", [exits, exits_at_once_in_a_task])
+@flow
+async def interrupts_itself() -> None:
+    await asyncio.sleep(0.01)
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("leaving", [exits, exits_at_once_in_a_task, interrupts_itself])
 async def test_a_flow_that_exits_fails_and_others_go_on(log: ExecutionLog, leaving: Any) -> None:
     async with worker(log, leaving, meets_exits):
         gone = await start(log, leaving.bind(), id="gone")
         other = await start(log, meets_exits.bind(), id="other")
-        with pytest.raises(FlowError, match=r"SystemExit: 3; a flow cannot end its process"):
+        with pytest.raises(
+            FlowError, match=r"(SystemExit: 3|KeyboardInterrupt: .*); a flow cannot end its process"
+        ):
             await gone.result(30)
-        assert len(await other.result(30)) == 4
+        assert len(await other.result(30)) == 8
+
+
+CANCELS_ALL = """
+import asyncio, sys
+from ergon import Scheduler, SqliteExecutionLog, Worker, flow, step
+
+@step
+async def work(seconds: float) -> float:
+    await asyncio.sleep(seconds)
+    return seconds
+
+@flow
+async def works(seconds: float) -> float:
+    return await work(seconds)
+
+def stop() -> None:
+    if "exit" in sys.argv:
+        sys.exit(3)
+    for task in asyncio.all_tasks():
+        task.cancel()
+
+async def main() -> None:
+    async with SqliteExecutionLog("flows.db") as log, Worker(log, flows=[works]):
+        calls = [works.bind(seconds) for seconds in (0.7, 1.2, 2.0)]
+        handles = await Scheduler(log).schedule_all(calls, ids=["a", "b", "c"])
+        if sys.argv[1:]:
+            asyncio.get_running_loop().call_later(0.4, stop)
+        print(*await Scheduler(log).results(handles))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("how", ["cancel", "exit"])
+def test_a_program_that_cancels_all_its_tasks_as_it_ends_fails_no_flow(how: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(CANCELS_ALL)
+
+    def run_with(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "program.py", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    ended = run_with(how)
+    again = run_with()
+
+    assert ended.returncode == (3 if how == "exit" else 1), ended.stderr
+    assert (again.returncode, again.stdout) == (0, "0.7 1.2 2.0\n"), again.stderr

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from ergon.executor.sentences import writable
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -114,12 +116,14 @@ def iso(at: float | None) -> str | None:
     """A time for programs: ISO 8601, UTC, microseconds."""
     if at is None:
         return None
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(writable(at), UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def local_time(at: float | None) -> str:
     """A time for people, in this machine's time zone."""
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S") if at is not None else "-"
+    if at is None:
+        return "-"
+    return datetime.fromtimestamp(writable(at)).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def ago(seconds: float) -> str:

@@ -158,12 +158,18 @@ def _telling_its_end_once(flow_id: str) -> Iterator[None]:
 
 async def _tell_waits(handle: FlowHandle[Any], say: Callable[[str], None]) -> None:
     """Say what the flow waits for, each time that changes."""
-    told = ""
+    told = None
     while True:
         await asyncio.sleep(NEWS_SECONDS)
         record = await handle.record()
-        if record.status is TaskStatus.SUSPENDED and record.reason != told:
-            told = record.reason
+        stands = record.status, record.reason
+        if stands == told:
+            continue
+        if record.status is TaskStatus.PAUSED:
+            told = stands
+            say(clean(f"flow {handle.id!r} is paused; {next_command('resume', handle.id)} lets it go on"))
+        elif record.status is TaskStatus.SUSPENDED:
+            told = stands
             say(clean(await handle.why()))
 
 

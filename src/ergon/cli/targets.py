@@ -107,8 +107,11 @@ def _load_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise _import_failed(str(path), error) from error
+    except BaseException as error:
+        del sys.modules[name]  # as `import` does
+        if isinstance(error, Exception | SystemExit):
+            raise _import_failed(str(path), error) from error
+        raise
     return module
 
 
@@ -126,11 +129,11 @@ def _load_module(name: str) -> ModuleType:
         file = Path(*name.split(".")).with_suffix(".py")
         hint = f"; did you mean the file {file}?" if file.is_file() else "; a file is named with its .py"
         raise BadInput(f"there is no module {name} here or among the installed ones{hint}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _import_failed(name, error) from error
 
 
-def _import_failed(what: str, error: Exception) -> BadInput:
+def _import_failed(what: str, error: Exception | SystemExit) -> BadInput:
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, RuntimeError) and "asyncio.run() cannot be called" in str(error):
         return _is_program(what, error)

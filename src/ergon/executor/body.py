@@ -119,11 +119,18 @@ class StepBody:
         if ends_process(error):
             self.work.interrupt()
             raise error  # the step stays open
-        if isinstance(error, SystemExit):
+        if isinstance(error, SystemExit | KeyboardInterrupt):
             error = step_exited(error)
         if not isinstance(error, Exception):
             error = StepFailed(type(error).__qualname__, str(error))
         self._failed(error)
+
+    def cancelled(self, error: asyncio.CancelledError) -> None:
+        """Its task was cancelled by others: with all tasks of a program that ends, or alone by its own code."""
+        if self.work.host.draining:
+            self.given_up()
+        else:
+            self.raised(error)
 
     def given_up(self) -> None:
         """It will not begin here, as the loop is ending: the flow goes on elsewhere."""

@@ -91,9 +91,10 @@ def _call_on_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs:
         raise RuntimeError("a step raised StopIteration") from error
 
 
-def step_exited(error: SystemExit) -> StepFailed:
-    """What the flow sees of a step that called `sys.exit`."""
-    return StepFailed("SystemExit", f"{error.code!r}; a step cannot end its process")
+def step_exited(error: SystemExit | KeyboardInterrupt) -> StepFailed:
+    """What the flow sees of a step that called `sys.exit`, or raised `KeyboardInterrupt` itself."""
+    what = f"{error.code!r}" if isinstance(error, SystemExit) else str(error) or "raised by the step"
+    return StepFailed(type(error).__name__, f"{what}; a step cannot end its process")
 
 
 def call_by_name(module: str, qualname: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -106,8 +107,8 @@ def call_by_name(module: str, qualname: str, args: tuple[Any, ...], kwargs: dict
 
 
 def _without_exit(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call it. Off the main thread no signal's handler exits, so a step that does fails, and the process goes on."""
+    """Call it. No signal's handler strikes here, so a step that exits fails, and the process goes on."""
     try:
         return function(*args, **kwargs)
-    except SystemExit as error:
+    except (SystemExit, KeyboardInterrupt) as error:
         raise step_exited(error) from None

@@ -39,6 +39,10 @@ class Body(Protocol):
         """It will not begin: the loop is ending."""
         ...
 
+    def cancelled(self, error: asyncio.CancelledError) -> None:
+        """Somebody else cancelled its task a while ago, and the loop is there still."""
+        ...
+
     def raised(self, error: BaseException) -> None:
         """It raised; what this raises goes on to the host's loop."""
         ...
@@ -142,7 +146,7 @@ class BodyRunner:
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and task.cancelling() and not body.dropped:
                 # Somebody else cancelled the task: the whole loop is ending, and the step stays open; or it is not.
-                self._loop.call_later(LOOP_ENDS_SECONDS, body.raised, error)
+                self._loop.call_later(LOOP_ENDS_SECONDS, body.cancelled, error)
                 raise
             body.raised(error)
         else:

@@ -13,6 +13,8 @@ from ergon.core.tagged import cut
 from ergon.errors import DecodingError
 
 ERROR_CHARS_MAX: Final = 200
+_YEAR_2: Final = datetime(2, 1, 1, tzinfo=UTC).timestamp()
+_YEAR_9999: Final = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 
 
 def read_waits(reason: str) -> tuple[dict[str, Any], ...]:
@@ -119,4 +121,9 @@ def one_line(text: str) -> str:
 
 def clock_time(at: float) -> str:
     """A log time for people: date and time to the second, in UTC."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return datetime.fromtimestamp(writable(at), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def writable(at: float) -> float:
+    """The time, or the nearest one that a calendar of four digits can name in every time zone."""
+    return min(max(at, _YEAR_2), _YEAR_9999)

@@ -43,6 +43,8 @@ def settle(
             return Settled(TaskStatus.COMPLETED, text)
     if isinstance(error, SystemExit):
         error = FlowError(f"SystemExit: {error.code!r}; a flow cannot end its process")
+    if isinstance(error, KeyboardInterrupt):
+        error = FlowError("KeyboardInterrupt: raised by the flow; a flow cannot end its process")
     if not isinstance(error, Exception):
         error = FlowError(f"{type(error).__name__}: {error}")
     failure = describe(error)
