@@ -97,6 +97,15 @@ def test_bad_input_gets_one_line_and_an_exit_code(ergon, here, typed, code, word
         assert word in answer.err
 
 
+def test_a_step_is_not_taken_for_a_flow(ergon) -> None:
+    answer = ergon("run", "shop.py:increase")
+
+    assert answer.code == 2
+    assert answer.err.startswith(
+        "ergon: 'increase' in shop.py is a step, which runs in a flow. Name a flow: "
+    )
+
+
 def test_a_file_that_exits_when_imported_is_named(ergon, here: Path) -> None:
     (here / "exits.py").write_text("raise SystemExit(3)\n")
 

@@ -65,6 +65,21 @@ async def fails() -> None:
 
 
 @pytest.mark.every_log
+async def test_a_flow_that_is_asked_to_cancel_and_cannot_hear_it_says_so(log: ExecutionLog) -> None:
+    async with worker(log, waits):
+        handle = await start(log, waits.bind())
+        await until_status(handle, "suspended")
+    assert "cancel" not in await handle.why()
+
+    await handle.cancel()
+
+    assert "; it is asked to cancel, which it will hear when it runs" in await handle.why()
+    async with worker(log, waits):
+        await until_status(handle, "cancelled")
+    assert "asked to" not in await handle.why()
+
+
+@pytest.mark.every_log
 async def test_a_ready_flow_names_what_is_missing(log: ExecutionLog) -> None:
     handle = await start(log, waits.bind())
 

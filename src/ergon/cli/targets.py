@@ -17,6 +17,7 @@ from typing import Any
 from ergon.cli.problems import BadInput
 from ergon.core.names import near
 from ergon.flows.flow import BoundFlow, Flow
+from ergon.flows.steps import Step
 from ergon.flows.types import flows_of
 
 
@@ -29,6 +30,8 @@ class Target:
     """Every flow found in the module, in the order of their names."""
     wanted: str | None
     """What stands after the colon."""
+    steps: frozenset[str] = frozenset()
+    """The module's names for steps, which many take for flows."""
 
     def one(self) -> Flow[..., Any]:
         """The flow it names, or the only one there is. Raises `BadInput`."""
@@ -48,6 +51,10 @@ class Target:
         if exact:
             raise BadInput(f"{self.wanted!r} can be {' or '.join(flow.name for flow in exact)}; say which")
         module = self.text.rpartition(":")[0]
+        if self.wanted in self.steps:
+            raise BadInput(
+                f"{self.wanted!r} in {module} is a step, which runs in a flow. Name a flow: {', '.join(names)}"
+            )
         raise BadInput(
             f"there is no flow {self.wanted!r} in {module}{near(self.wanted, names, otherwise='.')} "
             f"Found there: {', '.join(names)}"
@@ -63,7 +70,8 @@ def load(text: str) -> Target:
     flows = flows_in(module)
     if not flows:
         raise BadInput(f"{place} has no function decorated with @flow and no @flow_type class")
-    return Target(text, flows, wanted or None)
+    steps = frozenset(name for name, thing in vars(module).items() if isinstance(thing, Step))
+    return Target(text, flows, wanted or None, steps)
 
 
 def flows_in(module: ModuleType) -> tuple[Flow[..., Any], ...]:

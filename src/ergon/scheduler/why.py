@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ergon.core.commit import FlowRecord, WorkerRecord
+from ergon.core.commit import FlowRecord, MessageKind, WorkerRecord
 from ergon.core.names import near
 from ergon.core.status import TaskStatus
 from ergon.core.versions import VersionSet
@@ -39,7 +39,8 @@ async def _why_one(log: ExecutionLog, record: FlowRecord) -> str:
     flow_id = record.id
     known = await log.workers()
     workers = [worker for worker in known if state_of(worker, log.now()) in ("alive", "draining")]
-    unread = [message.name for message in await log.inbox(flow_id) if message.kind == "signal"]
+    inbox = await log.inbox(flow_id)
+    unread = [message.name for message in inbox if message.kind == MessageKind.SIGNAL]
     owner = next((worker for worker in known if worker.id == record.owner), None)
     if record.status is TaskStatus.RUNNING and owner not in workers:
         sentence = _left_behind(record, owner, workers)
@@ -49,6 +50,8 @@ async def _why_one(log: ExecutionLog, record: FlowRecord) -> str:
         sentence = _SENTENCES[record.status](record, workers, log.now())
     if unread and record.status is TaskStatus.SUSPENDED:
         sentence += f" (unread signals: {', '.join(sorted(set(unread))[:5])})"
+    if any(message.kind == MessageKind.CANCEL for message in inbox):
+        sentence += "; it is asked to cancel, which it will hear when it runs"
     if record.claims_stalled and record.status in (TaskStatus.PENDING, TaskStatus.RUNNING):
         times = "once" if record.claims_stalled == 1 else f"{record.claims_stalled} times in a row"
         sentence += f"; its worker died {times} while running it and nothing new was recorded"
