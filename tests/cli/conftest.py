@@ -114,18 +114,6 @@ async def slow(seconds: float) -> str:
 async def works(seconds: float) -> str:
     return await slow(seconds)
 
-@step(process=True)
-def slow_elsewhere(seconds: float) -> str:
-    import time
-    with open("notes.txt", "a") as file:
-        file.write("slow begins\\n")
-    time.sleep(seconds)
-    return "slow is done"
-
-@flow
-async def works_elsewhere(seconds: float) -> str:
-    return await slow_elsewhere(seconds)
-
 @flow
 async def spins() -> None:
     open("spinning", "w").close()

@@ -253,13 +253,11 @@ async def test_doctor_names_the_flow_that_a_misspelt_name_may_have_meant(ergon_a
     assert "and no live worker has code for them; did you mean `ask`?" in report.out
 
 
-def test_a_flow_that_sleeps_beyond_all_calendars_hides_no_other(ergon, here) -> None:
+def test_a_flow_that_sleeps_beyond_all_calendars_hides_no_other(ergon, command, here) -> None:
     (here / "far.py").write_text(
         "import asyncio\nfrom ergon import flow\n@flow\nasync def far() -> None:\n    await asyncio.sleep(1e12)\n"
     )
-    run = subprocess.Popen(
-        [sys.executable, "-m", "ergon", "run", "far.py:far", "--id", "far"], stderr=subprocess.PIPE, text=True
-    )
+    run = command("run", "far.py:far", "--id", "far")
     assert run.stderr is not None
     told = [run.stderr.readline(), run.stderr.readline()]
     run.send_signal(signal.SIGINT)

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -149,20 +148,6 @@ def test_a_run_told_to_stop_lets_its_step_end(command, here: Path, number) -> No
     assert "goes on with it" not in err
     assert "Traceback" not in err
     assert second.communicate(timeout=20)[0] == '"slow is done"\n'
-    assert notes(here) == ["slow begins"]
-
-
-def test_ctrl_c_in_a_terminal_lets_a_step_in_a_process_of_its_own_end_too(command, here: Path) -> None:
-    """A terminal sends it to each process of the group."""
-    first = command(
-        "run", "shop.py:works_elsewhere", "--input", '{"seconds": 1.0}', "--id", "w", start_new_session=True
-    )
-    wait_for(lambda: notes(here) == ["slow begins"])
-    os.killpg(first.pid, signal.SIGINT)
-    out, err = first.communicate(timeout=20)
-
-    assert (first.returncode, out) == (0, '"slow is done"\n'), err
-    assert "Traceback" not in err
     assert notes(here) == ["slow begins"]
 
 

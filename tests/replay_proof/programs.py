@@ -240,9 +240,10 @@ class Changed:
         """The program of this attempt."""
         if self._rng.random() < 0.7:
             for _ in range(self._rng.choice((1, 1, 2, 4))):
-                self._change(
-                    self._rng.choice([node for node in walk(self.program) if len(node.get("body", ())) > 1])
-                )
+                wide = [node for node in walk(self.program) if len(node.get("body", ())) > 1]
+                if not wide:  # all that could be taken away is
+                    break
+                self._change(self._rng.choice(wide))
         return self.program
 
     def _change(self, node: Node) -> None:

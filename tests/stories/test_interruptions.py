@@ -30,13 +30,41 @@ def stop(place: str) -> None:
     if HOW == f"second ctrl-c in {place}":
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
+    if HOW == f"own handler in {place}":
+        signal.signal(signal.SIGINT, Handler())
+        signal.raise_signal(signal.SIGINT)
+    if HOW == f"handler that leaves in {place}":
+        signal.signal(signal.SIGINT, leave_once)
+        signal.raise_signal(signal.SIGINT)
+    if HOW == f"clean-up in {place}":
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("cleaned up") from None
+
+class Handler:
+    def __call__(self, *arguments: object) -> None:
+        raise KeyboardInterrupt
+
+def leave_once(number: int, frame: object) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    raise KeyboardInterrupt
 
 @step
 async def note(name: str) -> str:
     with Path("ledger").open("a") as ledger:
         print(name, file=ledger)
     stop(name)
+    if HOW == f"task of {name}":
+        async with asyncio.TaskGroup() as group:
+            group.create_task(struck())
     return name
+
+async def struck() -> None:
+    signal.raise_signal(signal.SIGINT)
+    await asyncio.sleep(0.2)
+    signal.raise_signal(signal.SIGINT)
 
 @flow
 async def work(name: str) -> str:
@@ -76,7 +104,9 @@ def run(folder: Path, how: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("place", ["start", "flow", "timer", "first", "second"])
-@pytest.mark.parametrize("what", ["signal", "ctrl-c", "second ctrl-c"])
+@pytest.mark.parametrize(
+    "what", ["signal", "ctrl-c", "second ctrl-c", "own handler", "handler that leaves", "clean-up"]
+)
 def test_the_process_ends_at_once_and_its_flows_go_on_in_the_next(
     what: str, place: str, tmp_path: Path
 ) -> None:
@@ -91,6 +121,18 @@ def test_the_process_ends_at_once_and_its_flows_go_on_in_the_next(
     names = (tmp_path / "ledger").read_text().split()
     open_at_exit = 2 if place in ("first", "second") else 0
     assert 6 <= len(names) <= 6 + open_at_exit, names
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_ctrl_c_that_strikes_a_task_of_a_step_is_no_failure_of_the_step(name: str, tmp_path: Path) -> None:
+    """The step hears of it when the handler that raised is gone already."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+
+    ended = run(tmp_path, f"task of {name}")
+    again = run(tmp_path, "")
+
+    assert ended.returncode == -2, ended.stderr
+    assert (again.returncode, again.stdout) == (0, "a b\n"), again.stderr
 
 
 @step

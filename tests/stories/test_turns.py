@@ -146,16 +146,16 @@ async def test_many_begin_in_a_time_that_does_not_grow_with_their_number(
     workers_died(path, *many)
 
     async with worker(log, hangs):
-        await until(
-            lambda: len(told) == len(many), within=5.0
-        )  # a 300th of the time that is left for each: 6.3 s
+        # Were each to wait for its share of what is left, all would take 6.3 s.
+        await until(lambda: len(told) == len(many), within=5.0)
         may_end.set()
 
 
 async def test_a_worker_that_drains_gives_back_those_that_had_no_turn_yet_and_runs_none_of_their_code(
     log: ExecutionLog, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "ALONE_SECONDS", 60.0)
+    monkeypatch.setattr(turns, "ALONE_SECONDS", 600.0)
+    monkeypatch.setattr(turns, "ALL_SECONDS", 6_000.0)
     handles = [await start(log, tells_and_hangs.bind(name), name) for name in FATEFUL]
     workers_died(path, *FATEFUL)
 

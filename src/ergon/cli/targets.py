@@ -116,7 +116,7 @@ def _load_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
-        del sys.modules[name]  # as `import` does
+        sys.modules.pop(name, None)  # as `import` does
         if isinstance(error, Exception | SystemExit):
             raise _import_failed(str(path), error) from error
         raise

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ergon.errors import StepFailed, StepTimeout
 from ergon.flows.step_calls import StepCall
 from ergon.flows.steps import Step
+from ergon.replay.exits import ends_process
 
 if TYPE_CHECKING:
     from ergon.executor.host import Host
@@ -107,8 +108,12 @@ def call_by_name(module: str, qualname: str, args: tuple[Any, ...], kwargs: dict
 
 
 def _without_exit(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call it. No signal's handler strikes here, so a step that exits fails, and the process goes on."""
+    """Call it. Off the main thread no signal's handler exits, so a step that does fails, and the process goes on."""
     try:
         return function(*args, **kwargs)
-    except (SystemExit, KeyboardInterrupt) as error:
+    except SystemExit as error:
+        raise step_exited(error) from None
+    except KeyboardInterrupt as error:
+        if ends_process(error):  # in a pool process, or in one that the step has made
+            raise
         raise step_exited(error) from None

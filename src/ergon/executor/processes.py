@@ -186,16 +186,9 @@ def _new_pool(processes: int) -> ProcessPoolExecutor:
 
 
 def _end_with_the_worker() -> None:
-    """In a pool process: end as soon as the worker's process has. Killed, it cannot say so, and nobody else would.
-
-    Not before: a terminal sends Ctrl-C to all processes, and the worker lets steps end. The signal has a handler and is
-    not ignored, as programs that a step starts would inherit that.
-    """
-    import signal
+    """In a pool process: end as soon as the worker's process has. Killed, it cannot say so, and nobody else would."""
     from multiprocessing import parent_process
     from threading import Thread
-
-    signal.signal(signal.SIGINT, lambda _number, _frame: None)
 
     worker = parent_process()
     assert worker is not None, "a pool process is somebody's child"

@@ -56,6 +56,7 @@ class Turns:
         """The worker drains: flows that have not begun go on elsewhere. None of their code runs here."""
         if self._next_look is not None:
             self._next_look.cancel()
+            self._next_look = None
         waiting, self._waiting, self._begun = self._waiting, [], None
         for run in waiting:
             run.give_back()
