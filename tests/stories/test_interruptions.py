@@ -262,13 +262,17 @@ async def main() -> None:
         handles = await Scheduler(log).schedule_all(calls, ids=["a", "b", "c"])
         if sys.argv[1:]:
             asyncio.get_running_loop().call_later(0.4, stop)
-        print(*await Scheduler(log).results(handles))
+        try:
+            print(*await Scheduler(log).results(handles))
+        finally:
+            if "slowly" in sys.argv:
+                await asyncio.sleep(1.5)
 
 asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("how", ["cancel", "exit"])
+@pytest.mark.parametrize("how", ["cancel", "exit", "cancel slowly"])
 def test_a_program_that_cancels_all_its_tasks_as_it_ends_fails_no_flow(how: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(CANCELS_ALL)
 
@@ -283,7 +287,7 @@ def test_a_program_that_cancels_all_its_tasks_as_it_ends_fails_no_flow(how: str,
             check=False,
         )
 
-    ended = run_with(how)
+    ended = run_with(*how.split())
     again = run_with()
 
     assert ended.returncode == (3 if how == "exit" else 1), ended.stderr

@@ -127,7 +127,7 @@ class StepBody:
 
     def cancelled(self, error: asyncio.CancelledError) -> None:
         """Its task was cancelled by others: with all tasks of a program that ends, or alone by its own code."""
-        if self.work.host.draining:
+        if self.work.host.draining or self.work.host.program_ends:
             self.given_up()
         else:
             self.raised(error)

@@ -47,6 +47,8 @@ class Host:
         """False while the right to run steps is in doubt: the lease may have expired."""
         self.draining = False
         """True once the worker is shutting down: no new step starts, flows are let go where they stand."""
+        self.program_ends = False
+        """True once somebody has cancelled the worker's own tasks: then steps were cancelled with them."""
         self.rng = rng if rng is not None else random.Random()  # jitter only
         self.refusals = Refusals()
         self.runner = BodyRunner(self.loop)

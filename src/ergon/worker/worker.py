@@ -248,6 +248,8 @@ class Worker:
             ),
             *(asyncio.create_task(self._forward(source)) for source in self._signal_sources),
         ]
+        for service in self._tasks:
+            service.add_done_callback(self._service_ended)
 
     async def _forward(self, source: SignalSource) -> None:
         name = f"signal source {type(source).__name__}"
@@ -290,9 +292,14 @@ class Worker:
         if not self._stopping and (self._restart is None or self._restart.done()):
             self._restart = asyncio.create_task(self._begin_again())
 
+    def _service_ended(self, service: asyncio.Task[None]) -> None:
+        if service.cancelled() and service in self._tasks and self._host is not None:
+            self._host.program_ends = True
+
     def _end_services(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+        services, self._tasks = self._tasks, []  # so that what we cancel is not taken for what others did
+        for service in services:
+            service.cancel()
         if self._claimer is not None:
             self._claimer.stop()
 
