@@ -50,7 +50,7 @@ async def _why_one(log: ExecutionLog, record: FlowRecord) -> str:
         sentence = _SENTENCES[record.status](record, workers, log.now())
     if unread and record.status is TaskStatus.SUSPENDED:
         sentence += f" (unread signals: {', '.join(sorted(set(unread))[:5])})"
-    if any(message.kind == MessageKind.CANCEL for message in inbox):
+    if not record.status.is_terminal and any(message.kind == MessageKind.CANCEL for message in inbox):
         sentence += "; it is asked to cancel, which it will hear when it runs"
     if record.claims_stalled and record.status in (TaskStatus.PENDING, TaskStatus.RUNNING):
         times = "once" if record.claims_stalled == 1 else f"{record.claims_stalled} times in a row"
