@@ -8,7 +8,6 @@ from typing import Any
 
 import ergon
 from tests.replay_proof.play import (
-    STEPS,
     Play,
     ProgramError,
     Rejected,
@@ -22,10 +21,6 @@ from tests.replay_proof.programs import Node
 
 class IdiomPlay(Play):
     """One run of a program that may have these, too."""
-
-    async def _ask(self, name: str, arg: int) -> str:
-        self.asked[f"{name}/{arg}"] += 1
-        return await STEPS[name](arg)
 
     async def _timed_child(self, node: Node) -> str | None:
         """A wait for a child within a time limit, and once more when the child has been shielded from that."""
@@ -43,8 +38,7 @@ class IdiomPlay(Play):
 
     async def _steps(self, node: Node) -> str | None:
         """Steps handed to `gather` as they are, which need no tasks, beside others that do."""
-        calls = [STEPS[node["name"]](number % 3) for number in range(node["count"])]
-        self.asked.update(f"{node['name']}/{number % 3}" for number in range(node["count"]))
+        calls = [self.ask(node["name"], number % 3) for number in range(node["count"])]
         gathered = asyncio.gather(
             *calls, *(self.run(child) for child in node["body"]), return_exceptions=node["collect"]
         )
@@ -84,7 +78,7 @@ class IdiomPlay(Play):
 
     async def _clean_up(self, node: Node) -> None:
         if node["by"] == "step":
-            await self._ask("alpha", node["arg"])
+            await self.ask("alpha", node["arg"])
         elif node["by"] == "timer":
             await asyncio.sleep(node["delay"])
         elif node["by"] == "signal":
@@ -92,13 +86,13 @@ class IdiomPlay(Play):
                 async with asyncio.timeout(node["delay"]):
                     self.note(node, "signal", await ergon.wait_signal(node["name"], str))
         else:
-            both = asyncio.gather(offspring(1), self._ask("alpha", 1), return_exceptions=True)
+            both = asyncio.gather(offspring(1), self.ask("alpha", 1), return_exceptions=True)
             self.note(node, "both", describe_all(await both))
 
     async def _undoing(self, node: Node) -> Any:
         """A step that an exit stack calls, however the work ends."""
         async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(self._ask, "alpha", node["arg"])
+            stack.push_async_callback(self.ask, "alpha", node["arg"])
             return await self.run(node["body"][0])
 
     async def _limits(self, node: Node) -> Any:

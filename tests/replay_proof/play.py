@@ -106,9 +106,13 @@ class Play:
 
     # -- leaves ----------------------------------------------------------------------------------------
 
+    def ask(self, name: str, arg: int) -> Coroutine[Any, Any, str]:
+        """Call a step, and count that."""
+        self.asked[f"{name}/{arg}"] += 1
+        return STEPS[name](arg)
+
     async def _step(self, node: Node) -> str:
-        self.asked[f"{node['name']}/{node['arg']}"] += 1
-        answer = await STEPS[node["name"]](node["arg"])
+        answer = await self.ask(node["name"], node["arg"])
         name, arg, _ = answer.split("/", 2)
         assert (name, int(arg)) == (node["name"], node["arg"]), f"{node} was given {answer}"
         return answer
@@ -180,10 +184,10 @@ class Play:
 
     async def _dag(self, node: Node) -> str:
         build = DagBuilder()
-        self.asked["beta/1"] += 1
-        first, second = build.add(alpha, 0), build.add(beta, 1)
-        build.add(alpha, 0, after=(first,))
-        build.add(gamma, 2, after=(first, second))
+        first = build.add(self.ask, "alpha", 0, node_name="alpha")
+        second = build.add(self.ask, "beta", 1, node_name="beta")
+        build.add(self.ask, "alpha", 0, node_name="alpha-2", after=(first,))
+        build.add(self.ask, "gamma", 2, node_name="gamma ray", after=(first, second))
         return str(await build.run())
 
     async def _cancel(self, node: Node) -> bool:
