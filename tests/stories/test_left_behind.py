@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -123,6 +124,83 @@ def test_the_processes_of_steps_end_with_a_worker_that_is_killed(tmp_path: Path)
 
     assert killed.returncode == -signal.SIGKILL
     assert int(killed.stdout) > 0
+
+
+LET_GO = """
+async def let_go(path, marks, how):
+    log = await SqliteExecutionLog(path).connect()
+    await Worker(log, flows=[stuck]).start()
+    await Scheduler(log).schedule(stuck.bind(marks, how), id="f")
+    while not Path(marks).exists() or Path(marks).stat().st_size == 0:
+        await asyncio.sleep(0.01)
+
+if __name__ == "__main__":
+    asyncio.new_event_loop().run_until_complete(let_go(*sys.argv[1:]))
+    print("main has returned")
+"""
+
+
+@pytest.mark.parametrize("how", ["on_thread", "in_process"])
+def test_a_program_ends_that_has_not_shut_its_worker_down(tmp_path: Path, how: str) -> None:
+    program, marks = tmp_path / "program.py", tmp_path / "marks"
+    program.write_text(PROGRAM.partition("if __name__")[0] + LET_GO)
+
+    ended = subprocess.run(
+        [sys.executable, program, tmp_path / "flows.db", marks, how],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert "main has returned" in ended.stdout
+    assert lines(marks) == ["began"]
+
+
+BROKEN_OFF = """
+async def tell(log, marks):
+    while not Path(marks).exists():
+        await asyncio.sleep(0.01)
+    print("works", flush=True)
+    while [worker.state for worker in await log.workers()] != ["draining"]:
+        await asyncio.sleep(0.01)
+    print("drains", flush=True)
+
+async def broken_off(path, marks, how):
+    options = WorkerOptions(drain_seconds=3_600)
+    async with SqliteExecutionLog(path) as log, Worker(log, flows=[stuck], options=options):
+        await Scheduler(log).schedule(stuck.bind(marks, how), id="f")
+        telling = asyncio.create_task(tell(log, marks))
+        await asyncio.Event().wait()
+
+if __name__ == "__main__":
+    asyncio.run(broken_off(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("how", ["on_thread", "in_process"])
+def test_a_second_interrupt_ends_a_program_that_waits_for_its_steps_to_end(tmp_path: Path, how: str) -> None:
+    program, marks = tmp_path / "program.py", tmp_path / "marks"
+    program.write_text(PROGRAM.partition("if __name__")[0] + BROKEN_OFF)
+    with subprocess.Popen(
+        [sys.executable, program, tmp_path / "flows.db", marks, how],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        try:
+            assert running.stdout is not None
+            for line in ("works", "drains"):
+                assert running.stdout.readline().strip() == line
+                os.killpg(running.pid, signal.SIGINT)
+
+            assert running.wait(30) == -signal.SIGINT
+        finally:
+            running.kill()
 
 
 async def test_what_a_shutdown_leaves_behind_is_named_and_runs_again(

@@ -36,6 +36,32 @@ asyncio.run(main())
 """
 
 
+ELSEWHERE = """
+import asyncio, sys, time
+from pathlib import Path
+from ergon import SqliteExecutionLog, Worker, flow, step, wait_told_to_stop
+
+@step(process=True)
+def waits_for(mark: str) -> str:
+    print("begins", flush=True)
+    while not Path(mark).exists():
+        time.sleep(0.01)
+    return "done"
+
+@flow
+async def works(mark: str) -> str:
+    return await waits_for(mark)
+
+async def main() -> None:
+    async with SqliteExecutionLog(sys.argv[1]) as log, Worker(log, flows=[works]):
+        print("told by", (await wait_told_to_stop()).name, flush=True)
+    print("left", flush=True)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
 async def start(path: Path, seconds: float) -> asyncio.subprocess.Process:
     async with SqliteExecutionLog(path) as log:
         await Scheduler(log).schedule_named("works", {"seconds": seconds}, id="f")
@@ -64,6 +90,30 @@ async def test_a_program_told_to_stop_lets_its_steps_end_and_leaves_nothing_leas
     assert await process.wait() == 0
     async with SqliteExecutionLog(path) as log:
         assert await log.count(FlowFilter(statuses=(TaskStatus.RUNNING,))) == {}
+        assert [event.kind for event in await log.history("f")] == ["step_completed"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_steps_in_processes_end_as_well_though_the_signal_reaches_these_too(
+    path: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """A terminal's Ctrl-C goes to all processes in front, and a service manager's SIGTERM to all of the service."""
+    program, mark = tmp_path / "program.py", tmp_path / "mark"
+    program.write_text(ELSEWHERE)
+    async with SqliteExecutionLog(path) as log:
+        await Scheduler(log).schedule_named("works", {"mark": str(mark)}, id="f")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, program, path, stdout=asyncio.subprocess.PIPE, start_new_session=True
+    )
+    assert await line_of(process) == "begins"
+
+    os.killpg(process.pid, number)
+
+    assert await line_of(process) == f"told by {number.name}"
+    mark.touch()
+    assert await line_of(process) == "left"
+    assert await process.wait() == 0
+    async with SqliteExecutionLog(path) as log:
         assert [event.kind for event in await log.history("f")] == ["step_completed"]
 
 

@@ -6,14 +6,21 @@ limit; the others wait here.
 A process that dies (out of memory, a crash in C code) takes every call of its pool with it, and nobody can say whose
 fault it was. The pool is replaced, and each of these calls is run again by itself: the one that kills its process
 again and again fails then, the others do not.
+
+A terminal's Ctrl-C, and a service manager's SIGTERM, go to these processes as to the worker's. They take no notice:
+the worker drains, and they run their steps to the end. They end with the worker's process, however that ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
-from collections.abc import Callable, Mapping
+import signal
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Future
 from concurrent.futures import Executor as Pool
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +35,7 @@ PROCESSES_MAX: Final = min(os.cpu_count() or 1, 61)
 """As many as there are cores; Windows cannot wait for more than 61."""
 RUN_AGAIN_MAX: Final = 3
 """How often a call is run again because its process died."""
+_TOLD_TO_STOP: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class ProcessSteps(Pool):
@@ -53,6 +61,7 @@ class ProcessSteps(Pool):
         self._free = asyncio.Semaphore(PROCESSES_MAX)
         self._lanes = asyncio.Semaphore(os.cpu_count() or 1)
         self._calls: set[asyncio.Task[None]] = set()
+        _left_open.add(self)
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a function in one of the processes. Called on the event loop."""
@@ -80,10 +89,14 @@ class ProcessSteps(Pool):
         """Let the processes go. One that still runs something is ended, as Python would wait for it at its own end."""
         for call in self._calls:
             call.cancel()
+        self.kill()
+        self._drop(self._pool)
+
+    def kill(self) -> None:
+        """End the processes that run something."""
         for processes, _ in list(self._running.values()):
             for process in list(processes.values()):
                 process.kill()
-        self._drop(self._pool)
 
     def running(self) -> list[str]:
         """What the processes are doing now, as `describe` named it."""
@@ -155,7 +168,8 @@ class ProcessSteps(Pool):
     def _hand_over(
         self, pool: ProcessPoolExecutor, function: Callable[..., Any], args: tuple[Any, ...]
     ) -> Future[Any]:
-        future = pool.submit(function, *args)
+        with _put_off(_TOLD_TO_STOP):
+            future = pool.submit(function, *args)
         # Its processes are taken now: a pool that was shut down forgets them. (`kill_workers` came with Python 3.14.)
         self._running[future] = pool._processes or {}, self._describe()  # noqa: SLF001
         # Also when the caller has gone: until then its process is busy.
@@ -180,16 +194,58 @@ def _nothing() -> None:
 def _new_pool(processes: int) -> ProcessPoolExecutor:
     from concurrent.futures import ProcessPoolExecutor  # slow to import, and few programs need it
     from multiprocessing import get_context
+    from multiprocessing.resource_tracker import ensure_running
 
+    ensure_running()  # here: as it starts, it lets signals through that are put off
+    _kill_at_exit()
     # Spawned, not forked: an open log must not cross a fork.
-    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_end_with_the_worker)
+    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_belong_to_the_worker)
 
 
-def _end_with_the_worker() -> None:
-    """In a pool process: end as soon as the worker's process has. Killed, it cannot say so, and nobody else would."""
+@contextlib.contextmanager
+def _put_off(signals: tuple[signal.Signals, ...]) -> Iterator[None]:
+    """Let signals wait. A process that is started meanwhile lets them wait as well, until it has its own handlers."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield  # on Windows
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_left_open: Final[weakref.WeakSet[ProcessSteps]] = weakref.WeakSet()
+
+
+@functools.cache
+def _kill_at_exit() -> None:
+    """Let a program end that has not shut its worker down: Python waits for what its pools run, be it for hours.
+
+    Their steps are open in the log, and run again with whoever takes their flows. The hook is the one that pools use
+    themselves, as `atexit` comes after they have waited; the latest registered is called first.
+    """
+    register = getattr(threading, "_register_atexit", None)
+    if register is not None:
+        register(_kill_what_is_left)
+
+
+def _kill_what_is_left() -> None:
+    for steps in list(_left_open):
+        steps.kill()
+
+
+def _belong_to_the_worker() -> None:
+    """In a pool process: leave it to the worker when to stop, and end as soon as its process has.
+
+    Killed, it cannot say so, and nobody else would.
+    """
     from multiprocessing import parent_process
-    from threading import Thread
 
+    for number in _TOLD_TO_STOP:
+        signal.signal(number, _take_no_notice)  # not SIG_IGN, which programs started from here would inherit
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _TOLD_TO_STOP)
     worker = parent_process()
     assert worker is not None, "a pool process is somebody's child"
 
@@ -197,4 +253,8 @@ def _end_with_the_worker() -> None:
         worker.join()
         os._exit(1)
 
-    Thread(target=watch, name="ergon-worker-watch", daemon=True).start()
+    threading.Thread(target=watch, name="ergon-worker-watch", daemon=True).start()
+
+
+def _take_no_notice(number: int, frame: object) -> None:
+    """The worker was told as well."""

@@ -346,6 +346,11 @@ class Worker:
             if interrupted:
                 flows = "a flow was" if interrupted == 1 else f"{interrupted} flows were"
                 logger.warning("worker %s: %s interrupted in a step; it runs again", self.name, flows)
+        except asyncio.CancelledError:
+            ends_at = (
+                self._host.loop.time()
+            )  # such as a second Ctrl-C: who breaks a shutdown off waits for no thread
+            raise
         finally:
             fetching.cancel()
             self._residents.abort_all("the worker was shut down")
