@@ -160,8 +160,12 @@ def test_an_unexpected_error_is_one_line_and_with_debug_a_traceback(ergon, here,
     assert "mistake in Ergon" in answer.err
 
     monkeypatch.setenv("ERGON_DEBUG", "1")
-    with pytest.raises(ZeroDivisionError):
-        ergon("run", "odd.py:f")
+    answer = ergon("run", "odd.py:f")
+
+    assert answer.code == 70
+    assert "ZeroDivisionError" in answer.err
+    assert answer.err.startswith("Traceback")
+    assert "mistake in Ergon" in answer.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -9,6 +9,7 @@ import io
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -98,7 +99,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def call(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    debug = os.environ.get("ERGON_DEBUG", "") not in ("", "0")
     try:
         answer = cli.main(arguments, prog_name="ergon", standalone_mode=False)
         sys.stdout.flush()
@@ -108,10 +108,10 @@ def call(arguments: Sequence[str] | None = None) -> int:
         return _reader_is_gone()
     except SystemExit as error:
         return _code_of(error)  # the user's own code ends the process
-    except Exception as error:
-        if debug:
-            raise
+    except Exception as error:  # noqa: BLE001 - told as a line and an exit code, as the user expects of a command
         code, line = sentence_of(error)
+        if os.environ.get("ERGON_DEBUG", "") not in ("", "0"):
+            traceback.print_exception(error)
         print(f"ergon: {line}", file=sys.stderr)
         return code
     return answer if isinstance(answer, int) else OK

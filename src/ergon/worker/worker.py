@@ -16,7 +16,7 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -229,27 +229,21 @@ class Worker:
             self._withdraw()
             starts = EagerStarts(self._host, self._residents, claimer, request, incarnation)
             self._withdraw = eager.offer(self._log, starts)
-        self._tasks = [
-            asyncio.create_task(every(0.0, claimer.tick, name="claimer")),
-            asyncio.create_task(
-                every(
-                    options.reap_seconds,
-                    self._reap,
-                    name="reaper",
-                    first=NEW_LOG_SECONDS if self._log.is_new else 0.0,
-                )
-            ),
-            asyncio.create_task(
-                every(options.evict_after_seconds / 4, self._residents.sweep, name="eviction")
-            ),
-            asyncio.create_task(every(options.poll_seconds, self._residents.fetch, name="inbox")),
-            asyncio.create_task(
-                every(options.poll_seconds, self._residents.drop_lost, name="flows taken away")
-            ),
-            *(asyncio.create_task(self._forward(source)) for source in self._signal_sources),
-        ]
-        for service in self._tasks:
-            service.add_done_callback(self._service_ended)
+        self._tasks = [asyncio.create_task(service) for service in self._services(claimer, self._residents)]
+        for task in self._tasks:
+            task.add_done_callback(self._service_ended)
+
+    def _services(self, claimer: Claimer, residents: Residents) -> Iterator[Coroutine[None, None, None]]:
+        """What goes on beside the flows for as long as an incarnation lives."""
+        options = self.options
+        first_reap = NEW_LOG_SECONDS if self._log.is_new else 0.0
+        yield every(0.0, claimer.tick, name="claimer")
+        yield every(options.reap_seconds, self._reap, name="reaper", first=first_reap)
+        yield every(options.evict_after_seconds / 4, residents.sweep, name="eviction")
+        yield every(options.poll_seconds, residents.fetch, name="inbox")
+        yield every(options.poll_seconds, residents.drop_lost, name="flows taken away")
+        for source in self._signal_sources:
+            yield self._forward(source)
 
     async def _forward(self, source: SignalSource) -> None:
         name = f"signal source {type(source).__name__}"
