@@ -22,6 +22,10 @@ from tests.replay_proof.programs import Node
 class IdiomPlay(Play):
     """One run of a program that may have these, too."""
 
+    async def _ask(self, name: str, arg: int) -> str:
+        """A call that `gather` needs a task for, and that an exit stack may make."""
+        return await self.ask(name, arg)
+
     async def _timed_child(self, node: Node) -> str | None:
         """A wait for a child within a time limit, and once more when the child has been shielded from that."""
         handle = ergon.invoke(offspring.bind(node["arg"]))
@@ -78,7 +82,7 @@ class IdiomPlay(Play):
 
     async def _clean_up(self, node: Node) -> None:
         if node["by"] == "step":
-            await self.ask("alpha", node["arg"])
+            await self._ask("alpha", node["arg"])
         elif node["by"] == "timer":
             await asyncio.sleep(node["delay"])
         elif node["by"] == "signal":
@@ -86,13 +90,13 @@ class IdiomPlay(Play):
                 async with asyncio.timeout(node["delay"]):
                     self.note(node, "signal", await ergon.wait_signal(node["name"], str))
         else:
-            both = asyncio.gather(offspring(1), self.ask("alpha", 1), return_exceptions=True)
+            both = asyncio.gather(offspring(1), self._ask("alpha", 1), return_exceptions=True)
             self.note(node, "both", describe_all(await both))
 
     async def _undoing(self, node: Node) -> Any:
         """A step that an exit stack calls, however the work ends."""
         async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(self.ask, "alpha", node["arg"])
+            stack.push_async_callback(self._ask, "alpha", node["arg"])
             return await self.run(node["body"][0])
 
     async def _limits(self, node: Node) -> Any:
