@@ -22,12 +22,17 @@ from ergon import (
     ArgumentsMismatch,
     ExecutionLog,
     NotInFlow,
+    RetryPolicy,
     StepInterrupted,
     StepTimeout,
     UsageError,
+    attempt,
     flow,
+    flow_id,
     flow_type,
     idempotency_key,
+    invoke,
+    now,
     run_step,
     step,
     wait_signal,
@@ -222,6 +227,39 @@ async def test_a_process_step_runs_in_another_process(log: ExecutionLog) -> None
 
     assert doubled == 42
     assert pid != os.getpid()
+
+
+SOON = RetryPolicy(attempts_max=2, first_delay_seconds=0.01)
+
+
+@step(process=True, retry=SOON)
+def who_elsewhere() -> list[str]:
+    if attempt() == 1:
+        raise ValueError("once more")
+    assert abs(time.time() - now().timestamp()) < 60
+    with pytest.raises(UsageError, match="cannot start a child flow: do that in the flow"):
+        invoke(compute.bind(1))
+    return [flow_id(), idempotency_key(), str(attempt())]
+
+
+@step(retry=SOON)
+def who_on_a_thread() -> list[str]:
+    if attempt() == 1:
+        raise ValueError("once more")
+    return [flow_id(), idempotency_key(), str(attempt())]
+
+
+@flow
+async def who() -> list[list[str]]:
+    return [await who_elsewhere(), await who_on_a_thread()]
+
+
+async def test_a_process_step_knows_its_flow_its_key_and_its_attempt(log: ExecutionLog) -> None:
+    async with worker(log, who):
+        elsewhere, here = await (await start(log, who.bind(), id="f")).result(SPAWN_SECONDS)
+
+    assert elsewhere == ["f", "f/0:1", "2"]
+    assert here == ["f", "f/0:2", "2"]
 
 
 @step(process=True)

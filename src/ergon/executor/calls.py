@@ -10,6 +10,8 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from ergon.errors import StepFailed, StepTimeout
+from ergon.executor.distant import DistantStep
+from ergon.flows.context import step_context
 from ergon.flows.step_calls import StepCall
 from ergon.flows.steps import Step
 from ergon.replay.exits import ends_process
@@ -48,7 +50,16 @@ async def _call_elsewhere(request: StepCall, host: Host, on_begin: Callable[[], 
     """A plain function: on a thread, or in another process. `on_begin` is called when it begins, on any thread."""
     step = request.step
     if step.options.process:
-        by_name = (step.function.__module__, step.function.__qualname__, request.args, request.kwargs)
+        here = step_context.get()
+        assert here is not None, "only the body of a step calls its function"
+        function = step.function
+        by_name = (
+            function.__module__,
+            function.__qualname__,
+            DistantStep.of(here),
+            request.args,
+            request.kwargs,
+        )
         return await asyncio.wrap_future(
             host.processes().run(call_by_name, by_name, on_begin), loop=host.loop
         )
@@ -98,13 +109,19 @@ def step_exited(error: SystemExit | KeyboardInterrupt) -> StepFailed:
     return StepFailed(type(error).__name__, f"{what}; a step cannot end its process")
 
 
-def call_by_name(module: str, qualname: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def call_by_name(
+    module: str, qualname: str, here: DistantStep, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     """In a pool process: find the step's own function and call it. The name comes from this program, not from data."""
     found: Any = importlib.import_module(module)
     for part in qualname.split("."):
         found = getattr(found, part)
     function = found.function if isinstance(found, Step) else found
-    return _without_exit(function, args, kwargs)
+    outside = step_context.set(here)
+    try:
+        return _without_exit(function, args, kwargs)
+    finally:
+        step_context.reset(outside)
 
 
 def _without_exit(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
