@@ -38,7 +38,7 @@ from ergon import (
     wait_signal,
 )
 from ergon.executor import processes
-from tests.stories.helpers import start, until_status, worker
+from tests.stories.helpers import start, until, until_status, worker
 
 SPAWN_SECONDS = 120
 """A process imports all of this file before its first step: seconds, on a busy machine tens of them."""
@@ -290,6 +290,31 @@ def dies(marks: str, times: int) -> str:
     if note(marks) <= times:
         os._exit(1)
     return "alive"
+
+
+@step(process=True)
+def pid_after(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+@flow
+async def two_and_then_one_dies(marks: str) -> list[int]:
+    pids = await asyncio.gather(pid_after(0.5), pid_after(0.5))
+    assert await dies(marks, 1) == "alive"
+    return pids
+
+
+async def test_the_processes_beside_one_that_died_are_ended(
+    log: ExecutionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool does that, by a signal of which they take no notice when it comes from others."""
+    monkeypatch.setattr(processes, "PROCESSES_MAX", 2)
+    async with worker(log, two_and_then_one_dies):
+        call = two_and_then_one_dies.bind(str(tmp_path / "marks"))
+        pids = await (await start(log, call)).result(SPAWN_SECONDS)
+
+        await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
 @step(process=True, at_most_once=True)

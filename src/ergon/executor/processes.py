@@ -21,15 +21,15 @@ import signal
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import BrokenExecutor, Future
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from concurrent.futures import Executor as Pool
-from typing import TYPE_CHECKING, Any, Final
+from multiprocessing import parent_process
+from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.process import BaseProcess
+from multiprocessing.resource_tracker import ensure_running
+from typing import Any, Final
 
 from ergon.errors import StepInterrupted
-
-if TYPE_CHECKING:
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing.process import BaseProcess
 
 PROCESSES_MAX: Final = min(os.cpu_count() or 1, 61)
 """As many as there are cores; Windows cannot wait for more than 61."""
@@ -191,15 +191,23 @@ def _nothing() -> None:
     """Nobody wants to know that a call has begun."""
 
 
-def _new_pool(processes: int) -> ProcessPoolExecutor:
-    from concurrent.futures import ProcessPoolExecutor  # slow to import, and few programs need it
-    from multiprocessing import get_context
-    from multiprocessing.resource_tracker import ensure_running
+class _Process(SpawnProcess):
+    """A process of a pool. The pool ends the others by SIGTERM when one has died, of which they take no notice."""
 
+    def terminate(self) -> None:
+        self.kill()
+
+
+class _Processes(SpawnContext):
+    """Makes processes that are spawned, not forked: an open log must not cross a fork."""
+
+    Process = _Process
+
+
+def _new_pool(processes: int) -> ProcessPoolExecutor:
     ensure_running()  # here: as it starts, it lets signals through that are put off
     _kill_at_exit()
-    # Spawned, not forked: an open log must not cross a fork.
-    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_belong_to_the_worker)
+    return ProcessPoolExecutor(processes, mp_context=_Processes(), initializer=_belong_to_the_worker)
 
 
 @contextlib.contextmanager
@@ -240,8 +248,6 @@ def _belong_to_the_worker() -> None:
 
     Killed, it cannot say so, and nobody else would.
     """
-    from multiprocessing import parent_process
-
     for number in _TOLD_TO_STOP:
         signal.signal(number, _take_no_notice)  # not SIG_IGN, which programs started from here would inherit
     if hasattr(signal, "pthread_sigmask"):
