@@ -293,28 +293,38 @@ def dies(marks: str, times: int) -> str:
 
 
 @step(process=True)
-def pid_after(seconds: float) -> int:
-    time.sleep(seconds)
-    return os.getpid()
+def hangs_once(mark: str) -> int:
+    if not Path(mark).exists():
+        Path(f"{mark}.new").write_text(str(os.getpid()))
+        Path(f"{mark}.new").rename(mark)
+        time.sleep(3_600)
+    return int(Path(mark).read_text())
+
+
+@step(process=True)
+def dies_beside(mark: str) -> None:
+    while not Path(mark).exists():
+        time.sleep(0.01)
+    if note(f"{mark}.dies") == 1:
+        os._exit(1)
 
 
 @flow
-async def two_and_then_one_dies(marks: str) -> list[int]:
-    pids = await asyncio.gather(pid_after(0.5), pid_after(0.5))
-    assert await dies(marks, 1) == "alive"
-    return pids
+async def hangs_beside_one_that_dies(mark: str) -> int:
+    pid, _ = await asyncio.gather(hangs_once(mark), dies_beside(mark))
+    return pid
 
 
-async def test_the_processes_beside_one_that_died_are_ended(
+async def test_the_process_beside_one_that_died_ends_and_its_step_runs_again(
     log: ExecutionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pool does that, by a signal of which they take no notice when it comes from others."""
+    """The pool ends it by a signal of which it takes no notice when that comes from others."""
     monkeypatch.setattr(processes, "PROCESSES_MAX", 2)
-    async with worker(log, two_and_then_one_dies):
-        call = two_and_then_one_dies.bind(str(tmp_path / "marks"))
-        pids = await (await start(log, call)).result(SPAWN_SECONDS)
+    async with worker(log, hangs_beside_one_that_dies):
+        call = hangs_beside_one_that_dies.bind(str(tmp_path / "mark"))
+        pid = await (await start(log, call)).result(SPAWN_SECONDS)
 
-        await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+        await until(lambda: not Path(f"/proc/{pid}").exists())
 
 
 @step(process=True, at_most_once=True)
