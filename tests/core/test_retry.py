@@ -128,13 +128,19 @@ def test_an_error_may_ask_for_its_delay(asked: Any, expected: float) -> None:
     assert next_delay(RetryPolicy(jitter=0), 1, error, Random(1)) == expected
 
 
+def test_a_first_delay_longer_than_any_by_default_is_the_longest() -> None:
+    assert delays(RetryPolicy(attempts_max=3, first_delay_seconds=300)) == [300, 300, None]
+    assert delays(RetryPolicy(attempts_max=3, first_delay_seconds=20)) == [20, 30, None]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         {"attempts_max": 0}, {"attempts_max": -1}, {"attempts_max": 10**9}, {"attempts_max": 1.5},
         {"attempts_max": True}, {"attempts_max": float("nan")}, {"attempts_max": "3"},
         {"first_delay_seconds": -1}, {"first_delay_seconds": float("nan")}, {"first_delay_seconds": 10**9},
-        {"first_delay_seconds": None}, {"delay_max_seconds": float("inf")}, {"delay_max_seconds": -0.1},
+        {"first_delay_seconds": None}, {"first_delay_seconds": 2, "delay_max_seconds": 1},
+        {"delay_max_seconds": float("inf")}, {"delay_max_seconds": -0.1},
         {"factor": 0}, {"factor": float("nan")}, {"factor": 10**9}, {"jitter": 1.1}, {"jitter": -0.1},
         {"jitter": float("nan")}, {"backoff": "random"}, {"retry_on": "ValueError"}, {"retry_on": (ValueError, 3)},
         {"give_up_on": BaseException}, {"give_up_on": int}, {"retry_on": KeyboardInterrupt},

@@ -6,13 +6,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, cast
 
 from ergon.errors import EncodingError, NonDeterminismError, UsageError
 
 ATTEMPTS_MAX: Final = 1_000_000
 DELAY_SECONDS_MAX: Final = 365 * 86_400.0
 FACTOR_MAX: Final = 1_000.0
+LONGEST_DELAY_SECONDS: Final = 30.0
+"""Where the policy asks for no longer one."""
 
 _NEVER: Final = (UsageError, EncodingError, NonDeterminismError)
 """Mistakes in the code: the same call fails the same way again."""
@@ -49,8 +51,9 @@ class RetryPolicy:
     """0 to a year."""
     factor: float = 2.0
     """1 to 1,000; only for exponential."""
-    delay_max_seconds: float = 30.0
-    """No wait is longer, not even one an error asks for. 0 to a year."""
+    delay_max_seconds: float = cast("float", None)
+    """No wait is longer, not even one an error asks for. `first_delay_seconds` to a year; default: 30, or
+    `first_delay_seconds` where that is more."""
     jitter: float = 0.0
     """0 to 1: a wait varies by up to this share of itself, so that many failed steps do not return at once."""
     retry_on: Errors | Callable[[Exception], bool] | None = None
@@ -70,7 +73,16 @@ class RetryPolicy:
         if self.backoff not in ("exponential", "linear", "fixed"):
             raise UsageError(f"backoff must be 'exponential', 'linear' or 'fixed', not {self.backoff!r}")
         _check_number("first_delay_seconds", self.first_delay_seconds, 0, DELAY_SECONDS_MAX)
+        if cast("float | None", self.delay_max_seconds) is None:
+            object.__setattr__(
+                self, "delay_max_seconds", max(LONGEST_DELAY_SECONDS, self.first_delay_seconds)
+            )
         _check_number("delay_max_seconds", self.delay_max_seconds, 0, DELAY_SECONDS_MAX)
+        if self.first_delay_seconds > self.delay_max_seconds:
+            raise UsageError(
+                f"first_delay_seconds={self.first_delay_seconds:g} is longer than delay_max_seconds="
+                f"{self.delay_max_seconds:g}, and no wait is longer than that: leave the second out, or give more"
+            )
         _check_number("factor", self.factor, 1, FACTOR_MAX)
         _check_number("jitter", self.jitter, 0, 1)
         _check_classes("give_up_on", self.give_up_on)
