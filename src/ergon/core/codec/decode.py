@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from ergon.core.codec.convert import UNKNOWN_FIELD, Misfit, check_convertible, convert
+from ergon.core.codec.depth import CHARS_SHALLOW, nested_too_deeply
 from ergon.core.codec.encode import CHARS_UNCHECKED, check_written, explain, write
 from ergon.core.codec.guard import Guard, explain_misfit, guard_of
 from ergon.core.codec.hooks import Refused, from_json
@@ -46,6 +47,8 @@ class Decoder:
     def decode(self, text: str | bytes) -> Any:
         """Return the value. Raises `DecodingError` when the text is not JSON or does not fit the type."""
         try:
+            if len(text) >= CHARS_SHALLOW and nested_too_deeply(text):
+                raise RecursionError
             return self.read(text)
         except MemoryError:
             raise
@@ -83,6 +86,8 @@ def recode(value: object, decoder: Decoder) -> tuple[str, Any]:
         raise explain(value, error, decoder.shape) from None
     if ("null" in text and fits is not is_plain) or len(text) > CHARS_UNCHECKED:
         check_written(value, text, lambda: decoder.shape)
+    if len(text) >= CHARS_SHALLOW and nested_too_deeply(raw):
+        raise explain(value, RecursionError(), decoder.shape)
     try:
         return text, decoder.read(raw)
     except MemoryError:

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from ergon.core.codec.depth import CHARS_SHALLOW, nested_too_deeply
 from ergon.core.codec.hooks import to_json
 from ergon.core.codec.paths import placed
 from ergon.core.codec.shape import Shape
@@ -46,6 +47,8 @@ def encode(value: object, declared: Declared = _nothing_declared) -> str:
     # NaN becomes null in silence; a text without null had none.
     if "null" in text or len(text) > CHARS_UNCHECKED:
         check_written(value, text, declared)
+    if len(text) >= CHARS_SHALLOW and nested_too_deeply(text):
+        raise explain(value, RecursionError(), declared())
     return text
 
 
