@@ -37,6 +37,9 @@ class NotingLog(SqliteExecutionLog):
         self.claims_max: int | None = None
         self.may_claim = asyncio.Event()
         self.looks = 0
+        self.disowning = asyncio.Event()
+        self.may_disown = asyncio.Event()
+        self.may_disown.set()
 
     async def claim(self, request: ClaimRequest) -> list[ClaimedFlow]:
         self.looks += 1
@@ -48,6 +51,11 @@ class NotingLog(SqliteExecutionLog):
         flows = await super().claim(request)
         self.claimed += [claimed.flow.id for claimed in flows]
         return flows
+
+    async def disown(self, worker_id: str, known: Sequence[tuple[str, int]]) -> Sequence[str]:
+        self.disowning.set()
+        await self.may_disown.wait()  # as when a long read goes before it
+        return await super().disown(worker_id, known)
 
     async def create_claimed(self, flows: Sequence[NewFlow]) -> Answers:
         self.eager += [new.id for new in flows if new.owner is not None]
@@ -301,6 +309,26 @@ async def test_a_flow_that_is_being_created_is_not_given_back(path: Path) -> Non
 
         assert await (await starting).result(10) == "late"
     assert (ran, log.claimed) == (["a", "late"], [])
+
+
+async def test_a_flow_that_is_created_while_the_worker_gives_others_back_is_not_among_them(
+    path: Path,
+) -> None:
+    """What the worker knows of was noted before, and is compared after: it would run twice."""
+    async with NotingLog(path) as log, worker(log, job) as working:
+        assert await (await start(log, job.bind(), id="before")).result(10) == "a"
+        log.may_disown.clear()
+        log.disowning.clear()
+        assert working._claimer is not None
+        working._claimer._disown_at = 0.0  # it is time to look, as it is every ten seconds
+        working._claimer._something.set()
+        await log.disowning.wait()
+        created = await start(log, job.bind("late"), id="late")
+        log.may_disown.set()
+
+        assert await created.result(10) == "late"
+    assert ran == ["a", "late"]
+    assert (log.eager, log.claimed) == (["before"], ["late"])
 
 
 async def test_a_worker_that_was_declared_dead_starts_nothing(path: Path) -> None:

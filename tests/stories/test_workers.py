@@ -697,6 +697,69 @@ async def test_a_worker_loses_nothing_when_its_log_is_closed_under_it(path: Path
         assert await handle.result(10) == "a second"
 
 
+async def test_a_worker_whose_log_was_closed_under_it_says_so_and_keeps_no_flow_from_others(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = SqliteExecutionLog(path)
+    await log.connect()
+    working = worker(log, two_steps)
+    await working.start()
+    handle = await start(log, two_steps.bind("a"))
+    await until(lambda: ran)
+
+    await log.close()
+    await until(lambda: "its log was closed while it ran" in caplog.text)
+    await log.connect()
+
+    async with worker(log, two_steps):
+        await handle.signal("go")
+        assert await handle.result(20) == "a second"
+    await working.shutdown()
+    await log.close()
+    assert caplog.text.count("its log was closed while it ran") == 1
+
+
+async def test_whoever_shuts_a_worker_down_once_more_waits_until_it_is_over(path: Path) -> None:
+    """Such as a handler of SIGTERM, and the end of the block: the second closes the log."""
+    began, release = asyncio.Event(), asyncio.Event()
+
+    @step
+    async def slow() -> str:
+        began.set()
+        await release.wait()
+        return "done"
+
+    @flow
+    async def slow_job() -> str:
+        return await slow()
+
+    async with SqliteExecutionLog(path) as log:
+        async with worker(log, slow_job) as working:
+            await start(log, slow_job.bind())
+            await began.wait()
+            first = asyncio.create_task(working.shutdown())
+            await asyncio.sleep(0)
+            asyncio.get_running_loop().call_later(0.1, release.set)
+        assert first.done()
+        assert await kinds(log) == ["step_completed"]
+
+
+async def test_a_shutdown_that_is_broken_off_as_it_begins_gives_everything_back(log: ExecutionLog) -> None:
+    working = worker(log, two_steps)
+    await working.start()
+    handle = await start(log, two_steps.bind("a"))
+    await until(lambda: ran)
+
+    stopping = asyncio.create_task(working.shutdown())
+    await asyncio.sleep(0)
+    stopping.cancel()
+    await asyncio.wait([stopping])
+
+    assert stopping.cancelled()
+    assert [each.state for each in await log.workers()] == ["stopped"]
+    assert (await handle.record()).owner is None
+
+
 async def test_hundreds_of_flows_need_a_few_transactions(path: Path) -> None:
     """One group commit serves all flows that are ready."""
     async with SqliteExecutionLog(path) as log, Worker(log, flows=[job], options=QUICK):

@@ -146,6 +146,12 @@ class Incarnation:
                     "worker %s could not retire (%s); its lease will expire by itself", self._name, error
                 )
 
+    def abandon(self) -> None:
+        """Stop renewing at once: the lease runs out by itself, unless `retire` gives it back before."""
+        self._unkeep()
+        if self._task is not None:
+            self._task.cancel()
+
     async def _keep(self) -> None:
         """Renew until cancelled, or until the log says that this incarnation is dead."""
         try:

@@ -256,7 +256,8 @@ class ExecutionLog(ABC):
         """Give back what `worker_id` owns and does not know of: all but `known`, flow ids with epochs.
 
         For a claim whose answer was lost, so that its flows have an owner who lives and runs none of them. To be called
-        while no claim of the worker is under way. Returns the ids of these flows, which are pending now.
+        while no claim of the worker is under way, nor a creation of flows as its own. Returns the ids of these flows,
+        which are pending now.
         """
 
     # -- catalog: anyone reads -------------------------------------------------------------------------

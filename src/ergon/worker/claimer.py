@@ -2,8 +2,8 @@
 
 A claim, or an eager start, whose answer is lost (the log cannot say whether it landed) leaves flows with an owner that
 does not run them. So after one that failed, and now and then besides, the claimer gives back what it owns and does not
-know of. It claims nothing meanwhile, and flows that are being created keep it from looking, so that nothing is on its
-way.
+know of. It claims nothing meanwhile, flows that are being created keep it from looking, and none is created as its own
+while it looks: so nothing is on its way.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Claimer:
         self._poll_seconds = poll_seconds
         self._disown_seconds = disown_seconds
         self._disown_at = asyncio.get_running_loop().time() + disown_seconds
+        self._disowns = False
         self._enable_timers = enable_timers
         self._something = asyncio.Event()
         self._wake_at: float | None = None
@@ -83,8 +84,11 @@ class Claimer:
 
     @property
     def has_nothing_to_claim(self) -> bool:
-        """True while the last look that is over left nothing in the log, and no flow is about to be given back."""
-        return self._left_nothing and self._disown_at > _AT_ONCE
+        """True while the last look that is over left nothing in the log, and no flow is given back, or about to be.
+
+        One that is created meanwhile as this worker's own would be one that it does not know of.
+        """
+        return self._left_nothing and not self._disowns and self._disown_at > _AT_ONCE
 
     def disown_soon(self) -> None:
         """A write that gives this worker flows has failed, and may have landed."""
@@ -100,7 +104,7 @@ class Claimer:
         self._is_full = False
         now = asyncio.get_running_loop().time()
         if now >= self._disown_at and not self._residents.expects_new:
-            await self._residents.disown_unknown()
+            await self._disown()
             self._disown_at = now + self._disown_seconds
         try:
             await self._claim()
@@ -111,6 +115,13 @@ class Claimer:
         finally:
             self.looked.set()
         await self._wait()
+
+    async def _disown(self) -> None:
+        self._disowns = True
+        try:
+            await self._residents.disown_unknown()
+        finally:
+            self._disowns = False
 
     async def _claim(self) -> None:
         while (room := self._room()) > 0:

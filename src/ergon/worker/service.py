@@ -19,8 +19,10 @@ AFTER_ERROR_SECONDS: Final = 0.5
 
 async def every(
     seconds: float, tick: Callable[[], Awaitable[object]], *, name: str, first: float | None = None
-) -> None:
+) -> LogClosed | LeaseLost:
     """Call `tick` each `seconds`, the first time after `first` (None: as long), until cancelled or the log is closed.
+
+    Returns what ended it.
 
     A tick that fails is logged and tried again next time: no service of a worker ends by an error. What the log
     refuses, as it does for long when its disk is full, is told no more than once a minute.
@@ -30,8 +32,8 @@ async def every(
     while True:
         try:
             await tick()
-        except (LogClosed, LeaseLost):
-            return
+        except (LogClosed, LeaseLost) as error:
+            return error
         except StoreError as error:
             if (now := time.monotonic()) - told_at >= REMIND_SECONDS:
                 told_at = now

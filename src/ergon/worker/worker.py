@@ -15,7 +15,9 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 import os
+import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -26,9 +28,10 @@ from ergon.core.commit import ClaimRequest, Hint
 from ergon.core.durability import SURVIVES
 from ergon.core.names import check_name, check_tags
 from ergon.core.versions import VersionSet
-from ergon.errors import LogClosed, LogTooNew, StoreError, UsageError
+from ergon.errors import LeaseLost, LogClosed, LogTooNew, StoreError, UsageError
 from ergon.executor.host import Host
 from ergon.executor.incarnation import Incarnation
+from ergon.executor.refusals import REMIND_SECONDS
 from ergon.flows.flow import BoundFlow, Flow
 from ergon.flows.types import FlowSource
 from ergon.storage import eager
@@ -125,12 +128,13 @@ class Worker:
         self._residents: Residents | None = None
         self._claimer: Claimer | None = None
         self._incarnation: Incarnation | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[LogClosed | LeaseLost]] = []
         self._unsubscribe: Any = None
         self._withdraw: Callable[[], None] = lambda: None
         self._restart: asyncio.Task[None] | None = None
         self._starting = False
         self._stopping = False
+        self._stopped = asyncio.Event()
 
     async def register(self, *flows: FlowSource) -> None:
         """Add flows or `@flow_type` classes. Raises `DuplicateRegistration`, and `UsageError` once started."""
@@ -233,7 +237,9 @@ class Worker:
         for task in self._tasks:
             task.add_done_callback(self._service_ended)
 
-    def _services(self, claimer: Claimer, residents: Residents) -> Iterator[Coroutine[None, None, None]]:
+    def _services(
+        self, claimer: Claimer, residents: Residents
+    ) -> Iterator[Coroutine[None, None, LogClosed | LeaseLost]]:
         """What goes on beside the flows for as long as an incarnation lives."""
         options = self.options
         first_reap = NEW_LOG_SECONDS if self._log.is_new else 0.0
@@ -245,9 +251,9 @@ class Worker:
         for source in self._signal_sources:
             yield self._forward(source)
 
-    async def _forward(self, source: SignalSource) -> None:
+    async def _forward(self, source: SignalSource) -> LogClosed | LeaseLost:
         name = f"signal source {type(source).__name__}"
-        await every(
+        return await every(
             self.options.poll_seconds, functools.partial(forward, self._log, source), name=name, first=0.0
         )
 
@@ -272,6 +278,11 @@ class Worker:
         return self._incarnation is not None and self._incarnation.may_start()
 
     def _on_hint(self, hint: Hint) -> None:
+        if (
+            self._host is not None and self._host.loop.is_closed()
+        ):  # nobody shut the worker down; the log lives on
+            self._unsubscribe()
+            return
         if self._claimer is not None:
             self._claimer.on_hint(hint)
         if self._residents is not None:
@@ -280,15 +291,34 @@ class Worker:
     def _lost(self) -> None:
         """The log declared this incarnation dead: drop everything, come back as a new one."""
         if self._residents is None or self._incarnation is None or not self._incarnation.lost:
-            return  # while it started: `_begin` notices
+            return
         self._end_services()
         self._residents.abort_all("its worker's lease was lost")
         if not self._stopping and (self._restart is None or self._restart.done()):
             self._restart = asyncio.create_task(self._begin_again())
 
-    def _service_ended(self, service: asyncio.Task[None]) -> None:
-        if service.cancelled() and service in self._tasks and self._host is not None:
-            self._host.program_ends = True
+    def _service_ended(self, service: asyncio.Task[LogClosed | LeaseLost]) -> None:
+        if service not in self._tasks:
+            return  # we have ended it
+        if service.cancelled():
+            if self._host is not None:
+                self._host.program_ends = True
+        elif isinstance(service.result(), LogClosed):
+            self._log_closed()
+
+    def _log_closed(self) -> None:
+        """Somebody has closed the log under us, and may open it again: no flow is ours any more, and nobody's work."""
+        assert self._residents is not None
+        assert self._incarnation is not None
+        logger.error(
+            "worker %s does nothing more: its log was closed while it ran. Shut workers down before you close the log, "
+            "best by `async with` for both, the log first",
+            self.name,
+        )
+        self._end_services()
+        self._withdraw()
+        self._incarnation.abandon()
+        self._residents.abort_all("its log was closed")
 
     def _end_services(self) -> None:
         services, self._tasks = self._tasks, []  # so that what we cancel is not taken for what others did
@@ -298,6 +328,8 @@ class Worker:
             self._claimer.stop()
 
     async def _begin_again(self) -> None:
+        """As a new incarnation, as soon as the log takes it."""
+        told_at = -math.inf
         while True:
             try:
                 await self._begin()
@@ -306,6 +338,13 @@ class Worker:
             except LogTooNew as error:
                 logger.error("worker %s does nothing more: %s", self.name, error)  # noqa: TRY400 - one line says it
                 return
+            except StoreError as error:
+                if (now := time.monotonic()) - told_at >= REMIND_SECONDS:
+                    told_at = now
+                    logger.warning(
+                        "worker %s could not register again: %s; trying every second", self.name, error
+                    )
+                await asyncio.sleep(1)
             except Exception:
                 logger.exception("worker %s could not register again; trying in 1 s", self.name)
                 await asyncio.sleep(1)
@@ -317,25 +356,36 @@ class Worker:
 
         A plain `def` step cannot be stopped: one that is still on its thread after the deadline is abandoned, and the
         log says so. It does not keep the program from ending; its flow is another worker's, where it runs again.
+        Called again, it waits for the first call to be over.
         """
-        if self._stopping or self._incarnation is None:
+        if self._incarnation is None:
+            return
+        if self._stopping:
+            await self._stopped.wait()
             return
         self._stopping = True
-        self._withdraw()
+        try:
+            await self._shut_down(
+                self.options.drain_seconds if deadline_seconds is None else deadline_seconds
+            )
+        finally:
+            self._stopped.set()
+
+    async def _shut_down(self, deadline_seconds: float) -> None:
         assert self._residents is not None
         assert self._host is not None
+        assert self._incarnation is not None
+        self._withdraw()
         self._host.draining = True  # from here on no new step starts
-        if deadline_seconds is None:
-            deadline_seconds = self.options.drain_seconds
         ends_at = self._host.loop.time() + deadline_seconds
         self._host.in_background(self._note_draining(self._incarnation.id))
-        tasks = [*self._tasks, *([self._restart] if self._restart else [])]
+        ending = [*self._tasks, *([self._restart] if self._restart else [])]
         if self._restart is not None:
             self._restart.cancel()
         self._end_services()
-        await asyncio.gather(*tasks, return_exceptions=True)
         fetching = asyncio.create_task(every(self.options.poll_seconds, self._residents.fetch, name="inbox"))
         try:
+            await asyncio.gather(*ending, return_exceptions=True)
             interrupted = await self._residents.drain(deadline_seconds)
             if interrupted:
                 flows = "a flow was" if interrupted == 1 else f"{interrupted} flows were"
