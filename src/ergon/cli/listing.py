@@ -14,10 +14,10 @@ from ergon.cli.output import ago, clean, console, is_terminal, note, print_json,
 from ergon.cli.problems import FAILED, OK, BadInput
 from ergon.cli.rows import FLOW, fields_of, flow_row
 from ergon.core.commit import FlowFilter, FlowRecord
-from ergon.core.failure import rebuild
 from ergon.core.names import near
 from ergon.core.status import TaskStatus
 from ergon.errors import UsageError
+from ergon.executor.failure_lines import failure_line
 from ergon.executor.sentences import clock_time, one_line, plain_reason, read_waits, waits_sentence
 from ergon.scheduler.waits import now_of
 from ergon.storage.log import ExecutionLog
@@ -134,8 +134,7 @@ def about(flow: FlowRecord, dead: frozenset[str]) -> str:
             start = flow.started_at if flow.started_at is not None else flow.created_at
             return f"took {ago((flow.ended_at or start) - start)}"
         case TaskStatus.FAILED:
-            error = rebuild(flow.output or "")
-            return one_line(f"{type(error).__name__}: {error}")
+            return failure_line(flow.output)
         case TaskStatus.PENDING if flow.wake_at is not None:
             return f"starts at {clock_time(flow.wake_at)}"
         case TaskStatus.SUSPENDED | TaskStatus.RUNNING if flow.reason and not plain_reason(flow.reason):

@@ -29,10 +29,11 @@ from ergon.cli.stopping import leave, leave_if_late
 from ergon.cli.targets import Target, load
 from ergon.core.codec import encode
 from ergon.core.commit import FlowRecord
-from ergon.core.failure import message_of, rebuild
+from ergon.core.failure import MESSAGE_CHARS_MAX
 from ergon.core.status import TaskStatus
 from ergon.errors import ErgonError
-from ergon.executor.sentences import failure_place, one_line
+from ergon.executor.failure_lines import failure_line
+from ergon.executor.sentences import one_line
 from ergon.flows.flow import Flow, FlowCall
 from ergon.scheduler.handle import FlowHandle
 from ergon.scheduler.scheduler import Scheduler
@@ -210,10 +211,7 @@ def _tell(record: FlowRecord) -> None:
         case TaskStatus.CANCELLED if record.output is None:
             raise FlowDidNotComplete(clean(f"flow {record.id!r} was cancelled: {record.reason}"))
         case _:
-            error = rebuild(record.output or "")
-            what = f"{type(error).__name__}: {message_of(error)}".removesuffix(": ")
-            if place := failure_place(record.output):
-                what = what.rstrip().removesuffix(".") + place
+            what = failure_line(record.output, MESSAGE_CHARS_MAX)
             again = f", {next_command('retry', record.id)} tries it again"
             raise FlowDidNotComplete(
                 clean(f"flow {record.id!r} {record.status}: {what}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -11,9 +11,9 @@ from ergon.cli.options import asynchronous, find_flow, json_option, log_option, 
 from ergon.cli.output import ago, clean, console, cut, local_time, note, print_json, table
 from ergon.cli.rows import EVENT, FLOW, MESSAGE, WHY, event_row, fields_of, flow_row, message_row, payload
 from ergon.core.commit import FlowFilter, FlowRecord
-from ergon.core.failure import rebuild
 from ergon.core.history import Event
 from ergon.core.status import TaskStatus
+from ergon.executor.failure_lines import failure_line, failure_lines
 from ergon.executor.sentences import read_waits
 from ergon.executor.waits import OWN_CODE
 from ergon.scheduler.scheduler import Scheduler
@@ -140,12 +140,12 @@ def _show_header(record: FlowRecord, sentence: str, now: float, *, full: bool) -
         "parent": record.parent_id or "",
         "input": record.input,
         "result": record.output or "" if record.status is TaskStatus.COMPLETED else "",
-        "failure": _failure(record, full=full),
     }
     for name, fact in facts.items():
         if fact:
             text = clean(fact)
             out.print(f"  {name:<9} {text if width is None else cut(text, width)}", soft_wrap=True)
+    _show_failure(record, full=full, width=width)
 
 
 def _show_stacks(record: FlowRecord) -> None:
@@ -171,21 +171,14 @@ def _ended(record: FlowRecord) -> str:
     return f"{local_time(record.ended_at)} (took {ago(record.ended_at - start)})"
 
 
-def _failure(record: FlowRecord, *, full: bool) -> str:
+def _show_failure(record: FlowRecord, *, full: bool, width: int | None) -> None:
+    """One line, or with `full` one for each error of the chain or the group."""
     if record.status is not TaskStatus.FAILED:
-        return ""
-    error = rebuild(record.output or "")
-    line = f"{type(error).__name__}: {error}"
-    frames = _frames(record.output)
-    return line + (
-        f"   at {frames[-1]}" if frames and not full else f"   {' > '.join(frames)}" if frames else ""
-    )
-
-
-def _frames(output: str | None) -> list[str]:
-    found: Any = payload(output)
-    frames = found.get("traceback", []) if isinstance(found, dict) else []
-    return [str(frame) for frame in frames] if isinstance(frames, list) else []
+        return
+    lines = failure_lines(record.output) if full else [(failure_line(record.output), 0)]
+    for number, (line, depth) in enumerate(lines):
+        text = clean(line) if width is None else cut(clean(line), width)
+        console().print(f"  {'' if number else 'failure':<9} {'  ' * depth}{text}", soft_wrap=True)
 
 
 async def _show_tree(log: ExecutionLog, record: FlowRecord, most: int) -> None:

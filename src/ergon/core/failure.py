@@ -29,6 +29,7 @@ ERRORS_MAX: Final = 200
 """Errors in one record, all chains and groups together."""
 FRAMES_MAX: Final = 20
 _LIBRARY: Final = f"{PurePath(traceback.__file__).parent}{os.sep}"
+_STAND_INS: Final = f"{PurePath(__file__).parent.parent / 'replay'}{os.sep}"
 _KNOWN_FRAMES: Final = "__ergon_frames__"
 """Where an error that was read back keeps where it was raised; names like this one are not recorded themselves."""
 _NO_MESSAGE: Final = "(no message:"
@@ -118,12 +119,18 @@ def _args_of(error: BaseException) -> tuple[Any, ...]:
 
 
 def _place_of(error: BaseException) -> dict[str, Any]:
-    """Where it was raised, as fields of its record. `inside`: only Ergon's own frames are known."""
+    """Where it was raised, as fields of its record. `inside`: only Ergon's own frames are known.
+
+    `place`: the last frame that is not the standard library's, where that is not the last of all.
+    """
     walked = list(traceback.walk_tb(error.__traceback__))
+    users = _without_library(walked)
     if walked and _is_own(walked[-1][0]):
-        walked = _without_library(walked)
-    if theirs := [*_frames(walked), *_known_frames(error)]:
-        return {"traceback": _shortened(theirs)}
+        walked = users
+    known = _known_frames(error)
+    if theirs := [*_frames(walked), *known]:
+        place = _frames(users)[-1:] if not known and len(users) < len(walked) else []
+        return {"traceback": _shortened(theirs)} | ({"place": place[0]} if place else {})
     if walked:
         return {"traceback": _shortened(_frames(walked, own=True)), "inside": True}
     return {}
@@ -142,7 +149,7 @@ def _frames(walked: list[tuple[FrameType, int]], *, own: bool = False) -> list[s
 
 
 def _without_library(walked: list[tuple[FrameType, int]]) -> list[tuple[FrameType, int]]:
-    """Without the standard library's frames at the end: what Ergon refuses is refused to whoever called that."""
+    """Without the standard library's frames at the end: what it or Ergon refuses is refused to whoever called that."""
     theirs = [
         place for place, (frame, _) in enumerate(walked) if not _is_own(frame) and not _is_library(frame)
     ]
@@ -151,13 +158,20 @@ def _without_library(walked: list[tuple[FrameType, int]]) -> list[tuple[FrameTyp
 
 def _is_library(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
-    return file.startswith(_LIBRARY) and "site-packages" not in file
+    return file.startswith((_LIBRARY, "<frozen ")) and "site-packages" not in file
 
 
 def _known_frames(error: BaseException) -> list[str]:
     """Where an error that was read back was raised first: in a step, or in a child flow."""
     known = getattr(error, "__dict__", {}).get(_KNOWN_FRAMES)
     return known if isinstance(known, list) else []
+
+
+def _up_to(frames: list[str], place: str) -> list[str]:
+    """The frames as far as the user's place; those of the standard library after it were told where it failed."""
+    while frames and frames[-1] != place:
+        frames.pop()
+    return frames or [place]
 
 
 def _shortened(frames: list[str]) -> list[str]:
@@ -167,8 +181,10 @@ def _shortened(frames: list[str]) -> list[str]:
 
 
 def _is_own(frame: FrameType) -> bool:
+    """Whether it is code of Ergon's, also where that stands in for the standard library's under its name."""
     name = frame.f_globals.get("__name__", "")
-    return isinstance(name, str) and name.startswith("ergon.") and not name.startswith("ergon.demo.")
+    is_own = isinstance(name, str) and name.startswith("ergon.") and not name.startswith("ergon.demo.")
+    return is_own or frame.f_code.co_filename.startswith(_STAND_INS)
 
 
 def rebuild(text: str) -> Exception:
@@ -191,6 +207,8 @@ def _rebuild(record: dict[str, Any], depth: int) -> Exception:
     frames = record.get("traceback")
     if isinstance(frames, list) and record.get("inside") is not True:  # that place says nothing to others
         known = [cut(frame, 300) for frame in frames[: FRAMES_MAX + 1] if isinstance(frame, str)]
+        if isinstance(place := record.get("place"), str):
+            known = _up_to(known, cut(place, 300))
         error.__dict__[_KNOWN_FRAMES] = known
     notes = record.get("notes")
     if isinstance(notes, list):

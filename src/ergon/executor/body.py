@@ -27,9 +27,9 @@ from ergon.errors import (
 )
 from ergon.executor.body_waits import BodyWaits, resolve
 from ergon.executor.calls import call, step_exited
+from ergon.executor.failure_lines import failure_line
 from ergon.executor.idleness import works_beside
 from ergon.executor.mutations import FIXED, Watched, watch
-from ergon.executor.sentences import failure_line
 from ergon.flows.context import step_context
 from ergon.flows.step_calls import StepCall
 from ergon.flows.steps import DID_NOT_HAPPEN, Happened

@@ -6,10 +6,7 @@ import itertools
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import msgspec
-
 from ergon.core.codec import decoder_for
-from ergon.core.tagged import cut
 from ergon.errors import DecodingError
 
 ERROR_CHARS_MAX: Final = 200
@@ -75,38 +72,6 @@ def _more(rest: tuple[dict[str, Any], ...]) -> str:
 def plain_reason(reason: str) -> str:
     """What a person or Ergon wrote as a flow's `reason`; empty when it holds waits."""
     return "" if reason == "[]" or read_waits(reason) else reason
-
-
-def failure_line(payload: str | None) -> str:
-    """A recorded failure in one line: class, message, and the line that raised it."""
-    try:
-        found = msgspec.json.decode(payload or "", type=_Failure)
-    except msgspec.MsgspecError:
-        return "an error that cannot be read"
-    line = one_line(f"{found.type.rpartition('.')[2]}: {found.message}".removesuffix(": "))
-    place = _at_line(found)
-    return (cut(line, ERROR_CHARS_MAX).removesuffix(".") if place else cut(line, ERROR_CHARS_MAX)) + place
-
-
-def failure_place(payload: str | None) -> str:
-    """The line that raised a recorded failure, as `, at shop.py:50`; empty where nobody knows."""
-    try:
-        return _at_line(msgspec.json.decode(payload or "", type=_Failure))
-    except msgspec.MsgspecError:
-        return ""
-
-
-def _at_line(found: _Failure) -> str:
-    place = found.traceback[-1].rpartition(" (")[2].removesuffix(")") if found.traceback else ""
-    return f", at {place}" if place else ""
-
-
-class _Failure(msgspec.Struct):
-    """What is told of a failure."""
-
-    type: str
-    message: str = ""
-    traceback: list[str] = []
 
 
 def one_line(text: str) -> str:

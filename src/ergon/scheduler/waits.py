@@ -10,7 +10,8 @@ from ergon.core.commit import FlowRecord
 from ergon.core.history import Event, EventKind, split_wait
 from ergon.core.status import TaskStatus
 from ergon.errors import LogDamaged
-from ergon.executor.sentences import failure_line, read_waits
+from ergon.executor.failure_lines import failure_line
+from ergon.executor.sentences import read_waits
 from ergon.storage.log import ExecutionLog
 
 _LEAVE_OPEN: Final = frozenset(

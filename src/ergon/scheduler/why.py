@@ -9,7 +9,8 @@ from ergon.core.names import near
 from ergon.core.status import TaskStatus
 from ergon.core.versions import VersionSet
 from ergon.errors import FlowNotFound
-from ergon.executor.sentences import clock_time, failure_line, one_line, read_waits, waits_sentence
+from ergon.executor.failure_lines import failure_line
+from ergon.executor.sentences import clock_time, one_line, read_waits, waits_sentence
 from ergon.scheduler.waits import up_to_date
 from ergon.storage.log import ExecutionLog
 from ergon.storage.process import state_of

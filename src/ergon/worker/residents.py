@@ -13,9 +13,9 @@ from ergon.core.commit import ClaimedFlow, Hint, Received, Settled
 from ergon.core.status import TaskStatus
 from ergon.errors import LogClosed, StoreError
 from ergon.executor.doing import Doing
+from ergon.executor.failure_lines import failure_line
 from ergon.executor.host import Host
 from ergon.executor.run import FlowRun
-from ergon.executor.sentences import failure_line
 from ergon.storage.log import ExecutionLog
 from ergon.worker.registry import FlowRegistry
 from ergon.worker.turns import DEATHS, Turns

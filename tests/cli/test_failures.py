@@ -1,0 +1,91 @@
+"""What a failed flow is told with: the errors that matter and the user's own lines."""
+
+import json
+
+import pytest
+
+from ergon.core.failure import describe, rebuild
+from ergon.executor.failure_lines import failure_line
+
+FAILING = """\
+import asyncio
+from ergon import RetryPolicy, flow, step
+
+@step(retry=RetryPolicy(attempts_max=1))
+async def refuses(n: int) -> int:
+    raise ValueError(f"{n} is too many")
+
+@flow
+async def several() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(refuses(1))
+
+@flow
+async def asks_the_library() -> None:
+    asyncio.Semaphore(-1)
+"""
+
+
+@pytest.fixture
+def failing(ergon, here):
+    (here / "failing.py").write_text(FAILING)
+    return ergon
+
+
+def grouped(*errors: Exception) -> str:
+    """A group as a TaskGroup raises it, recorded."""
+    return describe(ExceptionGroup("unhandled errors in a TaskGroup", errors))
+
+
+def test_a_flow_that_fails_with_a_group_is_told_with_its_members_and_their_own_places(failing) -> None:
+    ran = failing("run", "failing.py:several", "--id", "several")
+    told = "(1 sub-exception): ValueError: 1 is too many, at failing.py:6"
+
+    assert ran.code == 1
+    assert told in ran.err
+    assert told in failing("why", "several").out
+    assert told in failing("ls").out
+    full = failing("show", "several", "--full").out
+    assert "several (failing.py:10)\n" in full
+    assert "member 1: ValueError: 1 is too many   refuses (failing.py:6)\n" in full
+    assert "backports.py" not in full
+
+
+def test_a_group_of_many_errors_is_told_by_its_first_and_how_many_more_there_are() -> None:
+    nested = ExceptionGroup("inner", [ValueError(str(number)) for number in range(3, 6)])
+
+    line = failure_line(grouped(ValueError("1"), KeyError("2"), nested))
+
+    assert line == (
+        "ExceptionGroup: unhandled errors in a TaskGroup (3 sub-exceptions): "
+        "ValueError: 1; KeyError: '2'; ValueError: 3; and 2 more"
+    )
+    assert failure_line(grouped(*map(ValueError, range(300)))).endswith("and 297 more")
+    assert len(failure_line(grouped(*[ValueError("x" * 5_000)] * 3))) < 600
+
+
+def test_what_the_standard_library_refuses_is_told_with_the_users_line(failing) -> None:
+    told = failing("run", "failing.py:asks_the_library").err
+
+    assert "ValueError: " in told
+    assert ", at failing.py:15 (" in told
+
+
+def test_frames_of_the_standard_library_are_kept_where_it_failed_and_travel_no_further() -> None:
+    first = describe(raised_by(lambda: json.loads("{")))
+    travelled = raised_by(lambda: raises(rebuild(first)))
+
+    assert "(decoder.py:" in json.loads(first)["traceback"][-1]
+    assert ", at test_failures.py:" in failure_line(first)
+    assert "decoder.py" not in describe(travelled)
+    assert failure_line(describe(travelled)) == failure_line(first)
+
+
+def raises(error: Exception) -> None:
+    raise error
+
+
+def raised_by(function) -> Exception:
+    with pytest.raises(Exception, match=r".") as raised:
+        function()
+    return raised.value
