@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ergon.core.failure import describe, rebuild
-from ergon.executor.failure_lines import failure_line
+from ergon.executor.failure_lines import failure_line, failure_lines
 
 FAILING = """\
 import asyncio
@@ -19,6 +19,17 @@ async def refuses(n: int) -> int:
 async def several() -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(refuses(1))
+
+@step(retry=RetryPolicy(attempts_max=1))
+async def loads() -> None:
+    try:
+        {}["price"]
+    except KeyError as error:
+        raise RuntimeError("no price list") from error
+
+@flow
+async def chained() -> None:
+    await loads()
 
 @flow
 async def asks_the_library() -> None:
@@ -64,11 +75,46 @@ def test_a_group_of_many_errors_is_told_by_its_first_and_how_many_more_there_are
     assert len(failure_line(grouped(*[ValueError("x" * 5_000)] * 3))) < 600
 
 
+def test_the_cause_of_a_failure_is_named_in_its_line_and_shown_in_full(failing) -> None:
+    ran = failing("run", "failing.py:chained", "--id", "chained")
+    told = "RuntimeError: no price list, at failing.py:18 (caused by KeyError: 'price', at failing.py:16)"
+
+    assert told in ran.err
+    assert told in failing("why", "chained").out
+    assert told in failing("ls").out
+    full = failing("show", "chained", "--full").out
+    assert (
+        "  failure   RuntimeError: no price list   chained (failing.py:22) > loads (failing.py:18)\n" in full
+    )
+    assert "caused by KeyError: 'price'   loads (failing.py:16)\n" in full
+
+
+def test_a_cause_that_says_nothing_new_or_has_no_room_is_left_to_the_full_account() -> None:
+    for message, cause in (
+        ("too late", TimeoutError()),
+        ("not read: no such key", KeyError("no such key")),
+        ("long", ValueError("x" * 500)),
+    ):
+        error = RuntimeError(message.replace("no such key", "'no such key'"))
+        error.__cause__ = cause
+
+        assert "caused by" not in failure_line(describe(error))
+        assert [depth for _, depth in failure_lines(describe(error))] == [0, 1]
+
+
+def test_what_was_being_handled_when_an_error_was_raised_is_shown_in_full() -> None:
+    error = RuntimeError("undone")
+    error.__context__ = ValueError("first")
+
+    assert failure_line(describe(error)) == "RuntimeError: undone"
+    assert failure_lines(describe(error))[1] == ("raised while handling ValueError: first", 1)
+
+
 def test_what_the_standard_library_refuses_is_told_with_the_users_line(failing) -> None:
     told = failing("run", "failing.py:asks_the_library").err
 
     assert "ValueError: " in told
-    assert ", at failing.py:15 (" in told
+    assert ", at failing.py:26 (" in told
 
 
 def test_frames_of_the_standard_library_are_kept_where_it_failed_and_travel_no_further() -> None:

@@ -24,16 +24,25 @@ class _Failure(msgspec.Struct):
     traceback: list[str] = []
     place: str = ""
     inside: bool = False
+    cause: _Failure | None = None
+    context: _Failure | None = None
     group: list[_Failure] = []
     group_dropped: int = 0
 
 
 def failure_line(payload: str | None, chars_max: int = ERROR_CHARS_MAX) -> str:
-    """A recorded failure in one line: class, message, and the line that raised it; of a group its first members."""
+    """A recorded failure in one line: class, message, and the line that raised it; of a group its first members.
+
+    A cause is named where there is room.
+    """
     found = _read(payload)
     if found is None:
         return _UNREADABLE
-    return _with_members(found, chars_max) if found.group else _with_place(found, chars_max)
+    line = _with_members(found, chars_max) if found.group else _with_place(found, chars_max)
+    if found.cause is not None and found.cause.message and found.cause.message not in line:
+        with_cause = f"{line} (caused by {_with_place(found.cause, chars_max)})"
+        return with_cause if len(with_cause) <= chars_max else line
+    return line
 
 
 def failure_lines(payload: str | None) -> list[tuple[str, int]]:
@@ -62,6 +71,10 @@ def _add_lines(lines: list[tuple[str, int]], role: str, found: _Failure, depth: 
         _add_lines(lines, f"member {number}: ", member, depth + 1)
     if found.group_dropped > 0:
         lines.append((f"and {found.group_dropped} more", depth + 1))
+    if found.cause is not None:
+        _add_lines(lines, "caused by ", found.cause, depth + 1)
+    elif found.context is not None:
+        _add_lines(lines, "raised while handling ", found.context, depth + 1)
 
 
 def _with_place(found: _Failure, chars_max: int) -> str:
