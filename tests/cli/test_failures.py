@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from ergon import RetryPolicy, Scheduler, SqliteExecutionLog, Worker, flow, step
 from ergon.core.failure import describe, rebuild
 from ergon.executor.failure_lines import failure_line, failure_lines
+from tests.stories.helpers import until
 
 FAILING = """\
 import asyncio
@@ -135,3 +137,35 @@ def raised_by(function) -> Exception:
     with pytest.raises(Exception, match=r".") as raised:
         function()
     return raised.value
+
+
+async def test_a_failed_attempt_is_shown_with_when_the_next_is_due_and_with_no_time_that_is_yet_to_come(
+    ergon_async,
+) -> None:
+    patient = RetryPolicy(attempts_max=3, first_delay_seconds=600, jitter=0, delay_max_seconds=600)
+
+    @step(retry=patient)
+    async def is_down() -> None:
+        raise ConnectionError("down")
+
+    @flow
+    async def insists() -> None:
+        await is_down()
+
+    async with SqliteExecutionLog("ergon.db") as log, Worker(log, flows=[insists]):
+        handle = await Scheduler(log).schedule(insists.bind(), id="insists")
+        for attempts in (1, 2):
+            await until(lambda: has_failed(log, attempts))  # noqa: B023  # it is over before the next
+            if attempts == 1:
+                await handle.retry_now()
+        await handle.cancel()
+    shown = (await ergon_async("show", "insists")).out
+    rows = [line.split("\t") for line in shown.splitlines() if line[:1].isdigit()]
+
+    assert [(row[1], row[2]) for row in rows if row[2] == "step_retried"] == [("-", "step_retried")] * 2
+    assert rows[0][-1].startswith("next attempt due +60")
+    assert all(float(row[1].strip("+ s")) < 60 for row in rows if row[1] != "-")
+
+
+async def has_failed(log: SqliteExecutionLog, times: int) -> bool:
+    return [event.kind for event in await log.history("insists")].count("step_retried") == times

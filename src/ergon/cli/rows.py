@@ -36,7 +36,7 @@ EVENT: Final = {
     "kind": "what happened, such as step_completed",
     "op": "the durable operation it settles, such as 0/2:1, or an empty text",
     "name": "the step's, signal's or child flow's name",
-    "at": "when",
+    "at": "when; of step_retried and flow_retried: when the next attempt is due",
     "attempt": "which attempt of a step, from 1; 0 where it does not apply",
     "source": "where the flow's code asked for it, such as order.py:42",
     "payload": "the result, failure or value, or null",

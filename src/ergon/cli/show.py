@@ -11,7 +11,7 @@ from ergon.cli.options import asynchronous, find_flow, json_option, log_option, 
 from ergon.cli.output import ago, clean, console, cut, local_time, note, print_json, table
 from ergon.cli.rows import EVENT, FLOW, MESSAGE, WHY, event_row, fields_of, flow_row, message_row, payload
 from ergon.core.commit import FlowFilter, FlowRecord
-from ergon.core.history import Event
+from ergon.core.history import Event, EventKind
 from ergon.core.status import TaskStatus
 from ergon.executor.failure_lines import failure_line, failure_lines
 from ergon.executor.sentences import read_waits
@@ -25,6 +25,8 @@ EVENTS_SHOWN: Final = 200
 TREE_MAX: Final = 50
 """Flows shown in a tree of children, unless all are asked for."""
 CHILDREN_READ: Final = 1_000
+BACK_OFFS: Final = (EventKind.FLOW_RETRIED, EventKind.STEP_RETRIED)
+"""Events whose time is that of the next attempt; when the last one failed is not recorded."""
 
 
 @click.command(
@@ -226,14 +228,26 @@ def _show_history(record: FlowRecord, history: list[Event], *, full: bool, event
     rows = [
         (
             str(event.seq),
-            f"+{max(event.at - start, 0.0):.3f} s",  # a worker's idea of the log's clock is off by the way of a message
+            "-" if event.kind in BACK_OFFS else _since(start, event.at),
             event.kind,
             event.op or "-",
             event.name or "-",
             str(event.attempt or "-"),
             event.source or "-",
-            (event.payload or "-") if full else cut(event.payload or "-", PAYLOAD_WIDTH),
+            _told(event, start) if full else cut(_told(event, start), PAYLOAD_WIDTH),
         )
         for event in shown
     ]
     table(("SEQ", "WHEN", "WHAT", "OP", "NAME", "ATTEMPT", "SOURCE", "PAYLOAD"), rows)
+
+
+def _told(event: Event, start: float) -> str:
+    """The payload; of a back-off first when it ends, as that is the time that its event has."""
+    due = f"next attempt due {_since(start, event.at)} " if event.kind in BACK_OFFS else ""
+    return due + (event.payload or "-")
+
+
+def _since(start: float, at: float) -> str:
+    return (
+        f"+{max(at - start, 0.0):.3f} s"  # a worker's idea of the log's clock is off by the way of a message
+    )
