@@ -1,5 +1,6 @@
 """What a failed flow is told with: the errors that matter and the user's own lines."""
 
+import gc
 import json
 
 import pytest
@@ -36,6 +37,10 @@ async def chained() -> None:
 @flow
 async def asks_the_library() -> None:
     asyncio.Semaphore(-1)
+
+@flow
+async def runs_a_loop() -> None:
+    asyncio.run(asyncio.sleep(1))
 """
 
 
@@ -117,6 +122,23 @@ def test_what_the_standard_library_refuses_is_told_with_the_users_line(failing) 
 
     assert "ValueError: " in told
     assert ", at failing.py:26 (" in told
+
+
+def test_a_loop_that_is_run_in_a_flow_is_told_with_the_line_and_without_a_warning(failing, recwarn) -> None:
+    told = failing("run", "failing.py:runs_a_loop").err
+    gc.collect()
+
+    assert "asyncio.run() cannot be called from a running event loop, at failing.py:30 (" in told
+    assert [str(each.message) for each in recwarn if "never awaited" in str(each.message)] == []
+
+
+def test_a_decorator_that_refuses_is_told_with_the_line_that_has_it(ergon, here) -> None:
+    (here / "plain.py").write_text("from ergon import flow\n\n@flow\ndef plain() -> None: ...\n")
+    (here / "odd.py").write_text("import json\n\njson.loads('{')\n")
+
+    assert "is a plain `def` (plain.py:3); " in ergon("run", "plain.py:plain").err
+    assert "JSONDecodeError: " in (told := ergon("run", "odd:plain").err)
+    assert " (odd.py:3); " in told
 
 
 def test_frames_of_the_standard_library_are_kept_where_it_failed_and_travel_no_further() -> None:

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from ergon.cli.problems import BadInput
+from ergon.core.failure import users_line
 from ergon.core.names import near
 from ergon.flows.flow import BoundFlow, Flow
 from ergon.flows.steps import Step
@@ -142,10 +143,10 @@ def _load_module(name: str) -> ModuleType:
 
 
 def _import_failed(what: str, error: Exception | SystemExit) -> BadInput:
-    frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, RuntimeError) and "asyncio.run() cannot be called" in str(error):
         return _is_program(what, error)
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    line = users_line(error)
+    place = f" ({line})" if line else ""
     return BadInput(
         f"importing {what} raised {type(error).__name__}: {error}{place}; ERGON_DEBUG=1 shows the traceback"
     )

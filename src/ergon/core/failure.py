@@ -136,6 +136,13 @@ def _place_of(error: BaseException) -> dict[str, Any]:
     return {}
 
 
+def users_line(error: BaseException) -> str:
+    """`shop.py:50`, the last line on the way to where it was raised that is the user's; empty where there is none."""
+    walked = traceback.walk_tb(error.__traceback__)
+    theirs = [place for place in walked if not _is_own(place[0]) and not _is_library(place[0])]
+    return f"{PurePath(theirs[-1][0].f_code.co_filename).name}:{theirs[-1][1]}" if theirs else ""
+
+
 def _frames(walked: list[tuple[FrameType, int]], *, own: bool = False) -> list[str]:
     """`function (file.py:42)` for each frame, outermost first, that is not Ergon's own: the user can mend theirs.
 

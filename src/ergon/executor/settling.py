@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
+import traceback
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +34,7 @@ def settle(
         reason = cancel_reason if cancel_reason is not None else "it cancelled itself"
         return Settled(TaskStatus.CANCELLED, describe(FlowCancelled(flow_id, reason)), reason=reason)
     error = root.exception()
+    _close_refused(error)
     if error is None:
         try:
             text, _ = recode(root.result(), flow.result_decoder)
@@ -53,6 +56,17 @@ def settle(
     if delay is not None and cancel_reason is None:
         return Retry(delay, failure)
     return Settled(TaskStatus.FAILED, failure)
+
+
+def _close_refused(error: BaseException | None) -> None:
+    """Close what `asyncio.run` was given and refused: Python would warn that it was never awaited."""
+    if not isinstance(error, RuntimeError):
+        return
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_filename == asyncio.runners.__file__:
+            for value in frame.f_locals.values():
+                if inspect.iscoroutine(value) and inspect.getcoroutinestate(value) == inspect.CORO_CREATED:
+                    value.close()
 
 
 def backing_off(flow: Flow[..., Any], until: float, inbox_seen: int) -> Settled:
