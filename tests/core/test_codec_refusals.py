@@ -476,3 +476,12 @@ def test_an_argument_is_named_and_the_keys_in_it_are_not() -> None:
     with pytest.raises(EncodingError) as caught:
         ship.bind({"street": "a"}, {}, note=Untouchable())
     assert caught.value.path == "$.note"
+
+
+@pytest.mark.parametrize("value", [{"\ud800": 1}, {"a": {SECRET: 1, f"{SECRET}\udcff": 2}}])
+def test_a_key_that_is_not_text_is_refused_as_what_it_is_and_not_for_its_type(value: object) -> None:
+    told = str(refusal(value, MISSING))
+
+    assert "a key that is a str with lone surrogates is not text, so it has no JSON form" in told
+    assert "use str" not in told
+    assert SECRET not in told

@@ -244,6 +244,8 @@ def _bad_key(mapping: Mapping[Any, object], encode_leaf: Callable[[object], byte
         try:
             encode_leaf({key: None})
         except Exception:  # noqa: BLE001  # as above
+            if isinstance(key, str):
+                return "a key that is a str with lone surrogates is not text, so it has no JSON form"
             return f"a key of type {name_of(key)} has no JSON form; use str, int or UUID keys"
     return None
 
