@@ -226,7 +226,9 @@ async def interrupts_itself() -> None:
 
 
 @pytest.mark.parametrize("leaving", [exits, exits_at_once_in_a_task, interrupts_itself])
-async def test_a_flow_that_exits_fails_and_others_go_on(log: ExecutionLog, leaving: Any) -> None:
+async def test_a_flow_that_exits_fails_and_others_go_on(
+    log: ExecutionLog, leaving: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     async with worker(log, leaving, meets_exits):
         gone = await start(log, leaving.bind(), id="gone")
         other = await start(log, meets_exits.bind(), id="other")
@@ -235,6 +237,71 @@ async def test_a_flow_that_exits_fails_and_others_go_on(log: ExecutionLog, leavi
         ):
             await gone.result(30)
         assert len(await other.result(30)) == 8
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
+
+
+@flow
+async def exits_in_a_callback() -> str:
+    asyncio.get_running_loop().call_soon(sys.exit, 3)
+    await asyncio.sleep(0.01)
+    return "gone on"
+
+
+async def test_a_callback_of_a_flow_that_exits_is_told_as_nobody_awaits_it(
+    log: ExecutionLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with worker(log, exits_in_a_callback):
+        assert await (await start(log, exits_in_a_callback.bind())).result(30) == "gone on"
+    told = [record for record in caplog.records if record.exc_info]
+
+    assert [record.getMessage() for record in told] == ["flow f: exception in a callback"]
+
+
+@step
+def closes() -> None:
+    raise GeneratorExit
+
+
+@step(process=True)
+def closes_elsewhere() -> None:
+    raise GeneratorExit("enough")
+
+
+@step
+async def closes_at_once() -> None:
+    raise GeneratorExit
+
+
+@step
+async def closes_later() -> None:
+    await asyncio.sleep(0.01)
+    raise GeneratorExit
+
+
+@flow
+async def meets_closing() -> list[str]:
+    ended = await asyncio.gather(
+        *(closing() for closing in (closes, closes_elsewhere, closes_at_once, closes_later)),
+        return_exceptions=True,
+    )
+    return [str(error) for error in ended]
+
+
+async def test_a_step_that_raises_generator_exit_fails_and_nothing_else_does(
+    log: ExecutionLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with worker(log, meets_closing):
+        said = await (await start(log, meets_closing.bind())).result(30)
+
+    assert said == [
+        "GeneratorExit: raised by the step",
+        "GeneratorExit: enough",
+        "GeneratorExit",
+        "GeneratorExit",
+    ]
+    assert [
+        record.getMessage() for record in caplog.records if record.exc_info or record.name == "asyncio"
+    ] == []
 
 
 CANCELS_ALL = """

@@ -134,3 +134,7 @@ def _without_exit(function: Callable[..., Any], args: tuple[Any, ...], kwargs: d
         if ends_process(error):  # in a pool process, or in one that the step has made
             raise
         raise step_exited(error) from None
+    except (
+        GeneratorExit
+    ) as error:  # thrown into coroutines it closes them, and ends the task that awaits the step
+        raise StepFailed("GeneratorExit", str(error) or "raised by the step") from None

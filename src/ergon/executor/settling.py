@@ -49,7 +49,7 @@ def settle(
     if isinstance(error, KeyboardInterrupt):
         error = FlowError("KeyboardInterrupt: raised by the flow; a flow cannot end its process")
     if not isinstance(error, Exception):
-        error = FlowError(f"{type(error).__name__}: {error}")
+        error = FlowError(f"{type(error).__name__}: {error}".removesuffix(": "))
     failure = describe(error)
     # The jitter of a flow's retry needs no repeatability: the delay is recorded with the event.
     delay = next_delay(flow.options.retry, attempt, error, random.Random())

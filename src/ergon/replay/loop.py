@@ -156,9 +156,17 @@ class FlowLoop(asyncio.AbstractEventLoop):
             except BaseException as error:  # a callback of the user's may raise anything
                 if ends_process(error):
                     raise
-                self.call_exception_handler({"message": "exception in a callback", "exception": error})
+                if not self._is_of_task(error):
+                    self.call_exception_handler({"message": "exception in a callback", "exception": error})
             else:
                 raise NotAllowedInFlow(_SPINNING)
+
+    def _is_of_task(self, error: BaseException) -> bool:
+        """Whether a task keeps it for whoever awaits the task; asyncio raises an exit from there as well."""
+        return isinstance(error, SystemExit | KeyboardInterrupt) and any(
+            task.done() and task._exception is error  # noqa: SLF001  # `exception()` would count as having been told
+            for task in self.tasks.values()
+        )
 
     def enter(self) -> asyncio.AbstractEventLoop | None:
         """Become the running loop; give the result to `leave`.
