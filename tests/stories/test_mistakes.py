@@ -509,6 +509,38 @@ async def test_whoever_waits_too_long_for_a_result_hears_what_to_do(log: Executi
     assert not str(outer.value), "that limit is the caller's own"
 
 
+async def test_whoever_waits_too_long_for_many_results_hears_how_many_ended_and_which_did_not(
+    log: ExecutionLog,
+) -> None:
+    async with worker(log, waits_for_word):
+        handles = [await start(log, waits_for_word.bind(), id=id) for id in ("a", "b", "c")]
+        await handles[0].signal("word", "go")
+        await handles[0].result(10)
+        scheduler = Scheduler(log)
+        for return_exceptions in (False, True):
+            with pytest.raises(
+                TimeoutError,
+                match=r"^1 of 3 flows were seen to end within 0\.05 s; the first .*'b'.*wait again",
+            ):
+                await scheduler.results(handles, 0.05, return_exceptions=return_exceptions)
+        with pytest.raises(TimeoutError) as outer:
+            async with asyncio.timeout(0.05):
+                await scheduler.results(handles, 60)
+    assert not str(outer.value), "that limit is the caller's own"
+
+
+async def test_a_flow_that_raised_timeout_error_is_not_taken_for_one_that_is_late(log: ExecutionLog) -> None:
+    @flow
+    async def is_late() -> None:
+        raise TimeoutError("its own")
+
+    async with worker(log, is_late):
+        handle = await start(log, is_late.bind())
+        with pytest.raises(TimeoutError, match="its own") as raised:
+            await Scheduler(log).results([handle], 60)
+    assert "wait again" not in str(raised.value)
+
+
 @flow
 async def forgets_to_await() -> int:
     return job_step(1) + 1  # type: ignore[operator]

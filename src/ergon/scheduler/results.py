@@ -26,13 +26,30 @@ async def results_of(
         for handle in handles:
             watcher = handle._watcher()
             waits.append((handle, watcher, watcher.watch(handle.id)))
-        async with asyncio.timeout(timeout):
-            if not return_exceptions:
-                return [handle._outcome(await future) for handle, _, future in waits]
-            return [await _outcome(handle, future) for handle, _, future in waits]
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                if not return_exceptions:
+                    return [handle._outcome(await future) for handle, _, future in waits]
+                return [await _outcome(handle, future) for handle, _, future in waits]
+        except TimeoutError:
+            if timeout is None or not limit.expired():
+                raise
+            raise TimeoutError(_too_late(timeout, waits)) from None
     finally:
         for handle, watcher, future in waits:
             watcher.leave(handle.id, future)
+
+
+def _too_late(seconds: float, waits: list[tuple[FlowHandle[Any], Watcher, Wait]]) -> str:
+    # The one that was just being awaited is cancelled by the end of the time.
+    still_open = [handle.id for handle, _, future in waits if not future.done() or future.cancelled()]
+    ended = len(waits) - len(still_open)
+    first = f"; the first that was not is {still_open[0]!r}" if still_open else ""
+    return (
+        f"{ended} of {len(waits)} flows were seen to end within {seconds:g} s{first}. That stops "
+        "nothing: wait again, or ask `await handle.why()` what one waits for"
+    )
 
 
 async def _outcome(handle: FlowHandle[Any], future: Wait) -> Any:
