@@ -11,6 +11,7 @@ from ergon import (
     DecodingError,
     EncodingError,
     ExecutionLog,
+    FlowHandle,
     FlowNotFound,
     IllegalMove,
     InvalidName,
@@ -108,6 +109,39 @@ async def test_a_value_of_the_wrong_type_raises_where_it_is_waited_for_and_the_f
         assert await handle.result(10) is True
 
     assert set(refused) == {"$.approved"}
+
+
+async def test_a_flow_that_failed_with_a_value_of_the_wrong_type_takes_it_again_and_says_what_to_do(
+    log: ExecutionLog,
+) -> None:
+    mended = False
+
+    @flow
+    async def ask() -> bool:
+        while True:
+            try:
+                return (await wait_signal("approval", Decision)).approved
+            except DecodingError:
+                if not mended:
+                    raise
+
+    async with worker(log, ask):
+        handle = await start(log, ask.bind())
+        await handle.signal("approval", {"approved": "perhaps"})
+        await fails_and_says_what_to_do(handle)
+        await handle.retry()
+        await fails_and_says_what_to_do(handle)
+        mended = True
+        await handle.retry()
+        await handle.signal("approval", {"approved": True})
+
+        assert await handle.result(10) is True
+
+
+async def fails_and_says_what_to_do(handle: FlowHandle[bool]) -> None:
+    with pytest.raises(DecodingError, match=r"Catch DecodingError and wait again: a retry takes the same"):
+        await handle.result(10)
+    assert "wait again: a retry takes the same value again, at test_signals.py:" in await handle.why()
 
 
 @pytest.mark.every_log

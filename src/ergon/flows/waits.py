@@ -23,7 +23,8 @@ async def wait_signal(name: str, type: Any = MISSING, /) -> Any:
 
     Signals of one name come in the order they were sent; one that was sent before the flow waits is kept. For a
     time limit put `async with asyncio.timeout(seconds):` around it. Works in steps too, where the wait is recorded
-    under the step. Raises `DecodingError` when the value does not fit.
+    under the step. Raises `DecodingError` when the value does not fit. It is
+    taken then: catch the error and wait again for the next; a retry of the flow takes the same value again.
     """
     check_name("signal name", name)
     machine = current_machine()
@@ -37,8 +38,11 @@ async def wait_signal(name: str, type: Any = MISSING, /) -> Any:
     try:
         return decoder_for(type).decode(text)
     except DecodingError as error:
+        fault = str(error).replace("the stored value does not fit the declared type: ", "")
         raise DecodingError(
-            f"the value of signal `{name}` does not fit what the flow waits for: {error}", path=error.path
+            f"the value of signal `{name}` does not fit what the flow waits for: {fault}. Catch DecodingError and wait "
+            "again: a retry takes the same value again",
+            path=error.path,
         ) from None
 
 
