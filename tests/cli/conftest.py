@@ -35,6 +35,10 @@ async def count(n: int) -> int:
     return n
 
 @flow
+async def takes_more(n: int, *rest: int, b: int = 2, **more: int) -> int:
+    return n + b + sum(more.values())
+
+@flow
 async def naps(seconds: float) -> str:
     await note("before")
     await asyncio.sleep(seconds)

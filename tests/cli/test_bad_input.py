@@ -21,6 +21,16 @@ from ergon.cli.app import VERBS
             ["int: it has parameters that the flow does not take: m"],
         ),
         (
+            'run shop.py:takes_more --input {"n":1,"c":4}',
+            2,
+            ['does not take: c; further keyword arguments go into "more": {"c": ...}\n'],
+        ),
+        (
+            'run shop.py:takes_more --input {"c":4}',
+            2,
+            ["has no `n`, and it has `c`, which", '; further keyword arguments go into "more": {"c": ...}\n'],
+        ),
+        (
             "ls --statis failed",
             2,
             ["ergon: there is no option '--statis'; did you mean --status? (`ergon ls --help` says more)\n"],
@@ -184,3 +194,7 @@ def test_help_lists_every_verb_with_a_line_about_it(ergon) -> None:
         assert any(
             line.split()[:1] == [verb] and len(line.split()) > 2 for line in answer.out.splitlines()
         ), verb
+
+
+def test_further_keyword_arguments_are_given_where_the_refusal_says(ergon) -> None:
+    assert ergon("run", "shop.py:takes_more", "--input", '{"n": 1, "more": {"c": 4}}').out == "7\n"

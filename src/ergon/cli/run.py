@@ -34,6 +34,7 @@ from ergon.core.status import TaskStatus
 from ergon.errors import ErgonError
 from ergon.executor.failure_lines import failure_line
 from ergon.executor.sentences import one_line
+from ergon.flows.arguments import where_further_go
 from ergon.flows.flow import Flow, FlowCall
 from ergon.scheduler.handle import FlowHandle
 from ergon.scheduler.scheduler import Scheduler
@@ -195,6 +196,7 @@ def bind(flow: Flow[..., Any], arguments: Any) -> FlowCall[Any]:
         unknown = sorted(set(arguments) - set(signature.parameters))
         if unknown and "does not take" not in what:
             what += f", and it has `{unknown[0]}`, which the flow does not take"
+            what += where_further_go(signature, unknown)
         raise BadInput(f"--input does not fit {flow.name}{signature}: {what}") from None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ergon.core.codec import MISSING, Hints, decoder_for, encode, recode
@@ -153,8 +153,17 @@ def decode_arguments(
         extra = ", ".join(sorted(parts))
         raise DecodingError(
             f"flow `{name}{signature}`: the stored input has parameters that the flow does not take: {extra}"
+            f"{where_further_go(signature, parts)}"
         )
     return tuple(args), kwargs
+
+
+def where_further_go(signature: inspect.Signature, unknown: Iterable[str]) -> str:
+    """`; further keyword arguments go into "options": {"color": ...}`, for a flow that takes any; else empty."""
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            return f'; further keyword arguments go into "{parameter.name}": {{"{min(unknown)}": ...}}'
+    return ""
 
 
 def plain_names(signature: inspect.Signature) -> tuple[str, ...] | None:
