@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 
-from ergon import ExecutionLog, Flow, FlowParked, deprecate_patch, flow, patched, step, wait_signal
+from ergon import (
+    ExecutionLog,
+    Flow,
+    FlowParked,
+    deprecate_patch,
+    flow,
+    flow_type,
+    patched,
+    step,
+    wait_signal,
+)
+from ergon.core.codec import digest
 from tests.stories.helpers import start, until_status, worker
 
 effects: list[str] = []
@@ -164,6 +177,104 @@ async def test_changed_code_parks_the_flow_with_a_diff_and_the_right_code_resume
         assert await handle.result(10) == "shipped"
 
     assert effects == ["charge 1", "ship"]
+
+
+@dataclass
+class Order:
+    id: str
+
+
+@step
+async def bill(order: Order, amount: int) -> str:
+    return f"{order.id}: {amount}"
+
+
+def named_in_class(name: str, value: Any) -> type:
+    """What `class Till(Order): name = value` makes."""
+    return type("Till", (Order,), {name: value})
+
+
+async def test_a_step_of_a_module_is_still_known_by_all_its_arguments_when_a_class_names_it_too(
+    log: ExecutionLog,
+) -> None:
+    """`charge = charge` in a class, anywhere in the program, says nothing of the calls without an object."""
+    named_in_class("charge", charge)
+    handle = await begun(log, first_version)
+
+    await handle.signal("go")
+    async with worker(log, other_arguments):
+        with pytest.raises(FlowParked, match="charge"):
+            await handle.result(10)
+
+    assert [event.digest for event in await log.history("f") if event.name == "charge"] == [digest((1,), {})]
+
+
+async def test_an_object_of_the_class_that_names_it_too_is_an_argument_like_others_for_a_step_of_a_module(
+    log: ExecutionLog,
+) -> None:
+    till = named_in_class("bill", bill)
+
+    @flow
+    async def bills() -> str:
+        return await bill(till("t-1"), 5)
+
+    handle = await start(log, bills.bind())
+    async with worker(log, bills):
+        assert await handle.result(10) == "t-1: 5"
+
+    (event,) = await log.history("f")
+    assert event.digest == digest((till("t-1"), 5), {})
+
+
+def not_wrapped(
+    function: Callable[[Any, int], Coroutine[Any, Any, int]],
+) -> Callable[[Any, int], Coroutine[Any, Any, int]]:
+    """A decorator whose result does not say what it stands for."""
+
+    async def called(self: Any, amount: int) -> int:
+        return await function(self, amount)
+
+    return called
+
+
+async def test_a_step_of_a_class_is_known_by_its_arguments_without_the_object_however_it_is_called(
+    log: ExecutionLog,
+) -> None:
+    """The histories that exist say so."""
+
+    @flow_type
+    @dataclass
+    class Till:
+        id: str
+
+        @step
+        async def pay(self, amount: int) -> int:
+            return amount
+
+        @step(name="wrapped")
+        @not_wrapped
+        async def wrapped(self, amount: int) -> int:
+            return amount
+
+        @flow
+        async def run(self) -> list[Any]:
+            return [
+                await self.pay(1),
+                await Till.pay(self, 2),
+                await self.wrapped(3),
+                await Till.wrapped(self, 4),
+                await self.billed(5),
+                await Till.billed(self, 6),
+            ]
+
+        billed: ClassVar[Any] = step(name="billed")(bill.function)
+
+    handle = await start(log, Till("t-1").run.bind())
+    async with worker(log, Till):
+        assert await handle.result(10) == [1, 2, 3, 4, "t-1: 5", "t-1: 6"]
+
+    digests = [event.digest for event in await log.history("f")]
+    assert digests == [digest((amount,), {}) for amount in range(1, 7)]
 
 
 async def test_code_of_branches_that_have_not_run_may_change_freely(log: ExecutionLog) -> None:

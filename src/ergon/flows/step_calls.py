@@ -21,7 +21,7 @@ class StepCall(Coroutine[Any, Any, Any]):
     between the flow and the answer. Like any coroutine it does nothing until it is awaited.
     """
 
-    __slots__ = ("_iterator", "_loop", "_place", "args", "kwargs", "step")
+    __slots__ = ("_bound", "_iterator", "_loop", "_place", "args", "kwargs", "step")
 
     def __init__(
         self,
@@ -30,12 +30,16 @@ class StepCall(Coroutine[Any, Any, Any]):
         kwargs: dict[str, Any],
         place: Place,
         loop: FlowLoop,
+        *,
+        bound: bool = False,
     ) -> None:
+        """`bound`: the first argument is the object that the step was called on."""
         self.step = step
         self.args = args
         self.kwargs = kwargs
         self._place = place
         self._loop = loop
+        self._bound = bound
         self._iterator: Generator[Any, Any, Any] | None = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -58,7 +62,9 @@ class StepCall(Coroutine[Any, Any, Any]):
     def _ask(self, op_id: str | None = None) -> Operation:
         self._iterator = _ENDED  # should asking fail
         step, args = self.step, self.args
-        fingerprint = digest(args[1:] if step.is_method else args, self.kwargs)
+        if step.owners and step.is_called_on_object(args, bound=self._bound):
+            args = args[1:]
+        fingerprint = digest(args, self.kwargs)
         machine = self._loop.machine
         assert machine is not None, "no code runs of a flow that has left memory"
         return machine.ask(OperationKind.STEP, step.name, fingerprint, self, self._place, op_id)

@@ -88,7 +88,8 @@ class Step(Generic[P, R]):
         self.is_async = is_async(function)
         self.is_plain = self.is_async and options.timeout is None and not options.at_most_once
         """True when running it is calling it."""
-        self.is_method = False
+        self.owners: tuple[type, ...] = ()
+        """The classes that it is an attribute of: `charge = charge` in a class makes one of a function's step, too."""
         if options.process:
             check_process_step(function, is_async=self.is_async)
         self._signature = signature_of(function)
@@ -96,7 +97,28 @@ class Step(Generic[P, R]):
         functools.update_wrapper(self, function)
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self.is_method = True
+        self.owners = (*self.owners, owner)
+
+    def is_called_on_object(self, args: tuple[Any, ...], *, bound: bool) -> bool:
+        """Whether the first argument is the object that a step of a class was called on, by `obj.step()` or without.
+
+        That object is not what a call is recognised by: a flow and its steps share it, and it is the flow's input.
+        Asked only of steps with `owners`.
+        """
+        if bound or self._is_made_in_class:
+            return True
+        return bool(args) and not self._is_global and any(own in type(args[0]).__mro__ for own in self.owners)
+
+    @functools.cached_property
+    def _is_made_in_class(self) -> bool:
+        own = getattr(self.function, "__qualname__", "").rpartition(".")[0]
+        return any(own == owner.__qualname__ for owner in self.owners)
+
+    @functools.cached_property
+    def _is_global(self) -> bool:
+        """A module has it under its own name, so that a class which has it as well only borrows it."""
+        module = sys.modules.get(getattr(self.function, "__module__", None) or "")
+        return getattr(module, getattr(self.function, "__name__", ""), None) is self
 
     if not TYPE_CHECKING:  # type checkers know that there is no such thing
 
@@ -137,14 +159,14 @@ class Step(Generic[P, R]):
         return self.call(args, kwargs, place)
 
     def call(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], place: Place
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], place: Place, *, bound: bool = False
     ) -> Coroutine[object, object, R]:
-        """`__call__` with the place it was written at."""
+        """`__call__` with the place it was written at. `bound`: the first argument is the object it was called on."""
         if kwargs or not self._positional_min <= len(args) <= self._positional_max:
             self._check(args, kwargs)
         loop = asyncio._get_running_loop()  # noqa: SLF001
         if type(loop) is FlowLoop:
-            return StepCall(self, args, kwargs, place, loop)
+            return StepCall(self, args, kwargs, place, loop, bound=bound)
         if step_context.get() is None:
             raise NotInFlow(
                 f"step `{self.name}` was called outside a flow, where its result would not be recorded. Call it from "
@@ -180,7 +202,7 @@ class BoundStep(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, object, R]:
         """Ask for the result."""
-        return self.step.call((self.instance, *args), kwargs, caller_place())
+        return self.step.call((self.instance, *args), kwargs, caller_place(), bound=True)
 
 
 @overload
