@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ergon.errors import UsageError
@@ -17,6 +17,20 @@ def public_name(function: Callable[..., Any]) -> str:
     if not name or "<" in name:
         raise UsageError(f"{function!r} has no name of its own; give it one with name=...")
     return name
+
+
+def stand_for(made: object, function: Callable[..., Any]) -> None:
+    """Give what a decorator makes the name, docstring and attributes of its function; call before it sets its own.
+
+    An attribute that the decorator's class has itself is left out: it would take that one's place.
+    """
+    kept = {name: value for name, value in _attributes(function).items() if not hasattr(type(made), name)}
+    vars(made).update(kept)
+    functools.update_wrapper(made, function, updated=())  # type: ignore[arg-type]  # it takes any object
+
+
+def _attributes(function: Callable[..., Any]) -> Mapping[str, Any]:
+    return getattr(function, "__dict__", {})
 
 
 def is_async(function: Callable[..., Any]) -> bool:

@@ -7,7 +7,6 @@ another flow, calling it starts a child and waits for it.
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
@@ -27,7 +26,7 @@ from ergon.flows.arguments import (
     fits_arguments,
     plain_names,
 )
-from ergon.flows.callables import public_name
+from ergon.flows.callables import public_name, stand_for
 from ergon.flows.context import caller_place, current_machine, step_context
 from ergon.flows.plain_arguments import PlainArguments
 
@@ -64,6 +63,7 @@ class Flow(Generic[P, R]):
             raise UsageError(
                 f"@flow needs an `async def` function; `{public_name(function)}` is a plain `def`"
             )
+        stand_for(self, function)
         self.function = function
         self.options = options
         self.owner: type | None = None
@@ -75,7 +75,6 @@ class Flow(Generic[P, R]):
         self._defaults: dict[str, str] | None = None
         self._plain: PlainArguments | None = None
         self._result_decoder: Decoder | None = None
-        functools.update_wrapper(self, function)
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.owner = owner

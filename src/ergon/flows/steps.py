@@ -32,7 +32,7 @@ from ergon.core.codec import Decoder, decoder_for, hints_of
 from ergon.core.names import check_name
 from ergon.core.retry import RetryPolicy, check_policy
 from ergon.errors import ArgumentsMismatch, NotInFlow, UsageError
-from ergon.flows.callables import arity, check_process_step, is_async, public_name, signature_of
+from ergon.flows.callables import arity, check_process_step, is_async, public_name, signature_of, stand_for
 from ergon.flows.context import caller_place, step_context
 from ergon.flows.step_calls import StepCall
 from ergon.replay.loop import FlowLoop
@@ -82,6 +82,7 @@ class Step(Generic[P, R]):
                 f"@step needs a function that returns; `{public_name(function)}` has a `yield`, which makes it a "
                 "generator, whose values cannot be recorded one by one. Return a list, or make each part a step"
             )
+        stand_for(self, function)
         self.function = function
         self.options = options
         self.name = check_name("step name", name if name is not None else public_name(function))
@@ -94,7 +95,6 @@ class Step(Generic[P, R]):
             check_process_step(function, is_async=self.is_async)
         self._signature = signature_of(function)
         self._positional_max, self._positional_min = arity(self._signature)
-        functools.update_wrapper(self, function)
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.owners = (*self.owners, owner)
