@@ -224,6 +224,53 @@ def test_a_builder_refuses_what_is_not_its_own() -> None:
         build.add(fetch, "b", node_name="x")
 
 
+async def test_a_builder_refuses_a_node_of_another_though_it_has_one_of_that_name(log: ExecutionLog) -> None:
+    """By name alone the call would get the result of another one than was meant."""
+
+    @step
+    async def fetch(what: str) -> int:
+        return len(what)
+
+    @flow
+    async def build_and_run() -> list[str]:
+        build, other = DagBuilder(), DagBuilder()
+        foreign, _ = other.add(fetch, "other's"), build.add(fetch, "own")
+        unknown = other.add(fetch, "other's", node_name="unknown")
+        told = []
+        for final in (foreign, unknown):
+            try:
+                await build.run(final)
+            except DagError as error:
+                told.append(str(error))
+        for wait in (lambda: build.add(fetch, foreign), lambda: build.add(fetch, "x", after=[foreign])):
+            try:
+                wait()
+            except DagError as error:
+                told.append(str(error))
+        return told
+
+    async with worker(log, build_and_run):
+        told = await (await start(log, build_and_run.bind())).result(10)
+
+    assert len(told) == 4
+    assert all("another DagBuilder" in each for each in told)
+
+
+def test_a_call_is_added_after_one_node_or_several() -> None:
+    @step
+    async def fetch(what: str) -> int:
+        return len(what)
+
+    build = DagBuilder()
+    node = build.add(fetch, "a", node_name="a")
+    build.add(fetch, "b", node_name="b", after=node)
+    build.add(fetch, "c", node_name="c", after=[node])
+
+    assert build.graph().dependencies == {"a": (), "b": ("a",), "c": ("a",)}
+    with pytest.raises(DagError, match="'a', which is no node: give what `add` returned"):
+        build.add(fetch, "d", after=("a",))  # type: ignore[arg-type]  # a mistake
+
+
 async def test_a_graph_runs_only_in_a_flow() -> None:
     with pytest.raises(RuntimeError, match="inside a flow"):
         await dag(Report("Ann"))

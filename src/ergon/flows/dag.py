@@ -7,7 +7,7 @@ for functions. Both run inside a flow, and every step is recorded as usual.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from ergon.core.graph import Dag
@@ -68,10 +68,14 @@ def graph_of(target: object) -> Dag:
 class Node:
     """A call in a `DagBuilder`; given to another call as an argument, it stands for its result."""
 
-    __slots__ = ("name",)
+    __slots__ = ("builder", "name")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, builder: DagBuilder) -> None:
         self.name = name
+        self.builder = builder
+
+    def __repr__(self) -> str:
+        return f"<node {self.name}>"
 
 
 class DagBuilder:
@@ -94,10 +98,10 @@ class DagBuilder:
         /,
         *args: Any,
         node_name: str | None = None,
-        after: tuple[Node, ...] = (),
+        after: Node | Sequence[Node] = (),
         **kwargs: Any,
     ) -> Node:
-        """Add a call. It waits for every node among its arguments, and for those in `after`.
+        """Add a call. It waits for every node among its arguments, and for `after`, a node or several.
 
         node_name: its name in `graph()`; default: the step's, numbered when it is used more than once.
         """
@@ -108,13 +112,19 @@ class DagBuilder:
                 raise DagError(f"two calls are named {node_name!r}; give each a name of its own")
             number += 1
             name = f"{base}-{number}"
-        nodes = [value for value in (*args, *kwargs.values(), *after) if isinstance(value, Node)]
+        nodes = [value for value in (*args, *kwargs.values()) if isinstance(value, Node)]
+        nodes += (after,) if isinstance(after, Node) else after
         for node in nodes:
-            if node.name not in self._calls:
-                raise DagError(f"{name!r} waits for {node.name!r}, which belongs to another DagBuilder")
+            self._check_own(node, f"{name!r} waits for")
         self._calls[name] = (step, args, kwargs)
         self._after[name] = tuple(node.name for node in nodes)
-        return Node(name)
+        return Node(name, self)
+
+    def _check_own(self, node: Node, told: str) -> None:
+        if not isinstance(node, Node):
+            raise DagError(f"{told} {node!r}, which is no node: give what `add` returned")
+        if node.builder is not self:
+            raise DagError(f"{told} {node.name!r}, which belongs to another DagBuilder")
 
     def graph(self) -> Dag:
         """The checked graph: `.to_dot()`, `.to_ascii()`, `.levels()`, `.summary()`."""
@@ -124,8 +134,11 @@ class DagBuilder:
         """Run every call as early as its arguments allow, and return the result of `final`.
 
         Default: of the only call that nothing waits for, or a dict by name when there are several.
+        Raises `DagError` for a node of another builder.
         """
         need_machine("DagBuilder.run()")
+        if final is not None:
+            self._check_own(final, "run(final=...) asks for")
         graph = self.graph()
 
         def call(name: str, results: Mapping[str, Any]) -> Awaitable[Any]:
