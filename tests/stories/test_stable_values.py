@@ -127,6 +127,32 @@ async def test_the_logger_is_silent_while_the_flow_repeats_itself(
     assert plain == [False, True]
 
 
+async def test_a_line_is_logged_whatever_the_flow_id_is_and_with_the_place_it_was_written_at(
+    log: ExecutionLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A flow id may hold any character, such as the `%` that logging formats with."""
+    logger = get_logger("story")
+
+    @flow
+    async def tell() -> None:
+        logger.info("all of %s%%", 100)
+        logger.info("all of 100%")
+        logger.warning("by %(who)s", {"who": "name"}, stacklevel=1)
+
+    with caplog.at_level(logging.INFO, "story"):
+        async with worker(log, tell):
+            await (await start(log, tell.bind(), "100%done%s")).result(10)
+
+    told = [record for record in caplog.records if record.name == "story"]
+    prefix = "[100%done%s]"
+    assert [record.getMessage() for record in told] == [
+        f"{prefix} all of 100%",
+        f"{prefix} all of 100%",
+        f"{prefix} by name",
+    ]
+    assert {(record.funcName, record.filename) for record in told} == {("tell", "test_stable_values.py")}
+
+
 async def test_the_logger_is_silent_too_when_the_number_of_claims_has_come_round(
     log: ExecutionLog, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -99,13 +99,26 @@ class FlowLogger(logging.LoggerAdapter[logging.Logger]):
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # the standard library's name
         return not is_replaying() and super().isEnabledFor(level)
 
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        if self.isEnabledFor(level):
+            line, told = self.process(msg, kwargs)
+            current = _running_flow_id()
+            if current is not None:
+                # Only a line with arguments is formatted, and then a `%` in the id must not be taken for one of its.
+                line = f"[{current.replace('%', '%%') if args else current}] {line}"
+            told["stacklevel"] = told.get("stacklevel", 1) + 1  # whoever logs is one frame above this
+            self.logger.log(level, line, *args, **told)
+
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        machine, context = current_machine(), step_context.get()
-        current = machine.flow_id if machine is not None else context.flow_id if context is not None else None
+        current = _running_flow_id()
         if current is not None:
             kwargs["extra"] = {**(kwargs.get("extra") or {}), "flow_id": current}
-            msg = f"[{current}] {msg}"
         return msg, kwargs
+
+
+def _running_flow_id() -> str | None:
+    machine, context = current_machine(), step_context.get()
+    return machine.flow_id if machine is not None else context.flow_id if context is not None else None
 
 
 def get_logger(name: str = "ergon.flow") -> FlowLogger:
