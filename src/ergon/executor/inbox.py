@@ -17,7 +17,11 @@ leaves behind:
 from __future__ import annotations
 
 import asyncio
+from bisect import insort
+from collections import deque
 from collections.abc import Sequence
+from heapq import merge
+from itertools import islice
 
 from ergon.core.codec import encode
 from ergon.core.commit import CancelName, IdTaken, MessageKind, Received, read_reason
@@ -52,8 +56,9 @@ class Inbox:
         "_taken",
         "cancels",
         "cancels_under_way",
-        "messages",
+        "others",
         "seen",
+        "signals",
     )
 
     def __init__(
@@ -66,19 +71,23 @@ class Inbox:
     ) -> None:
         """`seen`: up to here nothing is missing."""
         self.seen = messages[-1].id if messages else seen
-        """The newest message known here; up to it, every message is in `messages` or accounted for."""
+        """The newest message known here; up to it, every message is here or accounted for."""
         # Tuples, as most flows get no message: an empty list for each would be one more thing to collect.
         self.cancels: tuple[Event, ...] = ()
         """How this attempt of the flow was asked to cancel, oldest first."""
         self.cancels_under_way = 0
         """How often it was asked and does not know it yet."""
-        self.messages = tuple(messages)
-        """What no fact accounts for yet, oldest first."""
+        self.signals: dict[str, deque[Received]] = NO_ENTRIES
+        """By name, the signals that no fact accounts for yet, oldest first: thousands perhaps, wanted by nobody."""
+        self.others: tuple[Received, ...] = ()
+        """Messages of other kinds that no fact accounts for yet, oldest first."""
         self._machine = machine
         self._outbox = outbox
         self._taken: dict[str, int] = NO_ENTRIES
         self._signal_waits: tuple[tuple[str, StepWait], ...] = ()
         self._child_waits: dict[str, tuple[StepWait, str]] = NO_ENTRIES
+        if messages:
+            self._keep(messages)
 
     @property
     def attempt(self) -> int:
@@ -95,8 +104,30 @@ class Inbox:
         fresh = [message for message in messages if message.id > self.seen]
         if fresh:
             self.seen = fresh[-1].id
-            self.messages = (*self.messages, *fresh)
+            self._keep(fresh)
         return bool(fresh)
+
+    def _keep(self, messages: Sequence[Received]) -> None:
+        others = []
+        for message in messages:
+            if message.kind == MessageKind.SIGNAL:
+                self._unread(message.name).append(message)
+            else:
+                others.append(message)
+        self.others = (*self.others, *others)
+
+    def _unread(self, name: str) -> deque[Received]:
+        if not self.signals:
+            self.signals = {}
+        return self.signals.setdefault(name, deque())
+
+    def _read(self, signal: Received) -> None:
+        """The oldest of its name is accounted for."""
+        unread = self.signals[signal.name]
+        oldest = unread.popleft()
+        assert oldest is signal, f"signal {signal.id} is not the oldest {signal.name!r}"
+        if not unread:
+            del self.signals[signal.name]
 
     def close(self) -> None:
         """Answer no more waits, and forget them."""
@@ -121,14 +152,14 @@ class Inbox:
             message.kind == MessageKind.CHILD
             and message.name == operation
             and ChildEnd.read(message.payload).flow_id == flow_id
-            for message in self.messages
+            for message in self.others
         )
 
     def outcomes_unasked(self, op: str) -> int:
         """How many children of a step have ended that its body, since it runs again, has not asked for."""
         ours = [
             message
-            for message in self.messages
+            for message in self.others
             if message.kind == MessageKind.CHILD
             and message.name.startswith(f"{op}/")
             and message.name not in self._child_waits
@@ -144,12 +175,12 @@ class Inbox:
     @property
     def seen_but_for_cancels(self) -> int:
         """`seen`, unless the flow has been asked to cancel and does not know: that is as if it had just come."""
-        unheard = [message.id - 1 for message in self.messages if message.kind == MessageKind.CANCEL]
+        unheard = [message.id - 1 for message in self.others if message.kind == MessageKind.CANCEL]
         return min([self.seen, *unheard])
 
     def put_back(self, message: Received) -> None:
         """A signal was not received by the body that it was taken for: it is unread again, in its old place."""
-        self.messages = tuple(sorted((*self.messages, message)))
+        insort(self._unread(message.name), message)
 
     def wants_signals(self) -> bool:
         """True while the flow itself waits for a signal that is not here."""
@@ -159,6 +190,8 @@ class Inbox:
     def delivered(self, name: str) -> None:
         """A signal has reached the flow."""
         self._taken[name] -= 1
+        if not self._taken[name]:
+            del self._taken[name]  # else each turn would look at all names there ever were
 
     def take(self) -> None:
         """Turn messages that are wanted now into facts; keep the others, oldest first."""
@@ -167,22 +200,31 @@ class Inbox:
             wanted[name] = wanted.get(name, 0) - count
         for again in self._machine.earlier.signals_again(wanted):
             self._take_signal(again.name, again.payload, digest=SEEN_AGAIN)
-        machine = self._machine  # which one of the messages may stop: the rest is left for mended code
+        # While one from an earlier attempt waits to be repeated, the flow itself wants none: only a body may.
+        signals = self._oldest(wanted)
+        messages = merge(signals, self.others) if self.others and signals else signals or self.others
+        machine = self._machine  # which one of them may stop: the rest is left for mended code
         # What is taken calls nobody back, so no message is added or put back meanwhile.
-        self.messages = tuple(
-            [
-                message
-                for message in self.messages
-                if machine.stopped is not None or not self._take(message, wanted)
-            ]
-        )
+        kept = [message for message in messages if machine.stopped is not None or not self._take(message)]
+        if self.others:
+            self.others = tuple([message for message in kept if message.kind != MessageKind.SIGNAL])
 
-    def _take(self, message: Received, wanted: dict[str, int]) -> bool:
+    def _oldest(self, wanted: dict[str, int]) -> list[Received]:
+        """The signals that are here of those that are wanted: so many of each name. Oldest first."""
+        if not self.signals:
+            return []
+        found: list[Received] = []
+        for name, count in wanted.items():
+            if count > 0 and name in self.signals:
+                found += islice(self.signals[name], count)
+        return sorted(found)
+
+    def _take(self, message: Received) -> bool:
         """True when the message is accounted for."""
         if message.kind == MessageKind.SIGNAL:
-            # While one from an earlier attempt waits to be repeated, the flow itself wants none: only a body may.
-            if not self._take_wanted(message, wanted):
-                return False
+            self._read(message)
+            self._machine.earlier.retraces = False
+            self._take_signal(message.name, message.payload, digest="")
         elif (
             message.kind == MessageKind.CHILD
             and "#" in message.name
@@ -202,27 +244,27 @@ class Inbox:
         self._outbox.consume(message.id)
         return True
 
-    def _take_wanted(self, message: Received, wanted: dict[str, int]) -> bool:
-        if wanted.get(message.name, 0) > 0:
-            wanted[message.name] -= 1
-            self._machine.earlier.retraces = False
-            self._take_signal(message.name, message.payload, digest="")
-            return True
-        return False
-
     def _take_for_bodies(self) -> None:
         """What step bodies wait for and the flow itself does not: the last events of a commit."""
-        self.messages = tuple([message for message in self.messages if not self._take_for_body(message)])
-
-    def _take_for_body(self, message: Received) -> bool:
-        waits = self._signal_waits
-        for index, (name, wait) in enumerate(waits):
-            if message.kind == MessageKind.SIGNAL and name == message.name and not wait.arrived.done():
-                self._signal_waits = waits[:index] + waits[index + 1 :]
-                wait.take(message)
-                self._outbox.consume(message.id)
-                return True
-        return False
+        if not self.signals:
+            return
+        found: list[tuple[Received, StepWait]] = []
+        left: list[tuple[str, StepWait]] = []
+        counts: dict[str, int] = {}
+        for name, wait in self._signal_waits:
+            unread, count = self.signals.get(name, ()), counts.get(name, 0)
+            if count < len(unread) and not wait.arrived.done():
+                counts[name] = count + 1
+                found.append((unread[count], wait))
+            else:
+                left.append((name, wait))
+        if not found:
+            return
+        self._signal_waits = tuple(left)
+        for message, wait in sorted(found, key=_of_message):
+            self._read(message)
+            wait.take(message)
+            self._outbox.consume(message.id)
 
     def _take_signal(self, name: str, payload: str | None, *, digest: str) -> None:
         before = self._taken.get(name, 0)
@@ -268,7 +310,7 @@ class Inbox:
 
     def drop_cancels(self) -> None:
         """The flow has ended with the first one: those that waited for it to go on have nothing left to ask."""
-        for message in self.messages:
+        for message in self.others:
             if message.kind == MessageKind.CANCEL and self.cancels:
                 self._outbox.consume(message.id)
 
@@ -330,3 +372,7 @@ class Inbox:
             self._machine.stop(other_child(op, found))
         else:
             self._outbox.answer_later(op, EventKind.CHILD_FAILED, describe(id_taken(found)))
+
+
+def _of_message(found: tuple[Received, StepWait]) -> int:
+    return found[0].id

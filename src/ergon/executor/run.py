@@ -137,7 +137,7 @@ class FlowRun:
     def _revive(self) -> None:
         if self.ended:
             return
-        if (until := still_backing_off(self._history, self.inbox.messages, self.host.now())) is not None:
+        if (until := still_backing_off(self._history, self.inbox.others, self.host.now())) is not None:
             self._settle(backing_off(self.flow, until, self.inbox.seen))
             return
         if self._history:
@@ -166,7 +166,7 @@ class FlowRun:
         if self.work.computes():  # in another branch of a body that waits
             self.work.idle_since = self.host.loop.time()
             return False
-        if self.inbox.messages and (error := self.work.asks_for_others()) is not None:
+        if self.inbox.others and (error := self.work.asks_for_others()) is not None:
             self.machine.stop(error)
             self.park(error)
         else:
@@ -269,8 +269,9 @@ class FlowRun:
             if self.work.starts_anew:
                 self._let_go(TaskStatus.PENDING)
                 return
-        if self.inbox.messages or (machine.attempt > 1 and machine.earlier.signals):
-            self.inbox.take()
+        inbox = self.inbox
+        if inbox.signals or inbox.others or (machine.attempt > 1 and machine.earlier.signals):
+            inbox.take()
             if machine.stopped is not None:
                 self.park(machine.stopped)
                 return

@@ -98,7 +98,7 @@ class Work:
         requested = machine.requested
         if not requested or host.draining or self.earlier or machine.attempt > 1:
             return False
-        if inbox.messages or inbox.cancels:
+        if inbox.signals or inbox.others or inbox.cancels:
             return False
         machine.requested = None
         self.begin_all(requested)
