@@ -13,6 +13,9 @@ from ergon import ExecutionLog, StepCancelled, StepFailed, TaskStatus, flow, inv
 from ergon.core.commit import Commit
 from tests.stories.helpers import start, until, until_status, worker
 
+SPAWN_SECONDS = 120
+"""A process imports all of this file before its first step."""
+
 
 class Odd(BaseException):
     """Not an Exception, as some test libraries raise."""
@@ -127,6 +130,26 @@ async def test_a_plain_function_that_raises_stop_iteration_fails_its_step(log: E
 
         with pytest.raises(RuntimeError, match="StopIteration"):
             await handle.result(10)
+
+
+@step(process=True)
+def first_of_none_elsewhere() -> int:
+    empty: list[int] = []
+    return next(iter(empty))
+
+
+@flow
+async def takes_the_first_elsewhere() -> int:
+    return await first_of_none_elsewhere()
+
+
+async def test_a_process_step_that_raises_stop_iteration_fails(log: ExecutionLog) -> None:
+    """It would hang for ever: before Python 3.13 no future of asyncio takes such an error over from another."""
+    async with worker(log, takes_the_first_elsewhere):
+        handle = await start(log, takes_the_first_elsewhere.bind())
+
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await handle.result(SPAWN_SECONDS)
 
 
 async def test_a_wait_without_end_keeps_no_lease_from_being_renewed(log: ExecutionLog) -> None:

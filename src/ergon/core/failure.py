@@ -53,6 +53,15 @@ def describe(error: BaseException) -> str:
     return _encode(record).decode()
 
 
+def awaitable(error: Exception) -> Exception:
+    """The error as an `await` can raise it: no future carries `StopIteration`; a coroutine turns it into the same."""
+    if not isinstance(error, StopIteration):
+        return error
+    instead = RuntimeError("a plain function raised StopIteration, such as by next(...) with nothing left")
+    instead.__cause__ = error
+    return instead
+
+
 class _Describer:
     """Keeps count over one record: errors already in it (chains may be cycles) and room left for values."""
 

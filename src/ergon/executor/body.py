@@ -26,10 +26,11 @@ from ergon.errors import (
     UsageError,
 )
 from ergon.executor.body_waits import BodyWaits, resolve
-from ergon.executor.calls import call, step_exited
+from ergon.executor.calls import call
 from ergon.executor.failure_lines import failure_line
 from ergon.executor.idleness import works_beside
 from ergon.executor.mutations import FIXED, Watched, watch
+from ergon.executor.plainly import step_exited
 from ergon.flows.context import step_context
 from ergon.flows.step_calls import StepCall
 from ergon.flows.steps import DID_NOT_HAPPEN, Happened

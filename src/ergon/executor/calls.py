@@ -9,12 +9,12 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from ergon.errors import StepFailed, StepTimeout
+from ergon.errors import StepTimeout
 from ergon.executor.distant import DistantStep
+from ergon.executor.plainly import call_plainly
 from ergon.flows.context import step_context
 from ergon.flows.step_calls import StepCall
 from ergon.flows.steps import Step
-from ergon.replay.exits import ends_process
 
 if TYPE_CHECKING:
     from ergon.executor.host import Host
@@ -68,7 +68,7 @@ async def _call_elsewhere(request: StepCall, host: Host, on_begin: Callable[[], 
     def begin() -> Any:
         if on_begin is not None:
             on_begin()
-        return context.run(_call_on_thread, step.function, request.args, request.kwargs)
+        return context.run(call_plainly, step.function, request.args, request.kwargs)
 
     return await host.loop.run_in_executor(host.threads(), begin)
 
@@ -96,19 +96,6 @@ class _Clock:
             self._limit.reschedule(ends_at)
 
 
-def _call_on_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    try:
-        return _without_exit(function, args, kwargs)
-    except StopIteration as error:  # no future can carry it; a coroutine turns it into the same
-        raise RuntimeError("a step raised StopIteration") from error
-
-
-def step_exited(error: SystemExit | KeyboardInterrupt) -> StepFailed:
-    """What the flow sees of a step that called `sys.exit`, or raised `KeyboardInterrupt` itself."""
-    what = f"{error.code!r}" if isinstance(error, SystemExit) else str(error) or "raised by the step"
-    return StepFailed(type(error).__name__, f"{what}; a step cannot end its process")
-
-
 def call_by_name(
     module: str, qualname: str, here: DistantStep, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
@@ -119,22 +106,6 @@ def call_by_name(
     function = found.function if isinstance(found, Step) else found
     outside = step_context.set(here)
     try:
-        return _without_exit(function, args, kwargs)
+        return call_plainly(function, args, kwargs)
     finally:
         step_context.reset(outside)
-
-
-def _without_exit(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call it. Off the main thread no signal's handler exits, so a step that does fails, and the process goes on."""
-    try:
-        return function(*args, **kwargs)
-    except SystemExit as error:
-        raise step_exited(error) from None
-    except KeyboardInterrupt as error:
-        if ends_process(error):  # in a pool process, or in one that the step has made
-            raise
-        raise step_exited(error) from None
-    except (
-        GeneratorExit
-    ) as error:  # thrown into coroutines it closes them, and ends the task that awaits the step
-        raise StepFailed("GeneratorExit", str(error) or "raised by the step") from None
