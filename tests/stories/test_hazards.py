@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -150,6 +150,38 @@ async def test_a_process_step_that_raises_stop_iteration_fails(log: ExecutionLog
 
         with pytest.raises(RuntimeError, match="StopIteration"):
             await handle.result(SPAWN_SECONDS)
+
+
+@pytest.mark.parametrize("loop", ["the worker's", "its own"])
+async def test_a_step_inside_another_that_raises_stop_iteration_fails_that_one(
+    log: ExecutionLog, loop: str
+) -> None:
+    @step
+    def first_of_none() -> int:
+        empty: list[int] = []
+        return next(iter(empty))
+
+    @step
+    async def awaits() -> int:
+        return await first_of_none()
+
+    @step
+    def runs() -> int:
+        return asyncio.run(_of(first_of_none()))
+
+    @flow
+    async def process() -> int:
+        return await (awaits() if loop == "the worker's" else runs())
+
+    async with worker(log, process):
+        handle = await start(log, process.bind())
+
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await handle.result(10)
+
+
+async def _of(answer: Awaitable[int]) -> int:
+    return await answer
 
 
 async def test_a_wait_without_end_keeps_no_lease_from_being_renewed(log: ExecutionLog) -> None:

@@ -38,9 +38,14 @@ on_thread = step(name="hang")(hang)
 in_process = step(name="hang", process=True)(hang)
 short = step(name="hang", timeout=0.2)(hang)
 
+@step
+async def inside(marks):
+    await on_thread(marks)
+
 @flow
 async def stuck(marks: str, how: str) -> None:
-    await {"on_thread": on_thread, "in_process": in_process, "short": short}[how](marks)
+    steps = {"on_thread": on_thread, "in_process": in_process, "short": short, "inside": inside}
+    await steps[how](marks)
 
 async def drained(path, marks, how):
     async with SqliteExecutionLog(path) as log:
@@ -63,7 +68,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("how", ["on_thread", "in_process", "short"])
+@pytest.mark.parametrize("how", ["on_thread", "in_process", "short", "inside"])
 def test_a_program_ends_though_a_step_hangs(tmp_path: Path, how: str) -> None:
     """Python waits for the threads and processes of its own pools: this one would run for an hour."""
     program, marks = tmp_path / "program.py", tmp_path / "marks"
@@ -82,7 +87,7 @@ def test_a_program_ends_though_a_step_hangs(tmp_path: Path, how: str) -> None:
     assert "main has returned" in ended.stdout
     assert lines(marks) == ["began"]
     assert "abandoned" in ended.stderr
-    assert "step `hang` of flow f" in ended.stderr
+    assert f"step `{'inside' if how == 'inside' else 'hang'}` of flow f" in ended.stderr
 
 
 KILLED = """

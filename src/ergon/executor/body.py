@@ -26,14 +26,14 @@ from ergon.errors import (
     UsageError,
 )
 from ergon.executor.body_waits import BodyWaits, resolve
-from ergon.executor.calls import call
+from ergon.executor.calls import call, call_inside_step
 from ergon.executor.failure_lines import failure_line
 from ergon.executor.idleness import works_beside
 from ergon.executor.mutations import FIXED, Watched, watch
 from ergon.executor.plainly import step_exited
 from ergon.flows.context import step_context
 from ergon.flows.step_calls import StepCall
-from ergon.flows.steps import DID_NOT_HAPPEN, Happened
+from ergon.flows.steps import DID_NOT_HAPPEN, Happened, Step
 from ergon.replay.exits import ends_process
 from ergon.replay.operations import Operation
 
@@ -305,6 +305,12 @@ class StepBody:
     def start_child(self, request: Any) -> tuple[str, Callable[[], Coroutine[Any, Any, Any]]]:
         """Start a child flow, recorded under the step; its flow id, and how to wait for its outcome."""
         return self._durable_waits().start_child(request)
+
+    def call_plain(
+        self, step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, Any]:
+        """Call the plain function of another step, as part of this one."""
+        return call_inside_step(step, args, kwargs, self.work.host)
 
     def computes(self) -> bool:
         """True when it does more than wait durably. Takes a look at every task: for the moments when it matters."""

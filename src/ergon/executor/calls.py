@@ -27,7 +27,7 @@ async def call(request: StepCall, host: Host) -> Any:
         return await _call_in_time(request, host, step.options.timeout)
     if step.is_async:
         return await step.function(*request.args, **request.kwargs)
-    return await _call_elsewhere(request, host)
+    return await call_elsewhere(step, request.args, request.kwargs, host)
 
 
 async def _call_in_time(request: StepCall, host: Host, seconds: float) -> Any:
@@ -39,27 +39,26 @@ async def _call_in_time(request: StepCall, host: Host, seconds: float) -> Any:
         async with limit, clock:
             if step.is_async:
                 return await step.function(*request.args, **request.kwargs)
-            return await _call_elsewhere(request, host, clock.start)
+            return await call_elsewhere(step, request.args, request.kwargs, host, clock.start)
     except TimeoutError as error:
         if limit.expired():
             raise StepTimeout(f"step `{step.name}`: one attempt took longer than {seconds:g} s") from error
         raise
 
 
-async def _call_elsewhere(request: StepCall, host: Host, on_begin: Callable[[], None] | None = None) -> Any:
+async def call_elsewhere(
+    step: Step[Any, Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    host: Host,
+    on_begin: Callable[[], None] | None = None,
+) -> Any:
     """A plain function: on a thread, or in another process. `on_begin` is called when it begins, on any thread."""
-    step = request.step
     if step.options.process:
         here = step_context.get()
         assert here is not None, "only the body of a step calls its function"
         function = step.function
-        by_name = (
-            function.__module__,
-            function.__qualname__,
-            DistantStep.of(here),
-            request.args,
-            request.kwargs,
-        )
+        by_name = (function.__module__, function.__qualname__, DistantStep.of(here), args, kwargs)
         return await asyncio.wrap_future(
             host.processes().run(call_by_name, by_name, on_begin), loop=host.loop
         )
@@ -68,9 +67,25 @@ async def _call_elsewhere(request: StepCall, host: Host, on_begin: Callable[[], 
     def begin() -> Any:
         if on_begin is not None:
             on_begin()
-        return context.run(call_plainly, step.function, request.args, request.kwargs)
+        return context.run(call_plainly, step.function, args, kwargs)
 
     return await host.loop.run_in_executor(host.threads(), begin)
+
+
+async def call_inside_step(
+    step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], host: Host
+) -> Any:
+    """A plain step that the body of another calls: as part of that one, and where it would run by itself.
+
+    A body that runs a loop of its own on its thread keeps that thread. It must not wait for another of the pool, where
+    all may be kept so.
+    """
+    if asyncio.get_running_loop() is host.loop:
+        return await call_elsewhere(step, args, kwargs, host)
+    if step.options.process:
+        there = asyncio.run_coroutine_threadsafe(call_elsewhere(step, args, kwargs, host), host.loop)
+        return await asyncio.wrap_future(there)
+    return await asyncio.to_thread(call_plainly, step.function, args, kwargs)
 
 
 class _Clock:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, NoReturn, Self
 
 from ergon.errors import UsageError
+from ergon.executor.plainly import call_plainly
 from ergon.flows.context import StepContext
+from ergon.flows.steps import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,12 @@ class DistantStep:
     def start_child(self, request: Any) -> tuple[str, Callable[[], Coroutine[Any, Any, Any]]]:
         """Refused."""
         _refuse("start a child flow")
+
+    def call_plain(
+        self, step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, Any]:
+        """On a thread of this process: the worker's threads and its other processes are not to be had from here."""
+        return asyncio.to_thread(call_plainly, step.function, args, kwargs)
 
 
 def _refuse(what: str) -> NoReturn:

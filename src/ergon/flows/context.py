@@ -52,6 +52,12 @@ class StepContext(Protocol):
         """Start a child flow, recorded under the step; its flow id, and how to wait for its outcome."""
         ...
 
+    def call_plain(
+        self, step: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, Any]:
+        """Call the plain function of another step off the event loop, as part of this one."""
+        ...
+
 
 step_context: Final[ContextVar[StepContext | None]] = ContextVar("ergon_step", default=None)
 

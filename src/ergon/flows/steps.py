@@ -2,7 +2,7 @@
 
 Calling a step inside a flow asks the flow's machine for its result: from the history, or by running the body once
 (the executor does that, on the host's event loop). Calling a step inside another step's body just runs the
-function: it is part of that step.
+function, where it would run by itself: it is part of that step.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ergon.core.names import check_name
 from ergon.core.retry import RetryPolicy, check_policy
 from ergon.errors import ArgumentsMismatch, NotInFlow, UsageError
 from ergon.flows.callables import arity, check_process_step, is_async, public_name, signature_of, stand_for
-from ergon.flows.context import caller_place, step_context
+from ergon.flows.context import StepContext, caller_place, step_context
 from ergon.flows.step_calls import StepCall
 from ergon.replay.loop import FlowLoop
 from ergon.replay.operations import Place
@@ -167,17 +167,18 @@ class Step(Generic[P, R]):
         loop = asyncio._get_running_loop()  # noqa: SLF001
         if type(loop) is FlowLoop:
             return StepCall(self, args, kwargs, place, loop, bound=bound)
-        if step_context.get() is None:
+        inside = step_context.get()
+        if inside is None:
             raise NotInFlow(
                 f"step `{self.name}` was called outside a flow, where its result would not be recorded. Call it from "
                 f"a flow, or run the plain function with `{self.name}.function(...)`."
             )
-        return self._run_inside_step(args, kwargs)
+        return self._run_inside_step(inside, args, kwargs)
 
-    async def _run_inside_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+    async def _run_inside_step(self, inside: StepContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         if self.is_async:
             return await self.function(*args, **kwargs)  # type: ignore[no-any-return]
-        return await asyncio.to_thread(self.function, *args, **kwargs)
+        return await inside.call_plain(self, args, kwargs)  # type: ignore[no-any-return]
 
     def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
