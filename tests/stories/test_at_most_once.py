@@ -17,6 +17,7 @@ from ergon import (
     step,
     wait_signal,
 )
+from ergon.core.history import EventKind
 from tests.stories.helpers import kinds, lines, process_with_worker, start, until, until_status, worker
 from tests.stories.programs import FLOWS, payment, verified_payment
 
@@ -155,6 +156,30 @@ async def test_a_verify_callback_that_answers_something_else_fails_the_step(
             await handle.result(10)
 
     assert lines(marks).count("transfer") == 1
+
+
+async def test_a_verify_callback_that_raises_stop_iteration_fails_the_step(log: ExecutionLog) -> None:
+    """It was recorded as it is, which no `await` can raise: the flow was parked at each resume."""
+
+    def find(order: str) -> object:
+        return next(found for found in [""] if found == order)
+
+    @step(at_most_once=True, verify=find)
+    async def charge(order: str) -> None:
+        raise ConnectionError("no reply")
+
+    @flow(retry=RetryPolicy(attempts_max=2, first_delay_seconds=0.01))
+    async def pay() -> None:
+        await charge("o-1")
+
+    async with worker(log, pay):
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await (await start(log, pay.bind())).result(10)
+
+    failures = [
+        event.payload or "" for event in await log.history("f") if event.kind == EventKind.STEP_FAILED
+    ]
+    assert '"type":"StopIteration"' not in failures[-1].partition('"cause"')[0]
 
 
 def test_an_at_most_once_step_is_never_retried_not_even_with_verify() -> None:

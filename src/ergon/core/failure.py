@@ -53,7 +53,7 @@ def describe(error: BaseException) -> str:
     return _encode(record).decode()
 
 
-def awaitable(error: Exception) -> Exception:
+def awaitable(error: BaseException) -> BaseException:
     """The error as an `await` can raise it: no future carries `StopIteration`; a coroutine turns it into the same."""
     if not isinstance(error, StopIteration):
         return error

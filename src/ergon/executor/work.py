@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ergon.core.commit import FlowRecord, Received
 from ergon.core.empty import NO_ENTRIES
-from ergon.core.failure import describe
+from ergon.core.failure import awaitable, describe
 from ergon.core.history import Event, EventKind, wait_of
 from ergon.errors import NonDeterminismError
 from ergon.executor.body import StepBody
@@ -205,7 +205,7 @@ class Work:
             del self.bodies[body.op.id]
             if body.waits is not None:
                 body.waits.end()
-            self.note(EventKind.STEP_FAILED, body.op, body.attempt, payload=describe(error))
+            self.note(EventKind.STEP_FAILED, body.op, body.attempt, payload=describe(awaitable(error)))
 
     def broken(self, defect: Exception) -> None:
         """What a body came to could not be taken in: the flow waits for a mend, and nothing is lost."""

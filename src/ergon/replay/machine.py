@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, NoReturn
 
 from ergon.core.empty import NO_ENTRIES
+from ergon.core.failure import awaitable
 from ergon.core.history import DELIVERED, Event, EventKind
 from ergon.errors import ErgonError, NotAllowedInFlow
 from ergon.replay import backports, generators, mismatch, ordering
@@ -423,7 +424,7 @@ class FlowMachine:
         op.set_result(value)
 
     def _fail(self, op: Operation, error: BaseException) -> None:
-        op.set_exception(error)
+        op.set_exception(awaitable(error))  # an older Ergon recorded what no future takes
         if op.kind == OperationKind.CHILD and op.request.detached:
             op.exception()  # nobody need ask how it went: no complaint that it was never retrieved
 
