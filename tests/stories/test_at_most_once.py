@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,11 @@ from ergon import (
     StepInterrupted,
     UsageError,
     flow,
+    idempotency_key,
     step,
     wait_signal,
 )
-from ergon.core.history import EventKind
+from ergon.executor import verifying
 from tests.stories.helpers import kinds, lines, process_with_worker, start, until, until_status, worker
 from tests.stories.programs import FLOWS, payment, verified_payment
 
@@ -144,7 +147,13 @@ async def test_a_retried_flow_asks_before_it_starts_a_failed_one_again(log: Exec
     assert effects == ["charge", "verify o-1", "charge", "verify o-1"]
 
 
-async def test_a_verify_callback_that_answers_something_else_fails_the_step(
+@pytest.fixture
+def asks_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifying, "ASK_AGAIN", RetryPolicy(attempts_max=3, first_delay_seconds=0.01))
+
+
+@pytest.mark.usefixtures("asks_again_soon")
+async def test_an_interrupted_step_stays_so_when_the_bank_cannot_be_asked(
     log: ExecutionLog, path: Path, tmp_path: Path
 ) -> None:
     marks = tmp_path / "marks"
@@ -152,34 +161,184 @@ async def test_a_verify_callback_that_answers_something_else_fails_the_step(
     await killed_during("transfer", marks, path)  # and there is no file with the bank's answer
 
     async with worker(log, *FLOWS):
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(
+            StepInterrupted, match=r"could not tell .* \(asked 3 times\): FileNotFoundError"
+        ) as caught:
             await handle.result(10)
 
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
     assert lines(marks).count("transfer") == 1
 
 
-async def test_a_verify_callback_that_raises_stop_iteration_fails_the_step(log: ExecutionLog) -> None:
-    """It was recorded as it is, which no `await` can raise: the flow was parked at each resume."""
+AGAIN = RetryPolicy(attempts_max=2, first_delay_seconds=0.01)
+"""Of a flow: its second attempt asks whether the step of the first has happened."""
 
-    def find(order: str) -> object:
-        return next(found for found in [""] if found == order)
+
+@pytest.mark.usefixtures("asks_again_soon")
+@pytest.mark.parametrize("answers_after", [1, 100])
+async def test_a_failure_of_verify_is_not_the_steps_own(log: ExecutionLog, answers_after: int) -> None:
+    """A flow that handles the step's own errors, and charges again, would pay twice."""
+    effects: list[str] = []
+
+    async def find(order: str) -> object:
+        effects.append("verify")
+        if effects.count("verify") <= answers_after:
+            raise ConnectionError("the bank does not answer")
+        return Happened(result="found")
 
     @step(at_most_once=True, verify=find)
-    async def charge(order: str) -> None:
-        raise ConnectionError("no reply")
+    async def charge(order: str) -> str:
+        effects.append("charge")
+        raise ValueError("no reply")
 
-    @flow(retry=RetryPolicy(attempts_max=2, first_delay_seconds=0.01))
-    async def pay() -> None:
-        await charge("o-1")
+    @flow(retry=AGAIN)
+    async def pay() -> str:
+        try:
+            return await charge("o-1")
+        except ConnectionError:
+            return await charge("o-1")
 
     async with worker(log, pay):
-        with pytest.raises(RuntimeError, match="StopIteration"):
+        handle = await start(log, pay.bind())
+        if answers_after == 1:
+            assert await handle.result(10) == "found"
+        else:
+            with pytest.raises(StepInterrupted, match="ConnectionError: the bank does not answer"):
+                await handle.result(10)
+
+    assert effects == ["charge", *["verify"] * (2 if answers_after == 1 else 3)]
+
+
+async def test_a_plain_verify_does_not_hold_the_others_up(log: ExecutionLog) -> None:
+    asked, others_ran = threading.Event(), threading.Event()
+
+    def find() -> object:
+        asked.set()
+        return Happened(result=str(others_ran.wait(10)) + idempotency_key())
+
+    @step(at_most_once=True, verify=find)
+    async def charge() -> str:
+        raise ConnectionError("no reply")
+
+    @flow(retry=AGAIN)
+    async def pay() -> str:
+        return await charge()
+
+    async with worker(log, pay):
+        handle = await start(log, pay.bind(), "f")
+        await until(asked.is_set)
+        others_ran.set()
+
+        assert await handle.result(10) == "Truef/0:1"
+
+
+@pytest.mark.usefixtures("asks_again_soon")
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "async"])
+async def test_verify_has_the_time_of_an_attempt(log: ExecutionLog, *, plain: bool) -> None:
+    never = threading.Event()
+
+    def hangs() -> object:
+        return never.wait(10)
+
+    async def waits() -> object:
+        await asyncio.sleep(10)
+        return DID_NOT_HAPPEN
+
+    @step(at_most_once=True, verify=hangs if plain else waits, timeout=0.1)
+    async def charge() -> None:
+        raise ConnectionError("no reply")
+
+    @flow(retry=AGAIN)
+    async def pay() -> None:
+        await charge()
+
+    async with worker(log, pay):
+        with pytest.raises(StepInterrupted, match=r"verify of step `.*charge` took longer than 0\.1 s"):
+            await (await start(log, pay.bind())).result(8)
+        never.set()
+
+
+async def test_an_answer_of_verify_that_is_none_leaves_the_step_interrupted(log: ExecutionLog) -> None:
+    """It says so at once: asked again it would answer the same."""
+
+    def find() -> str:
+        return "paid"
+
+    @step(at_most_once=True, verify=find)
+    async def charge() -> str:
+        raise ConnectionError("no reply")
+
+    @flow(retry=AGAIN)
+    async def pay() -> str:
+        return await charge()
+
+    async with worker(log, pay):
+        with pytest.raises(
+            StepInterrupted, match=r"\(asked once\).* returned str; return Happened"
+        ) as caught:
             await (await start(log, pay.bind())).result(10)
 
-    failures = [
-        event.payload or "" for event in await log.history("f") if event.kind == EventKind.STEP_FAILED
-    ]
-    assert '"type":"StopIteration"' not in failures[-1].partition('"cause"')[0]
+    assert isinstance(caught.value.__cause__, UsageError)
+
+
+@pytest.mark.usefixtures("asks_again_soon")
+@pytest.mark.parametrize("error", [StopIteration(), SystemExit(1), asyncio.CancelledError()], ids=repr)
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "async"])
+async def test_a_verify_that_raises_what_no_step_may_leaves_the_step_interrupted(
+    log: ExecutionLog, error: BaseException, *, plain: bool
+) -> None:
+    """`StopIteration` was recorded as it is, which no `await` can raise: the flow was parked at each resume."""
+
+    def find() -> object:
+        raise error
+
+    async def look() -> object:
+        raise error
+
+    @step(at_most_once=True, verify=find if plain else look)
+    async def charge() -> None:
+        raise ConnectionError("no reply")
+
+    @flow(retry=AGAIN)
+    async def pay() -> None:
+        await charge()
+
+    async with worker(log, pay):
+        with pytest.raises(StepInterrupted, match=type(error).__name__):
+            await (await start(log, pay.bind())).result(10)
+
+
+async def test_a_worker_that_stops_while_verify_is_asked_leaves_it_to_the_next(log: ExecutionLog) -> None:
+    """Nothing of it is recorded: the step stands where it was, and verify is asked as often as at first."""
+    effects: list[str] = []
+
+    async def find() -> object:
+        effects.append("verify")
+        if len(effects) < 3:
+            raise ConnectionError("the bank does not answer")
+        return DID_NOT_HAPPEN
+
+    @step(at_most_once=True, verify=find)
+    async def charge() -> str:
+        effects.append("charge")
+        if len(effects) == 1:
+            raise ConnectionError("no reply")
+        return "paid"
+
+    @flow(retry=AGAIN)
+    async def pay() -> str:
+        return await charge()
+
+    async with worker(log, pay, drain_seconds=0.0):
+        handle = await start(log, pay.bind(), "f")
+        await until(lambda: effects == ["charge", "verify"])
+        before = await kinds(log)
+    assert await kinds(log) == before
+
+    async with worker(log, pay):
+        assert await handle.result(10) == "paid"
+
+    assert effects == ["charge", "verify", "verify", "charge"]
 
 
 def test_an_at_most_once_step_is_never_retried_not_even_with_verify() -> None:

@@ -2,13 +2,13 @@
 
 What a crash leaves behind, await by await: before the body ends, nothing (the step is open and runs again); with
 `at_most_once`, the STEP_STARTED event that keeps it from running again; after a failed attempt, a STEP_RETRIED event
-with the time of the next. The call itself is in `calls.py`, what the body waits for durably in `body_waits.py`.
+with the time of the next; while `verify` is asked, nothing more. The call itself is in `calls.py`, `verify` in
+`verifying.py`, what the body waits for durably in `body_waits.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -23,7 +23,6 @@ from ergon.errors import (
     StepFailed,
     StepInterrupted,
     StepMutatedArguments,
-    UsageError,
 )
 from ergon.executor.body_waits import BodyWaits, resolve
 from ergon.executor.calls import call, call_inside_step
@@ -31,9 +30,10 @@ from ergon.executor.failure_lines import failure_line
 from ergon.executor.idleness import works_beside
 from ergon.executor.mutations import FIXED, Watched, watch
 from ergon.executor.plainly import step_exited
+from ergon.executor.verifying import verdict
 from ergon.flows.context import step_context
 from ergon.flows.step_calls import StepCall
-from ergon.flows.steps import DID_NOT_HAPPEN, Happened, Step
+from ergon.flows.steps import Happened, Step
 from ergon.replay.exits import ends_process
 from ergon.replay.operations import Operation
 
@@ -257,23 +257,36 @@ class StepBody:
             )
             return False
         try:
-            answer = options.verify(*self.request.args, **self.request.kwargs)
-            if inspect.isawaitable(answer):
-                answer = await answer
-            if answer is DID_NOT_HAPPEN:
-                self.attempt += 1
-                return True
-            if not isinstance(answer, Happened):
-                raise UsageError(
-                    f"verify of step `{step.name}` returned {type(answer).__name__}; return Happened(result=...) or "
-                    "DID_NOT_HAPPEN"
-                )
-            text, copy = recode(answer.result, step.decoder)
-        except Exception as error:  # noqa: BLE001 - step boundary: user code may raise anything
-            self.work.failed(self, _of_result(step.name, error))
+            answer = await verdict(self.request, self.work.host, self._before_asking_again)
+        except StepInterrupted as error:
+            self.work.failed(self, error)
             return False
-        self.work.completed(self, text, copy)
+        if not isinstance(answer, Happened):
+            self.attempt += 1
+            return True
+        try:
+            text, copy = recode(answer.result, step.decoder)
+        except Exception as error:  # noqa: BLE001 - step boundary: the user's type may raise anything
+            self.work.failed(self, _of_result(step.name, error))
+        else:
+            self.work.completed(self, text, copy)
         return False
+
+    async def _before_asking_again(self, failure: str, seconds: float) -> None:
+        """`verify` failed. Not a durable wait: were the flow to leave memory, its tries would count anew each time."""
+        logger.info(
+            "flow %s: verify of step %s failed, it is asked again in %.3g s: %s",
+            self.work.flow_id,
+            self.op.name,
+            seconds,
+            failure_line(failure),
+            extra={"flow_id": self.work.flow_id},
+        )
+        self._hurry = hurry = asyncio.Event()
+        await self.work.host.sleep_until(self.now() + seconds, hurry)
+        self._hurry = None
+        if self.waits is not None:
+            self.waits.begin(self.attempt)
 
     # -- the context the body sees (`ergon.flows.context.StepContext`) ------------------------------------
 

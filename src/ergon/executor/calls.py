@@ -1,17 +1,19 @@
-"""Call a step's function once: on the event loop, on a thread or in another process, and within its time."""
+"""Call a step's function or `verify` once: on the event loop, on a thread or in another process, within its time."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import importlib
-from collections.abc import Callable
+import inspect
+from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from ergon.errors import StepTimeout
 from ergon.executor.distant import DistantStep
 from ergon.executor.plainly import call_plainly
+from ergon.flows.callables import is_async
 from ergon.flows.context import step_context
 from ergon.flows.step_calls import StepCall
 from ergon.flows.steps import Step
@@ -20,29 +22,57 @@ if TYPE_CHECKING:
     from ergon.executor.host import Host
 
 
+Begins = Callable[[], None]
+"""Told when a plain function begins, on any thread."""
+
+
 async def call(request: StepCall, host: Host) -> Any:
     """What the function returns. Raises what it raises, and `StepTimeout`."""
-    step = request.step
-    if step.options.timeout is not None:
-        return await _call_in_time(request, host, step.options.timeout)
-    if step.is_async:
-        return await step.function(*request.args, **request.kwargs)
-    return await call_elsewhere(step, request.args, request.kwargs, host)
+    step, args, kwargs = request.step, request.args, request.kwargs
+
+    def ask(begins: Begins | None) -> Awaitable[Any]:
+        if step.is_async:
+            return step.function(*args, **kwargs)  # type: ignore[no-any-return]
+        return call_elsewhere(step, args, kwargs, host, begins)
+
+    return await _in_time(ask, request, host, f"step `{step.name}`: one attempt", is_async=step.is_async)
 
 
-async def _call_in_time(request: StepCall, host: Host, seconds: float) -> Any:
-    step = request.step
+async def call_verify(request: StepCall, host: Host) -> Any:
+    """What the step's `verify` returns. Raises what it raises, and `StepTimeout`: it has the time of an attempt."""
+    verify, args, kwargs = request.step.options.verify, request.args, request.kwargs
+    assert verify is not None
+
+    async def ask(begins: Begins | None) -> Any:
+        if is_async(verify):
+            return await verify(*args, **kwargs)
+        answer = await _call_on_thread(verify, args, kwargs, host, begins)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    what = f"verify of step `{request.step.name}`"
+    return await _in_time(ask, request, host, what, is_async=is_async(verify))
+
+
+async def _in_time(
+    ask: Callable[[Begins | None], Awaitable[Any]],
+    request: StepCall,
+    host: Host,
+    what: str,
+    *,
+    is_async: bool,
+) -> Any:
+    seconds = request.step.options.timeout
+    if seconds is None:
+        return await ask(None)
     # A plain function may have to wait for a free thread or process: its time begins when it has one.
-    limit = asyncio.timeout(seconds if step.is_async else None)
+    limit = asyncio.timeout(seconds if is_async else None)
     clock = _Clock(limit, seconds, host.loop)
     try:
         async with limit, clock:
-            if step.is_async:
-                return await step.function(*request.args, **request.kwargs)
-            return await call_elsewhere(step, request.args, request.kwargs, host, clock.start)
+            return await ask(clock.start)
     except TimeoutError as error:
         if limit.expired():
-            raise StepTimeout(f"step `{step.name}`: one attempt took longer than {seconds:g} s") from error
+            raise StepTimeout(f"{what} took longer than {seconds:g} s") from error
         raise
 
 
@@ -51,7 +81,7 @@ async def call_elsewhere(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     host: Host,
-    on_begin: Callable[[], None] | None = None,
+    on_begin: Begins | None = None,
 ) -> Any:
     """A plain function: on a thread, or in another process. `on_begin` is called when it begins, on any thread."""
     if step.options.process:
@@ -62,12 +92,22 @@ async def call_elsewhere(
         return await asyncio.wrap_future(
             host.processes().run(call_by_name, by_name, on_begin), loop=host.loop
         )
+    return await _call_on_thread(step.function, args, kwargs, host, on_begin)
+
+
+async def _call_on_thread(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    host: Host,
+    on_begin: Begins | None,
+) -> Any:
     context = copy_context()
 
     def begin() -> Any:
         if on_begin is not None:
             on_begin()
-        return context.run(call_plainly, step.function, args, kwargs)
+        return context.run(call_plainly, function, args, kwargs)
 
     return await host.loop.run_in_executor(host.threads(), begin)
 

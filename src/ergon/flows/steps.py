@@ -248,7 +248,9 @@ def step(
         they count from when it has a thread or process.
     at_most_once: never start the body twice; when a crash hits it, the flow sees `StepInterrupted`.
     verify: for at-most-once steps: called with the same arguments after an interruption; returns
-        `Happened(result=...)` or `DID_NOT_HAPPEN` (then the body is run again).
+        `Happened(result=...)` or `DID_NOT_HAPPEN` (then the body is run again). A plain `def` runs on a thread; both
+        have the step's `timeout`. When it fails it is asked again, 5 times in some 8 s; then the flow sees
+        `StepInterrupted`, from its last error.
     process: run a plain module-level `def` in a process pool; its arguments and result are pickled on the way.
         When the process dies the body is run again, in a process of its own and with the same idempotency key, up to
         3 times; with `at_most_once` the flow sees `StepInterrupted` instead.
