@@ -213,7 +213,10 @@ class LeaseLost(StoreError):
 
 
 class LogBusy(StoreError, TimeoutError):
-    """Another process held the log's write lock for longer than the busy timeout. Nothing was written: try again."""
+    """Another process held the log's write lock for longer than the busy timeout, or memory ran out.
+
+    Nothing was written: try again.
+    """
 
 
 class LogFull(StoreError):

@@ -104,6 +104,26 @@ async def limited(file: str) -> None:
         print(type(full).__name__, acked == seq > 0, len(await log.history("f1")) == seq + 1, flush=True)
 
 
+async def starved(file: str) -> None:
+    """Let SQLite run out of memory in the middle of a batch, commit three events and be killed."""
+    import sqlite3
+
+    async with SqliteExecutionLog(file) as log:
+        await register(log)
+        await log.create(new_flow("f1"))
+        lease = (await claim_one(log, "f1")).lease
+        # Of the whole process. It cannot be lifted by SQL, hence a process of its own.
+        sqlite3.connect(":memory:").execute("PRAGMA hard_heap_limit=12000000")
+        try:
+            await log.create_all([new_flow(f"large-{n}", input=f'"{"x" * 3_000_000}"') for n in range(3)])
+        except Exception as error:
+            print(type(error).__name__, flush=True)
+        for seq in range(1, 4):
+            await commit(log, Commit("f1", lease, (event(seq),)))
+        print("written", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 async def count(file: str) -> None:
     """Make seven commits, for failpoints."""
     async with SqliteExecutionLog(file) as log:

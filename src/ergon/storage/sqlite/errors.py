@@ -17,6 +17,8 @@ from ergon.errors import (
     StoreError,
 )
 
+FAILURES: Final = (sqlite3.Error, MemoryError)
+"""What a statement raises that SQLite could not run: out of memory (SQLITE_NOMEM) is no `sqlite3.Error` in Python."""
 _BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_INTERRUPT}
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 _UNREADABLE: Final = {sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CORRUPT}
@@ -39,7 +41,7 @@ _QUOTED: Final = re.compile(r" with text '.*", re.DOTALL)
 """How Python's sqlite3 quotes a text it cannot decode: a row's content, which must not reach a message."""
 
 
-def primary_code(error: sqlite3.Error) -> int:
+def primary_code(error: sqlite3.Error | MemoryError) -> int:
     """Return the error's primary result code, 0 when it has none (misuse found by Python itself)."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
@@ -77,17 +79,26 @@ def without_content(error: Exception) -> str:
     return _QUOTED.sub("", str(error))
 
 
-def leaves_outcome_unknown(error: sqlite3.Error) -> bool:
+def leaves_outcome_unknown(error: sqlite3.Error | MemoryError) -> bool:
     """Tell whether the transaction may have reached the disk although it failed.
 
     After a failed write or fsync the kernel may have dropped the pages and will not report it again, so the
-    connection cannot be trusted: reopen it and read.
+    connection cannot be trusted: reopen it and read. Memory may run out when all is written already.
     """
-    return primary_code(error) in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM)
+    return isinstance(error, MemoryError) or primary_code(error) == sqlite3.SQLITE_IOERR
 
 
-def translate(error: sqlite3.Error, where: str) -> StoreError | EncodingError:
+def translate(error: sqlite3.Error | MemoryError, where: str) -> StoreError | EncodingError:
     """Return what to raise instead of `error`, about the log at `where`."""
+    if isinstance(error, MemoryError):
+        return LogBusy(
+            f"log {where}: there was not enough memory for this, nothing was written. Try again, with less at once or "
+            "when there is more"
+        )
+    return _translate(error, where)
+
+
+def _translate(error: sqlite3.Error, where: str) -> StoreError | EncodingError:
     if TOO_OLD in str(error):
         return LogTooNew(
             f"log {where} was given a newer schema while it was open, which this Ergon cannot use; upgrade this process"

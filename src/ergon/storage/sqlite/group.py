@@ -5,9 +5,12 @@ a row is refused, everything is rolled back and each part is applied by itself, 
 exact, and rare. A batch that is one lone event, as the result of a step is when nothing else runs, needs no BEGIN and
 no COMMIT: its one statement is a transaction by itself.
 
-A transaction whose end is unknown (a failed write or fsync) is never guessed about. The connection is reopened and
-asked: for the first event of a batch of commits, or for the batch's number in table `landed`, which batches with
-other writes leave there.
+A transaction whose end is unknown (a failed write or fsync, no memory) is never guessed about. The connection is
+reopened and asked: for the first event of a batch of commits, or for the batch's number in table `landed`, which
+batches with other writes leave there.
+
+Whatever a batch raises, its transaction is ended before anybody is answered: a lone event that is written into one left
+open would be told durable, and lost with it.
 """
 
 from __future__ import annotations
@@ -25,7 +28,13 @@ from ergon.errors import ErgonError, LogBusy, LogDamaged, LogRefused, LogTooNew,
 from ergon.storage.clock import Clock
 from ergon.storage.failpoints import Failpoint
 from ergon.storage.sqlite import intake, journal
-from ergon.storage.sqlite.errors import is_busy, is_of_one_part, leaves_outcome_unknown, translate
+from ergon.storage.sqlite.errors import (
+    FAILURES,
+    is_busy,
+    is_of_one_part,
+    leaves_outcome_unknown,
+    translate,
+)
 from ergon.storage.sqlite.migrations import new_writer
 from ergon.storage.sqlite.place import Anchor
 from ergon.storage.sqlite.transaction import Transaction
@@ -40,6 +49,9 @@ _MARK: Final = (
 )
 _DATA_ERRORS: Final = (UnicodeError, OverflowError, TypeError, sqlite3.InterfaceError)
 """What Python's sqlite3 raises for a value it cannot bind; SQLite never saw it."""
+
+
+_NOT_REOPENED: Final = (*FAILURES, ErgonError, OSError)
 
 
 class _Uneven(Exception):
@@ -76,7 +88,7 @@ class GroupCommit:
     def close(self) -> None:
         """Close the connection. What was written stays."""
         if self._marked and not self._in_memory:
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(*FAILURES):
                 self.connection.execute("DELETE FROM landed WHERE writer = ?", (self._writer_id,))
         self._turnstile.close()
         self.connection.close()
@@ -87,7 +99,11 @@ class GroupCommit:
             self._failpoint.before([what.name if isinstance(what, Write) else "commit" for what in batch])
         self._batch += 1
         self.wrote = True
-        result = self._apply(batch)
+        try:
+            result = self._apply(batch)
+        except BaseException:
+            self.roll_back()
+            raise
         if self._failpoint is not None:
             self._failpoint.after()
         return result
@@ -98,15 +114,15 @@ class GroupCommit:
                 self._reopen()
             elif self._anchor is not None:
                 self._anchor.check()
-        except (sqlite3.Error, ErgonError, OSError) as error:
+        except _NOT_REOPENED as error:
             return [self._not_reopened(error, "nothing was written") for _ in batch], None
-        failure: sqlite3.Error | None = None
+        failure: sqlite3.Error | MemoryError | None = None
         for attempt in range(1, _ATTEMPTS_MAX + 1):
             self._answer = None
             try:
                 return self._attempt(batch)
-            except sqlite3.Error as error:
-                self._roll_back()
+            except FAILURES as error:
+                self.roll_back()
                 failure = error
             if self._in_memory or not leaves_outcome_unknown(failure):
                 break
@@ -115,7 +131,7 @@ class GroupCommit:
                 landed = self._answer_if_landed(batch)
                 if landed is not None:
                     return landed
-            except (sqlite3.Error, ErgonError, OSError) as error:
+            except _NOT_REOPENED as error:
                 self._needs_reopening = True
                 return self._unknown(batch, error), None
             if attempt == _ATTEMPTS_MAX:
@@ -141,11 +157,11 @@ class GroupCommit:
             self._commit()
             return self._answer
         except (ErgonError, _Uneven, *_DATA_ERRORS):
-            self._roll_back()
+            self.roll_back()
         except sqlite3.Error as error:
             if not is_of_one_part(error) and not _is_misuse(error):
                 raise
-            self._roll_back()
+            self.roll_back()
         tx = self._begin()
         errors = [self._apply_alone(tx, what) for what in batch]
         self._mark()
@@ -159,6 +175,8 @@ class GroupCommit:
             return False
         self._answer = None, None
         try:
+            if self.connection.in_transaction:
+                return False  # it would be no transaction of its own
             journal.write_lone(self.connection, what)
         except _DATA_ERRORS:
             return False
@@ -169,6 +187,11 @@ class GroupCommit:
         return True
 
     def _begin(self) -> Transaction:
+        if self._needs_reopening or self.connection.in_transaction:
+            raise LogBusy(
+                f"log {self._where}: an earlier transaction could not be ended, nothing was written; the next write "
+                "tries again"
+            )
         self._turnstile.begin(self.connection)
         self._changes_before = self.connection.total_changes
         return Transaction(self.connection, self._clock.wall(), self._clock.boot(), self._damaged)
@@ -247,15 +270,22 @@ class GroupCommit:
         first = batch[0]
         return isinstance(first, Commit) and journal.landed(self.connection, first)
 
-    def _roll_back(self) -> None:
-        # SQLite itself rolls back on some errors, such as a full disk.
-        with contextlib.suppress(sqlite3.Error):
+    def roll_back(self) -> None:
+        """End a transaction that is open still, with its connection if need be. Nobody was told that it is written."""
+        try:
+            # SQLite itself rolls back on some errors, such as a full disk.
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
+        except FAILURES:
+            if self._in_memory:
+                return  # all would be lost with the connection: the next write tries again
+            self._needs_reopening = True
+            with contextlib.suppress(*FAILURES):
+                self.connection.close()
 
     def _reopen(self) -> None:
         self._needs_reopening = True
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*FAILURES):
             self.connection.close()
         self.connection = self._connect()
         self._anchor = Anchor(self._path) if self._path is not None else None
@@ -276,9 +306,9 @@ class GroupCommit:
     def _not_reopened(self, error: Exception, outcome: str) -> StoreError:
         if isinstance(error, LogDamaged | LogRefused | LogTooNew):
             return error  # waiting will not help
-        said = translate(error, self._where) if isinstance(error, sqlite3.Error) else error
+        said = translate(error, self._where) if isinstance(error, FAILURES) else error
         return LogBusy(
-            f"log {self._where}: could not be opened again after an I/O error, {outcome}; "
+            f"log {self._where}: could not be opened again after an error, {outcome}; "
             f"the next write tries again: {said}"
         )
 

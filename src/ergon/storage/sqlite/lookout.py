@@ -15,6 +15,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from ergon.storage.sqlite.errors import FAILURES
 from ergon.storage.sqlite.watch import FileWatch, watch_file
 
 _RECENT_SECONDS: Final = 0.2
@@ -136,7 +137,7 @@ class Lookout:
         try:
             assert self._connection is not None
             version = int(self._connection.execute("PRAGMA data_version").fetchone()[0])
-        except sqlite3.Error:
+        except FAILURES:
             # Whatever it is, the next write will meet it and answer to somebody.
             self._is_rung(_LOOK_CLOSED_SECONDS)
             return False

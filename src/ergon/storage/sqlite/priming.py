@@ -11,6 +11,7 @@ import contextlib
 import sqlite3
 
 from ergon.storage.sqlite import claims, ended, intake, journal, leases
+from ergon.storage.sqlite.errors import FAILURES
 
 
 def first_statements() -> list[str]:
@@ -28,5 +29,5 @@ def prepare(connection: sqlite3.Connection, statement: str) -> None:
 
     Without its values it fails before it starts, and stays among the connection's prepared statements.
     """
-    with contextlib.suppress(sqlite3.Error):  # whoever runs it meets any other error
+    with contextlib.suppress(*FAILURES):  # whoever runs it meets any other error
         connection.execute(statement)

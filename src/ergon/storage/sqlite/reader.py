@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from ergon.errors import ErgonError
-from ergon.storage.sqlite.errors import translate
+from ergon.storage.sqlite.errors import FAILURES, translate
 
 T = TypeVar("T")
 Read = Callable[[sqlite3.Connection], Any]
@@ -105,7 +105,7 @@ class Reader:
             if self.connection is None:
                 self.connection = self._connect()
             return future, function(self.connection), None
-        except sqlite3.Error as error:
+        except FAILURES as error:
             self._roll_back()
             return future, None, translate(error, self._where)
         except ErgonError as error:

@@ -25,7 +25,7 @@ from ergon.storage.sqlite.connection import (
     open_writer,
     reopen_writer,
 )
-from ergon.storage.sqlite.errors import translate
+from ergon.storage.sqlite.errors import FAILURES, translate
 from ergon.storage.sqlite.group import GroupCommit
 from ergon.storage.sqlite.lookout import Lookout
 from ergon.storage.sqlite.reader import Reader
@@ -118,7 +118,7 @@ class Session:
         loop.call_soon(this_process)
         try:
             self._group = group = await writer.start()
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise translate(error, self._settings.where) from error
         except BaseException:  # cancelled, or the file is refused
             writer.abandon()
@@ -179,9 +179,7 @@ class Session:
             try:
                 value = function(group.connection)
             except Exception as error:  # noqa: BLE001 - whoever awaits it gets it
-                failure = (
-                    translate(error, self._settings.where) if isinstance(error, sqlite3.Error) else error
-                )
+                failure = translate(error, self._settings.where) if isinstance(error, FAILURES) else error
                 loop.call_soon_threadsafe(set_exception, future, failure)
             else:
                 loop.call_soon_threadsafe(set_result, future, value)

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from ergon.storage.sqlite.errors import FAILURES
 from ergon.storage.sqlite.turnstile import Turnstile
 
 WAL_PAGES_MAX: Final = 1000
@@ -128,12 +129,17 @@ class Upkeep:
             self._changes_max = min(max(fitting, self._changes_max // 4, 256), self._changes_max * 4, 100_000)
 
     def _checkpoint(self, mode: str, wait_seconds: float) -> int | None:
-        """Run a checkpoint that holds the write lock; return the WAL's pages, None when somebody was in the way."""
+        """Run a checkpoint that holds the write lock; return the WAL's pages, None when somebody was in the way.
+
+        Raises one of `FAILURES` when it leaves a transaction open, which the caller has to end.
+        """
         assert mode in ("FULL", "TRUNCATE"), "other modes do not hold the write lock"
         try:
             with self._turnstile.holding(self._connection, patience_seconds=wait_seconds):
                 return self._checkpoint_now(mode, wait_seconds)
-        except sqlite3.Error:
+        except FAILURES:
+            if self._connection.in_transaction:
+                raise  # the lock was won and could not be let go
             return None  # whoever holds the lock does so for long
 
     def _checkpoint_now(self, mode: str, wait_seconds: float) -> int | None:
@@ -143,6 +149,6 @@ class Upkeep:
                 busy, pages, _ = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
             finally:
                 self._connection.execute("PRAGMA busy_timeout=0")
-        except sqlite3.Error:
-            return None  # no room, or locked: the WAL keeps everything until a later one succeeds
+        except FAILURES:
+            return None  # no room, no memory, or locked: the WAL keeps everything until a later one succeeds
         return None if busy else int(pages)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from typing import Any, Final
 
 from ergon.core.commit import Hint
 from ergon.errors import LogClosed
+from ergon.storage.sqlite.errors import FAILURES
 from ergon.storage.sqlite.group import Errors, GroupCommit
 from ergon.storage.sqlite.lookout import Lookout
 from ergon.storage.sqlite.priming import claim_statements, first_statements, prepare
@@ -125,9 +125,9 @@ class Writer:
             self._tell(self._loop.call_exception_handler, {"message": self._died(), "exception": error})
         finally:
             self._lookout.close()
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(*FAILURES):
                 upkeep.truncate(_STOP_WAIT_SECONDS)
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(*FAILURES):
                 group.close()
             self._ended = True
             self._tell(self._refuse_rest)
@@ -146,8 +146,10 @@ class Writer:
             if self._unprepared:
                 prepare(group.connection, self._unprepared.pop())
                 continue
-            with contextlib.suppress(sqlite3.Error):  # the connection waits to be reopened by the next write
+            try:
                 upkeep.when_idle()
+            except FAILURES:
+                group.roll_back()  # or the connection waits to be reopened by the next write
             if self._lookout.rest():
                 self._tell(self._on_hint, Hint(elsewhere=True))
             elif not self._listeners:  # it has rested, and there is nothing to write yet
@@ -176,7 +178,8 @@ class Writer:
             self._lookout.attend(group.connection)
             upkeep.after_batch()
             changed = self._lookout.after_batch(wrote=group.wrote)
-        except sqlite3.Error:
+        except FAILURES:
+            group.roll_back()
             changed = False  # whatever it is, the next write will meet it and answer to somebody
         if changed:
             self._tell(self._on_hint, Hint(elsewhere=True))
