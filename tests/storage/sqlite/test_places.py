@@ -72,6 +72,68 @@ async def test_nothing_is_acknowledged_that_goes_to_a_file_nobody_will_find(file
         assert await log.find("f2") is not None
 
 
+@pytest.mark.parametrize("by_another", [False, True], ids=["deleted", "replaced"])
+async def test_nothing_is_acknowledged_that_goes_to_a_write_ahead_log_nobody_will_find(file, by_another):
+    async with SqliteExecutionLog(file) as log:
+        await register(log)
+        lease = await claimed_flow(log)
+        wal = file.with_name("log.db-wal")
+        wal.unlink()
+        if by_another:
+            wal.touch()
+
+        for _ in range(2):
+            with pytest.raises(LogDamaged, match=r"log\.db-wal, which holds its last commits, was deleted"):
+                await commit(log, Commit("f1", lease, (event(1),)))
+            with pytest.raises(LogDamaged, match="nothing more is written"):
+                await log.create(new_flow("f2"))
+
+    async with SqliteExecutionLog(file) as log:
+        assert await log.find("f1") is not None, "closing brings into the file what was acknowledged before"
+        assert await log.history("f1") == []
+        assert await log.find("f2") is None
+
+
+async def test_a_log_whose_write_ahead_log_was_put_back_goes_on(file):
+    async with SqliteExecutionLog(file) as log:
+        wal, kept = file.with_name("log.db-wal"), file.with_name("kept")
+        wal.rename(kept)
+        with pytest.raises(LogDamaged):
+            await log.create(new_flow("f1"))
+        kept.rename(wal)
+
+        await log.create(new_flow("f1"))
+
+    async with SqliteExecutionLog(file) as log:
+        assert await log.find("f1") is not None
+
+
+async def test_the_write_ahead_log_of_a_log_behind_a_link_is_looked_for_where_it_is(file, tmp_path):
+    (beside := tmp_path / "beside").mkdir()
+    link = beside / "link.db"
+    link.symlink_to(file)
+    async with SqliteExecutionLog(link) as log:
+        await log.create(new_flow("f1"))
+        file.with_name("log.db-wal").unlink()
+
+        with pytest.raises(LogDamaged, match=r"log\.db-wal"):
+            await log.create(new_flow("f2"))
+
+
+def test_a_write_ahead_log_that_is_made_later_is_not_another_one(file):
+    file.touch()
+    anchor = place.Anchor(file)
+    anchor.check()
+    wal = file.with_name("log.db-wal")
+    wal.touch()
+    anchor.check()
+
+    wal.unlink()
+
+    with pytest.raises(LogDamaged, match=r"log\.db-wal"):
+        anchor.check()
+
+
 async def test_another_programs_database_is_refused_and_left_as_it_was(file):
     with sqlite3.connect(file) as other:
         other.execute("CREATE TABLE customers (id)")

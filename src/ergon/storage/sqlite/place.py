@@ -148,25 +148,34 @@ def _length(path: Path) -> int | None:
 
 
 class Anchor:
-    """Where an open file was: whoever writes to one that has been deleted or moved keeps nothing."""
+    """Where an open file and its write-ahead log were: what is written to one that was deleted or moved, nobody finds.
+
+    While a connection is open SQLite neither deletes a write-ahead log nor puts another in its place.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._identity = self._now()
+        self._path, self._wal = path, place_of(path).wal
+        self._identity, self._wal_identity = _identity(path), _identity(self._wal)
 
     def check(self) -> None:
-        """Raise `LogDamaged` when the file was deleted or moved, `LogRefused` when another is in its place."""
-        now = self._now()
-        if now == self._identity:
-            return
-        raise deleted(self._path) if now is None else replaced(self._path)
+        """Raise `LogDamaged` when either was deleted or moved, `LogRefused` when another file is in the log's place."""
+        now = _identity(self._path)
+        if now != self._identity:
+            raise deleted(self._path) if now is None else replaced(self._path)
+        now = _identity(self._wal)
+        if now != self._wal_identity:
+            if self._wal_identity is not None:
+                raise without_wal(self._path, self._wal)
+            self._wal_identity = now  # SQLite makes it when it first needs it
 
-    def _now(self) -> tuple[int, int] | None:
-        try:
-            found = os.stat(self._path)  # noqa: PTH116 - asked for each commit
-        except FileNotFoundError:
-            return None
-        return found.st_dev, found.st_ino
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file it is; None when there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - asked for each commit
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def missing(path: Path) -> LogRefused:
@@ -181,6 +190,15 @@ def deleted(path: Path) -> LogDamaged:
     return LogDamaged(
         f"log {path} was deleted or moved while it was open, and no new one is made in its place; put it back, or "
         "restore a backup and start this process again"
+    )
+
+
+def without_wal(path: Path, wal: Path) -> LogDamaged:
+    """The error for a log whose write-ahead log was deleted, moved or replaced while it was open."""
+    return LogDamaged(
+        f"log {path}: {wal.name}, which holds its last commits, was deleted, moved or replaced while the log was open; "
+        "nothing more is written. Put it back; or end every process that has the log open, without killing it, before "
+        "you start another: closing the log brings into it what they had written"
     )
 
 
