@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.util
 import inspect
 import os
 import sys
 import traceback
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,7 @@ from typing import Any
 
 from ergon.cli.problems import BadInput
 from ergon.core.failure import users_line
+from ergon.core.file_modules import hashed_name, import_file, names_of
 from ergon.core.names import near
 from ergon.flows.flow import BoundFlow, Flow
 from ergon.flows.steps import Step
@@ -64,10 +65,26 @@ class Target:
 
 def load(text: str) -> Target:
     """Import what the target names and find its flows. Raises `BadInput`."""
+    return load_all([text])[0]
+
+
+def load_all(texts: Sequence[str]) -> list[Target]:
+    """The same for several; files of one name are told apart whichever comes first."""
+    parts = [_split(text) for text in texts]
+    names = _names(Path(place) for place, _ in parts if _is_file(place))
+    return [_load(text, *part, names) for text, part in zip(texts, parts, strict=True)]
+
+
+def _split(text: str) -> tuple[str, str]:
+    """The module or file, and what stands after the colon."""
     place, colon, wanted = text.rpartition(":")
     if not colon or not wanted or not wanted.replace(".", "").isidentifier():
-        place, wanted = text, ""
-    module = _load_file(Path(place)) if _is_file(place) else _load_module(place)
+        return text, ""
+    return place, wanted
+
+
+def _load(text: str, place: str, wanted: str, names: Mapping[Path, str]) -> Target:
+    module = _load_file(Path(place), names) if _is_file(place) else _load_module(place)
     flows = flows_in(module)
     if not flows:
         raise BadInput(f"{place} has no function decorated with @flow and no @flow_type class")
@@ -96,32 +113,43 @@ def _is_file(place: str) -> bool:
     return place.endswith(".py") or os.sep in place or (os.altsep is not None and os.altsep in place)
 
 
-def _load_file(path: Path) -> ModuleType:
-    """Import a file under its own name, as `import` from its directory would."""
+def _names(paths: Iterable[Path]) -> dict[Path, str]:
+    """Each file, without links, and its module's name. Raises `BadInput`."""
+    named = {_file(path): Path(os.path.abspath(path)) for path in sorted(paths)}  # noqa: PTH100 - keep the links
+    names = names_of(named.values())
+    return {file: names[path] for file, path in named.items()}
+
+
+def _file(path: Path) -> Path:
     if not path.is_file():
         raise BadInput(f"there is no file {path}; a target is file.py:flow or module:flow")
-    folder = str(path.resolve().parent)
+    return path.resolve()
+
+
+def _load_file(path: Path, names: Mapping[Path, str]) -> ModuleType:
+    """Import a file, if it can be under its own name, as `import` from its directory would."""
+    file = _file(path)
+    name = names[file]
+    folder = str(file.parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    name = path.stem
-    loaded = sys.modules.get(name)
-    if loaded is not None and getattr(loaded, "__file__", None) == str(path.resolve()):
-        return loaded
-    if loaded is not None or not name.isidentifier():
-        name = f"ergon_target_{abs(hash(str(path.resolve()))):x}"
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
-    if spec is None or spec.loader is None:
-        raise BadInput(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    if not _may_be(name, file):
+        name = hashed_name(path, [path])
+    if name in sys.modules:
+        return sys.modules[name]
     try:
-        spec.loader.exec_module(module)
-    except BaseException as error:
-        sys.modules.pop(name, None)  # as `import` does
-        if isinstance(error, Exception | SystemExit):
-            raise _import_failed(str(path), error) from error
-        raise
+        module = import_file(name, file)
+    except (Exception, SystemExit) as error:
+        raise _import_failed(str(path), error) from error
+    if module is None:
+        raise BadInput(f"{path} is no Python file")
     return module
+
+
+def _may_be(name: str, file: Path) -> bool:
+    """Whether no other file has been imported under this name."""
+    loaded = sys.modules.get(name)
+    return loaded is None or getattr(loaded, "__file__", None) == str(file)
 
 
 def _load_module(name: str) -> ModuleType:

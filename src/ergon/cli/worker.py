@@ -25,7 +25,7 @@ from ergon.cli.output import ago, note, print_json, table
 from ergon.cli.problems import FAILED, OK, BadInput
 from ergon.cli.rows import WORKER, fields_of, worker_row
 from ergon.cli.stopping import on_eof, on_signals
-from ergon.cli.targets import load
+from ergon.cli.targets import load_all
 from ergon.core.namespaces import split_namespace
 from ergon.flows.flow import Flow
 from ergon.opening import open_log
@@ -170,8 +170,7 @@ async def _run_fleet(wanted: Wanted, processes: int) -> int:
 
 def _all_flows(targets: tuple[str, ...]) -> list[Flow[..., Any]]:
     flows: list[Flow[..., Any]] = []
-    for text in targets:
-        target = load(text)
+    for target in load_all(targets):
         flows += [target.one()] if target.wanted is not None else target.flows
     return flows
 

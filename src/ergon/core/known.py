@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from ergon.core.file_modules import namesakes_of
+
 
 def class_address(kind: type) -> tuple[str, str]:
     """The module and qualified name under which `find_class` finds a class, also after a restart.
@@ -25,12 +27,18 @@ def find_class(module: str, qualname: str) -> type | None:
     if module != "__main__" and module == _main_name():
         places.insert(0, sys.modules.get("__main__"))
     for place in places:
-        found: Any = place
-        for part in qualname.split("."):
-            found = _member(found, part)
-        if isinstance(found, type):
+        if (found := _class_in(place, qualname)) is not None:
             return found
-    return None
+    # A file that was given alone and is now beside another of its name, or the other way round.
+    maybe = {kind for place in namesakes_of(module) if (kind := _class_in(place, qualname)) is not None}
+    return maybe.pop() if len(maybe) == 1 else None
+
+
+def _class_in(place: Any, qualname: str) -> type | None:
+    found: Any = place
+    for part in qualname.split("."):
+        found = _member(found, part)
+    return found if isinstance(found, type) else None
 
 
 def _member(holder: Any, name: str) -> Any:

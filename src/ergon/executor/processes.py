@@ -29,6 +29,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.resource_tracker import ensure_running
 from typing import Any, Final
 
+from ergon.core.file_modules import find_in, imported_files
 from ergon.errors import StepInterrupted
 
 PROCESSES_MAX: Final = min(os.cpu_count() or 1, 61)
@@ -207,7 +208,9 @@ class _Processes(SpawnContext):
 def _new_pool(processes: int) -> ProcessPoolExecutor:
     ensure_running()  # here: as it starts, it lets signals through that are put off
     _kill_at_exit()
-    return ProcessPoolExecutor(processes, mp_context=_Processes(), initializer=_belong_to_the_worker)
+    return ProcessPoolExecutor(
+        processes, mp_context=_Processes(), initializer=_begin, initargs=(imported_files(),)
+    )
 
 
 @contextlib.contextmanager
@@ -241,6 +244,12 @@ def _kill_at_exit() -> None:
 def _kill_what_is_left() -> None:
     for steps in list(_left_open):
         steps.kill()
+
+
+def _begin(files: dict[str, str]) -> None:
+    """In a pool process, before it is handed any call."""
+    find_in(files)  # first: arguments are made of classes in them
+    _belong_to_the_worker()
 
 
 def _belong_to_the_worker() -> None:
