@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ergon.cli.app import VERBS
+from ergon.cli.app import VERBS, sentence_of
+from ergon.cli.problems import ENDINGS
+from ergon.errors import FlowIdConflict, IllegalMove, LogRefused, LogTooNew, StoreError
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ from ergon.cli.app import VERBS
         ("doctor --log mysql://u:hunter2@db/x", 2, ["mysql"]),
         ("ls --log memory:", 2, ["own process"]),
         ("ls --log .", 2, ["is a directory"]),
-        ("ls --log shop.py", 2, ["shop.py"]),
+        ("ls --log shop.py", 1, ["shop.py"]),
     ],
 )
 def test_bad_input_gets_one_line_and_an_exit_code(ergon, here, typed, code, words) -> None:
@@ -198,3 +200,25 @@ def test_help_lists_every_verb_with_a_line_about_it(ergon) -> None:
 
 def test_further_keyword_arguments_are_given_where_the_refusal_says(ergon) -> None:
     assert ergon("run", "shop.py:takes_more", "--input", '{"n": 1, "more": {"c": 4}}').out == "7\n"
+
+
+def all_below(kind: type[Exception]) -> list[type[Exception]]:
+    return [kind, *(each for child in kind.__subclasses__() for each in all_below(child))]
+
+
+@pytest.mark.parametrize(
+    "kind", [each for each in all_below(StoreError) if each.__module__ == "ergon.errors"]
+)
+def test_an_error_of_the_log_is_bad_input_only_where_the_same_command_would_fail_again(
+    kind: type[Exception],
+) -> None:
+    code, _ = sentence_of(kind.__new__(kind, "in the way"))
+
+    assert code == (2 if kind in (LogRefused, LogTooNew, IllegalMove, FlowIdConflict) else 1)
+
+
+def test_help_tells_each_exit_code_as_the_code_has_it(ergon) -> None:
+    told = " ".join(ergon("--help").out.split())
+
+    for ending in ENDINGS:
+        assert f"{ending.code} {ending.meaning}" in told

@@ -72,6 +72,34 @@ async def test_a_child_that_cannot_be_started_is_tried_again_later(caplog: pytes
     assert "it is started again in 0.5 s" in caplog.text
 
 
+async def test_a_child_whose_log_was_busy_or_full_is_started_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that ended because of a busy moment must not take the others with it."""
+    child = tmp_path / "child.py"
+    child.write_text(
+        "import sys\n"
+        "from ergon import errors\n"
+        "from ergon.cli import app\n"
+        "def fails(*_, **__):\n"
+        "    raise getattr(errors, sys.argv[1])('in the way')\n"
+        "app.cli.main = fails\n"
+        "app.main()\n"
+    )
+    stop: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    caplog.set_level("INFO", "ergon.worker")
+    names = ["LogBusy", "LogFull", "StoreError"]
+    fleet = Fleet(names, lambda name: [sys.executable, str(child), name], drain_seconds=5)
+    running = asyncio.create_task(fleet.run(stop))
+
+    await until(lambda: stop.done() or caplog.text.count("it is started again") >= 3)
+    stop.set_result(0)
+
+    assert await asyncio.wait_for(running, 30) == 0
+    for name in names:
+        assert f"{name} ended with exit code 1" in caplog.text
+
+
 async def test_children_are_read_on_when_nobody_reads_what_their_parent_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

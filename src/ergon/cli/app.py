@@ -18,9 +18,19 @@ from typing import Any, Final, NoReturn, TextIO
 import click
 
 from ergon.cli.options import namespace_before_the_verb
-from ergon.cli.problems import BAD_INPUT, FAILED, INTERNAL, INTERRUPTED, OK, BadInput, Problem
+from ergon.cli.problems import (
+    BAD_INPUT,
+    ENDINGS,
+    FAILED,
+    INTERNAL,
+    INTERRUPTED,
+    OK,
+    BadInput,
+    Problem,
+    exit_code_of,
+)
 from ergon.core.names import near
-from ergon.errors import ErgonError, FlowNotFound
+from ergon.errors import ErgonError
 
 VERBS: Final = {
     "demo": "demo",
@@ -75,19 +85,25 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+HELP: Final = f"""Run durable flows, look at them, and act on them.
+
+The log comes from --log, else from the environment's ERGON_LOG, else it is ergon.db in this directory. One place
+holds a log for each --namespace (ERGON_NAMESPACE), strangers to each other.
+
+Exit codes: {"; ".join(f"{ending.code} {ending.meaning}" for ending in ENDINGS)}.
+
+ERGON_DEBUG=1 shows tracebacks. NO_COLOR is honoured.
+"""
+
+
+@click.group(
+    cls=Verbs, help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.option("--log", "url", metavar="URL", help="The same as --log after the verb.")
 @namespace_before_the_verb
 @click.version_option(package_name="ergon", prog_name="ergon")
 def cli(url: str | None) -> None:
-    """Run durable flows, look at them, and act on them.
-
-    The log comes from --log, else from the environment's ERGON_LOG, else it is ergon.db in this directory. One place
-    holds a log for each --namespace (ERGON_NAMESPACE), strangers to each other.
-
-    Exit codes: 0 done; 1 the flow failed, something is wrong, or nothing was found as asked; 2 bad input;
-    70 a mistake in Ergon; 130 interrupted. ERGON_DEBUG=1 shows tracebacks. NO_COLOR is honoured.
-    """
+    """What is given before the verb; its options read it from here."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -124,12 +140,8 @@ def sentence_of(error: Exception) -> tuple[int, str]:
             return error.exit_code, str(error)
         case click.ClickException():
             return BAD_INPUT, _of_click(error)
-        case FlowNotFound():
-            return FAILED, str(error)
-        case ErgonError():
-            return BAD_INPUT, str(error)
-        case OSError():  # a full disk, missing rights: the system's own words
-            return FAILED, str(error)
+        case ErgonError() | OSError():  # a full disk, missing rights: the system's own words
+            return exit_code_of(error), str(error)
         case _:
             return INTERNAL, (
                 f"{type(error).__name__}: {error}. This is a mistake in Ergon; ERGON_DEBUG=1 shows where it happened"

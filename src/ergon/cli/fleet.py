@@ -64,7 +64,8 @@ class Fleet:
     async def run(self, stop: asyncio.Future[int]) -> int:
         """Keep the children running until `stop` is settled; then stop them and return its exit code.
 
-        Returns 2 when a child ends with that: starting it again would not mend what it was told wrong.
+        Returns 2 when a child ends with that: starting it again would not mend what it was told wrong. A log that is
+        busy or full is no such thing: see `problems.ENDINGS`.
         """
         keepers = [asyncio.create_task(self._keep(name, stop), name=f"ergon-{name}") for name in self._names]
         either: list[asyncio.Future[Any]] = [stop, *keepers]
