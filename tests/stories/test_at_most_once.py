@@ -13,6 +13,8 @@ from ergon import (
     ExecutionLog,
     Happened,
     RetryPolicy,
+    Scheduler,
+    SqliteExecutionLog,
     StepInterrupted,
     UsageError,
     flow,
@@ -354,3 +356,43 @@ def test_options_that_contradict_each_other_are_refused_where_they_are_written()
         step(verify=lambda: DID_NOT_HAPPEN)
     with pytest.raises(UsageError, match="timeout"):
         step(timeout=0)
+
+
+async def test_a_step_whose_flow_was_taken_while_the_event_loop_stood_still_is_begun_by_its_new_owner_alone(
+    path: Path,
+) -> None:
+    """Its start was on record, so whoever took the flow asked `verify`, which saw nothing yet."""
+    begun: list[str] = []
+
+    @step(at_most_once=True, verify=lambda: DID_NOT_HAPPEN)
+    async def charge() -> str:
+        begun.append(idempotency_key())
+        return "paid"
+
+    @step
+    async def stand_still() -> None:
+        if not begun and not taken.is_set():
+            other = threading.Thread(target=asyncio.run, args=(take(),))
+            other.start()
+            other.join()
+
+    @flow
+    async def pay() -> str:
+        paid, _ = await asyncio.gather(charge(), stand_still())
+        return paid
+
+    taken = threading.Event()
+
+    async def take() -> None:
+        async with SqliteExecutionLog(path) as log:
+            handle = Scheduler(log).handle("f")
+            while "step_started" not in await kinds(log):
+                await asyncio.sleep(0.005)
+            await handle.pause()
+            await handle.resume()
+            taken.set()
+
+    async with SqliteExecutionLog(path) as log, worker(log, pay):
+        assert await (await start(log, pay.bind())).result(20) == "paid"
+
+    assert begun == ["f/0/1:1"]

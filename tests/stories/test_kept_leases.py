@@ -6,14 +6,24 @@ import asyncio
 import logging
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from ergon import Completed, ExecutionLog, Executor, SqliteExecutionLog, flow, step
-from ergon.executor import executor, keeper
+from ergon import (
+    Completed,
+    ExecutionLog,
+    Executor,
+    SqliteExecutionLog,
+    Worker,
+    WorkerOptions,
+    flow,
+    step,
+)
+from ergon.executor import executor, keeper, processes
 from ergon.executor.incarnation import Incarnation
 from ergon.executor.keeper import KeptLease, LeaseKeeper
-from tests.stories.helpers import until
+from tests.stories.helpers import start, until
 
 LEASE = 0.5
 
@@ -28,6 +38,57 @@ async def test_nothing_starts_after_a_block_until_the_event_loop_has_renewed_its
         assert await log.reap() == [], "for it has"
         assert not incarnation.lost
         await until(incarnation.may_start, within=5.0)
+
+
+@step
+def hold(marks: str) -> None:
+    Path(marks).mkdir()
+    while not (Path(marks) / "release").exists():
+        time.sleep(0.005)
+
+
+@step
+def begin(marks: str) -> None:
+    (Path(marks) / "begun").touch()
+
+
+hold_elsewhere = step(name="hold elsewhere", process=True)(hold.function)
+begin_elsewhere = step(name="begin elsewhere", process=True)(begin.function)
+
+
+@flow
+async def one_after_the_other(marks: str, where: str) -> None:
+    first, second = (hold, begin) if where == "thread" else (hold_elsewhere, begin_elsewhere)
+    await asyncio.gather(first(marks), second(marks))
+
+
+@pytest.mark.parametrize("where", ["thread", "process"])
+async def test_a_step_that_waited_for_its_turn_does_not_begin_while_the_lease_is_in_doubt(
+    log: ExecutionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """It waited through a freeze of the worker: its flow may be another's, which has run the step to its end."""
+    monkeypatch.setattr(processes, "PROCESSES_MAX", 1)
+    marks, asked, doubted = tmp_path / "marks", threading.Event(), threading.Event()
+
+    def may_start() -> bool:
+        if doubted.is_set():
+            asked.set()
+        return not doubted.is_set()
+
+    async with Worker(log, flows=[one_after_the_other], options=WorkerOptions(step_threads=1)) as working:
+        handle = await start(log, one_after_the_other.bind(str(marks), where))
+        await until(marks.exists, within=120.0)
+        assert working._host is not None
+        working._host.may_start = may_start
+        doubted.set()
+        (marks / "release").touch()
+        await until(asked.is_set)
+        await asyncio.sleep(0.1)
+        assert not (marks / "begun").exists()
+
+        doubted.clear()
+        await handle.result(120)
+        assert (marks / "begun").exists()
 
 
 async def test_a_flow_under_executor_is_kept_while_its_step_blocks(

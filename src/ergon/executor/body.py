@@ -243,6 +243,8 @@ class StepBody:
         durable = self.work.host.loop.create_future()
         self.work.note(EventKind.STEP_STARTED, self.op, self.attempt, after=lambda: resolve(durable))
         await durable
+        if self.request.step.options.verify is not None:  # else nobody starts it after this
+            await self.work.surely_ours()
 
     async def _did_not_happen(self) -> bool:
         """An attempt was interrupted. True: run it again. False: its outcome has been recorded."""

@@ -8,7 +8,7 @@ import importlib
 import inspect
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ergon.errors import StepTimeout
 from ergon.executor.distant import DistantStep
@@ -105,11 +105,15 @@ async def _call_on_thread(
     context = copy_context()
 
     def begin() -> Any:
+        if not host.may_start():  # it waited for a thread, and the worker was frozen meanwhile
+            return _NOT_BEGUN
         if on_begin is not None:
             on_begin()
         return context.run(call_plainly, function, args, kwargs)
 
-    return await host.loop.run_in_executor(host.threads(), begin)
+    while (answer := await host.loop.run_in_executor(host.threads(), begin)) is _NOT_BEGUN:
+        await host.wait_may_start()
+    return answer
 
 
 async def call_inside_step(
@@ -126,6 +130,10 @@ async def call_inside_step(
         there = asyncio.run_coroutine_threadsafe(call_elsewhere(step, args, kwargs, host), host.loop)
         return await asyncio.wrap_future(there)
     return await asyncio.to_thread(call_plainly, step.function, args, kwargs)
+
+
+_NOT_BEGUN: Final = object()
+"""In place of what the function returns: the lease was in doubt when its turn came."""
 
 
 class _Clock:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 if TYPE_CHECKING:
     from ergon.core.commit import Settled
     from ergon.core.history import Event
+    from ergon.core.status import TaskStatus
     from ergon.executor.outbox import Fact
 
 
@@ -24,6 +25,9 @@ class Run(Protocol):
 
     def lose(self, why: str, status: str) -> None:
         """The log refused a commit: the flow is another's, or nobody's and stands like `status`."""
+
+    def taken_away(self, status: TaskStatus | None) -> None:
+        """The log says that the flow is not this run's any more, and where it stands (None: it is gone)."""
 
     def advance(self) -> None:
         """Something was asked for or came: take it in, and commit."""
@@ -48,6 +52,9 @@ class _Nobody:
         pass
 
     def lose(self, why: str, status: str) -> None:
+        pass
+
+    def taken_away(self, status: TaskStatus | None) -> None:
         pass
 
     def advance(self) -> None:

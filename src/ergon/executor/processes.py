@@ -49,7 +49,7 @@ class ProcessSteps(Pool):
         at_most_once: Callable[[], bool] = lambda: False,
         describe: Callable[[], str] = lambda: "",
     ) -> None:
-        """`may_start` is awaited before a call is run again; `at_most_once` says whether the caller forbids that.
+        """`may_start` is awaited before a call is run; `at_most_once` says whether the caller forbids that.
 
         `describe` says what a call is, for `running`.
         """
@@ -126,6 +126,11 @@ class ProcessSteps(Pool):
         self, function: Callable[..., Any], args: tuple[Any, ...], on_begin: Callable[[], None]
     ) -> Any:
         await self._free.acquire()
+        try:
+            await self._may_start()  # it waited for a process, and the worker may have been frozen meanwhile
+        except BaseException:
+            self._free.release()
+            raise
         if self._pool is None:
             self._pool = _new_pool(PROCESSES_MAX)
         pool = self._pool

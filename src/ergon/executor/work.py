@@ -15,7 +15,7 @@ from ergon.core.commit import FlowRecord, Received
 from ergon.core.empty import NO_ENTRIES
 from ergon.core.failure import awaitable, describe
 from ergon.core.history import Event, EventKind, wait_of
-from ergon.errors import NonDeterminismError
+from ergon.errors import NonDeterminismError, StoreError
 from ergon.executor.body import StepBody
 from ergon.executor.body_waits import StepWait
 from ergon.executor.children import Children
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 OTHER_CHILDREN_MAX: Final = 3
 """A step that asks for yet another child each time its body runs would start them without end. Tasks of a body that
 come to their children in another order leave one or two that are asked for later."""
+
+
+SURE_SECONDS: Final = 0.25
+"""An answer of the log that took longer may be no longer true."""
+ASK_AGAIN_SECONDS: Final = 0.5
+"""After the log could not answer."""
 
 
 class Work:
@@ -279,6 +285,25 @@ class Work:
         """Record that the signal of event `seq` is unread again."""
         self.note(EventKind.SIGNAL_RETURNED, op, 0, wait=key, flush=False)
         self._outbox.unconsume(seq)
+
+    async def surely_ours(self) -> None:
+        """Return once the log has said, a moment ago, that the flow is still this run's; never when it is not.
+
+        Whoever took it while this event loop stood still has asked `verify`, and begins the step himself.
+        """
+        record, loop = self.record, self.host.loop
+        while True:
+            asked_at = loop.time()
+            try:
+                lost = await self.host.log.lost(record.owner or "", [(record.id, record.epoch)])
+            except StoreError:
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
+                continue
+            if lost:
+                self._run.taken_away(lost[0][1])
+                await loop.create_future()  # until the body is dropped with the run
+            if loop.time() - asked_at < SURE_SECONDS:
+                return
 
     def start_child(self, request: ChildRequest, operation: str, wait: StepWait) -> None:
         """A body starts a child flow."""
