@@ -111,9 +111,17 @@ async def _call_on_thread(
             on_begin()
         return context.run(call_plainly, function, args, kwargs)
 
-    while (answer := await host.loop.run_in_executor(host.threads(), begin)) is _NOT_BEGUN:
+    threads = host.threads()
+    while True:
+        future = threads.submit(begin)
+        try:
+            answer = await asyncio.wrap_future(future, loop=host.loop)
+        except asyncio.CancelledError:
+            threads.abandon(future)
+            raise
+        if answer is not _NOT_BEGUN:
+            return answer
         await host.wait_may_start()
-    return answer
 
 
 async def call_inside_step(

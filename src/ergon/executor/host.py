@@ -7,7 +7,6 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Executor as Pool
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ergon.executor import watchdog
@@ -58,7 +57,7 @@ class Host:
         self._background: set[asyncio.Task[None]] = set()
         self._unwatch = watchdog.watch()
 
-    def threads(self) -> Pool:
+    def threads(self) -> StepThreads:
         """The pool that plain `def` steps run on."""
         if self._threads is None:
             self._threads = StepThreads(self._threads_max, describe=_step_here)
