@@ -23,7 +23,7 @@ from ergon import (
     wait_signal,
 )
 from tests.stories.conftest import SettableClock
-from tests.stories.helpers import kinds, start, until, worker
+from tests.stories.helpers import kinds, start, until, until_status, worker
 
 
 @flow
@@ -253,3 +253,37 @@ async def test_a_step_that_asks_for_another_child_each_time_it_runs_stops_the_fl
             await let_go(log, f"item {count}")
         with pytest.raises(FlowParked, match=r"4 children that the body of step(.|\n)*Give it an `id=`"):
             await Executor(parent.bind(), log, "f").run()
+
+
+async def test_a_task_that_a_finished_body_left_behind_starts_no_child(log: ExecutionLog) -> None:
+    """Its flow would be the parent of something that no history tells of, and no replay asks for."""
+    over = asyncio.Event()
+    left: list[asyncio.Task[None]] = []
+
+    @flow
+    async def child() -> None: ...
+
+    @step
+    async def leaves_a_task() -> None:
+        async def later() -> None:
+            await over.wait()
+            invoke(child.bind())
+
+        left.append(asyncio.create_task(later()))
+
+    @flow
+    async def parent() -> None:
+        await leaves_a_task()
+        await wait_signal("go")
+
+    async with worker(log, parent, child):
+        handle = await start(log, parent.bind(), "f")
+        await until_status(handle, "suspended")
+        over.set()
+        await asyncio.wait(left, timeout=10)
+        await handle.signal("go")
+        await handle.result(10)
+
+        assert left[0].cancelled()
+        found, _ = await log.list(FlowFilter(names=("child",)))
+        assert not found

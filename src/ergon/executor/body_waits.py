@@ -157,6 +157,8 @@ class BodyWaits:
             flow_id = flow_id_of(recorded.payload) or flow_id
             arrived.set_result(recorded)
         else:
+            if self._over:
+                raise asyncio.CancelledError("the step is over: it starts no child any more")
             if not request.detached:
                 self.children.add(operation)
             request = request._replace(flow_id=flow_id)
