@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
+from typing import Any
 
-from ergon import ExecutionLog, flow, run_step, step
+import pytest
+
+from ergon import DagBuilder, ExecutionLog, FlowType, UsageError, flow, flow_type, invoke, run_step, step
 from tests.stories.helpers import start, worker
 
 
@@ -44,3 +48,63 @@ async def test_a_class_whose_fields_are_named_like_parts_of_a_step_is_run_as_one
 class Purchase:
     name: str = "nothing"
     options: int = 0
+
+
+@flow_type
+@dataclass
+class Basket(FlowType):
+    owner: str
+
+    @step
+    async def fetch(self) -> int:
+        return 1
+
+    @step
+    async def fill(self) -> int:
+        return 2
+
+    @staticmethod
+    @step
+    async def weigh(grams: int) -> int:
+        return grams
+
+    @flow
+    async def run(self) -> list[Any]:
+        build = DagBuilder()
+        build.add(self.fetch)
+        build.add(self.fill)
+        build.add(self.fill)
+        untyped: Any = self  # type checkers take a staticmethod that is no function for one with an object
+        return [await build.run(), await untyped.weigh(3)]
+
+
+async def test_steps_and_flows_of_an_object_go_by_their_names(log: ExecutionLog) -> None:
+    """In the graph of a `DagBuilder`, and wherever one is printed."""
+    basket = Basket("Ann")
+    async with worker(log, Basket):
+        result = await (await start(log, basket.run.bind())).result(10)
+
+    assert result == [{"Basket.fetch": 1, "Basket.fill": 2, "Basket.fill-2": 2}, 3]
+    assert (basket.fetch.name, repr(basket.fetch)) == ("Basket.fetch", "<step Basket.fetch of an object>")
+    assert (basket.run.name, repr(basket.run)) == ("Basket.run", "<flow Basket.run of an object>")
+
+
+def test_a_decorator_above_staticmethod_or_classmethod_is_refused_with_the_right_order() -> None:
+    """Else each call by way of an object is given one argument too many."""
+
+    async def plain(number: int) -> int:
+        return number
+
+    mistakes: list[Any] = [staticmethod(plain), classmethod(plain)]  # type: ignore[arg-type]
+    decorators: list[Any] = [step, flow]
+    for made in mistakes:
+        for decorator in decorators:
+            told = f"`plain`: write `@{type(made).__name__}` above `@{decorator.__name__}`"
+            with pytest.raises(UsageError, match=told):
+                decorator(made)
+
+
+def test_invoke_takes_only_what_it_tells_of() -> None:
+    for function in (invoke, FlowType.invoke):
+        taken = [name for name in inspect.signature(function).parameters if name != "self"]
+        assert taken == ["child", "id", "queue", "tags", "detached"]

@@ -33,6 +33,15 @@ def _attributes(function: Callable[..., Any]) -> Mapping[str, Any]:
     return getattr(function, "__dict__", {})
 
 
+def check_order(decorator: str, function: object) -> None:
+    """Raise `UsageError` for what `@staticmethod` or `@classmethod` made: it has to stand above."""
+    if isinstance(function, staticmethod | classmethod):
+        kind, name = type(function).__name__, getattr(function, "__name__", "")
+        raise UsageError(
+            f"`{name}`: write `@{kind}` above `@{decorator}`, not below it: what `@{kind}` makes is no function"
+        )
+
+
 def is_async(function: Callable[..., Any]) -> bool:
     """Whether calling it gives a coroutine: also of an object whose class defines `async def __call__`."""
     inner: Any = inspect.unwrap(function)

@@ -65,7 +65,6 @@ def invoke(
     queue: str | None = None,
     tags: Sequence[str] | None = None,
     detached: bool = False,
-    place: Place | None = None,
 ) -> ChildHandle[R]: ...
 @overload
 def invoke(
@@ -75,7 +74,6 @@ def invoke(
     queue: str | None = None,
     tags: Sequence[str] | None = None,
     detached: bool = False,
-    place: Place | None = None,
 ) -> ChildHandle[Any]: ...
 def invoke(
     child: Any,
@@ -84,7 +82,6 @@ def invoke(
     queue: str | None = None,
     tags: Sequence[str] | None = None,
     detached: bool = False,
-    place: Place | None = None,
 ) -> ChildHandle[Any]:
     """Start a child flow from a flow or a step; awaiting its `result()` waits for its outcome.
 
@@ -99,7 +96,7 @@ def invoke(
         queue=queue,
         tags=tags,
         detached=detached,
-        place=place if place is not None else caller_place(),
+        place=caller_place(),
     )
 
 

@@ -26,7 +26,7 @@ from ergon.flows.arguments import (
     fits_arguments,
     plain_names,
 )
-from ergon.flows.callables import public_name, stand_for
+from ergon.flows.callables import check_order, public_name, stand_for
 from ergon.flows.context import caller_place, current_machine, step_context
 from ergon.flows.plain_arguments import PlainArguments
 
@@ -52,6 +52,7 @@ class Flow(Generic[P, R]):
     """A durable function. Made by `@flow`."""
 
     def __init__(self, function: Callable[..., Any], *, name: str | None, options: FlowOptions) -> None:
+        check_order("flow", function)
         if not callable(function):
             raise UsageError(f"@flow needs an `async def` function, not {function!r}")
         if inspect.isasyncgenfunction(function):
@@ -169,6 +170,11 @@ class BoundFlow(Generic[P, R]):
         self.flow = flow
         self.instance = instance
 
+    @property
+    def name(self) -> str:
+        """The flow's name in the log."""
+        return self.flow.name
+
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> FlowCall[R]:
         """The flow with its object and arguments, ready to be scheduled."""
         return FlowCall(self.flow, (self.instance, *args), kwargs)
@@ -176,6 +182,9 @@ class BoundFlow(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, object, R]:
         """Inside a flow: start a child flow and wait for its result."""
         return self.flow.call((self.instance, *args), kwargs)
+
+    def __repr__(self) -> str:
+        return f"<flow {self.name} of an object>"
 
 
 class FlowCall(Generic[R]):

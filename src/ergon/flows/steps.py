@@ -32,7 +32,15 @@ from ergon.core.codec import Decoder, decoder_for, hints_of
 from ergon.core.names import check_name
 from ergon.core.retry import RetryPolicy, check_policy
 from ergon.errors import ArgumentsMismatch, NotInFlow, UsageError
-from ergon.flows.callables import arity, check_process_step, is_async, public_name, signature_of, stand_for
+from ergon.flows.callables import (
+    arity,
+    check_order,
+    check_process_step,
+    is_async,
+    public_name,
+    signature_of,
+    stand_for,
+)
 from ergon.flows.context import StepContext, caller_place, step_context
 from ergon.flows.step_calls import StepCall
 from ergon.replay.loop import FlowLoop
@@ -75,6 +83,7 @@ class Step(Generic[P, R]):
     def __init__(
         self, function: Callable[..., Any], *, name: str | None = None, options: StepOptions
     ) -> None:
+        check_order("step", function)
         if not callable(function):
             raise UsageError(f"@step needs a function, not {function!r}")
         if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
@@ -201,9 +210,17 @@ class BoundStep(Generic[P, R]):
         self.step = step
         self.instance = instance
 
+    @property
+    def name(self) -> str:
+        """The step's name in the log."""
+        return self.step.name
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, object, R]:
         """Ask for the result."""
         return self.step.call((self.instance, *args), kwargs, caller_place(), bound=True)
+
+    def __repr__(self) -> str:
+        return f"<step {self.name} of an object>"
 
 
 @overload

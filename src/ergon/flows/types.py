@@ -95,9 +95,11 @@ class FlowType:
         detached: bool = False,
     ) -> ChildHandle[Any]:
         """Start a child flow; `.result()` waits for its outcome. As `ergon.invoke(child)`, whose arguments it has."""
-        from ergon.flows.children import invoke
+        from ergon.flows.children import start_child
 
-        return invoke(child, id=id, queue=queue, tags=tags, detached=detached, place=caller_place())
+        return start_child(
+            flow_call_of(child), id=id, queue=queue, tags=tags, detached=detached, place=caller_place()
+        )
 
 
 FlowObject = FlowType | _Dataclass | _Attrs | _Struct | _NamedTuple | _Model | Enum
