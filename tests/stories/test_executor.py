@@ -164,7 +164,9 @@ async def test_a_cancelled_or_parked_flow_says_so(log: ExecutionLog) -> None:
     await Executor(waits.bind(), log, "b").run()
     await Scheduler(log).handle("b").signal("go")
     await Scheduler(log).handle("b").pause()
-    with pytest.raises(IllegalMove, match="paused"):
+    with pytest.raises(
+        IllegalMove, match=r"'b' is paused; resume it .*`await Scheduler\(log\)\.handle\('b'\)\.resume\(\)`"
+    ):
         await Executor(waits.bind(), log, "b").run()
 
 

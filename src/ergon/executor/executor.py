@@ -143,6 +143,11 @@ class Executor(Generic[T]):
         if record.status is TaskStatus.PENDING and record.wake_at is not None:
             start = encode([{"kind": "start", "name": "", "due": record.wake_at}])
             return record._replace(status=TaskStatus.SUSPENDED, reason=start)
+        if record.status is TaskStatus.PAUSED:
+            raise IllegalMove(
+                f"flow {self.flow_id!r} is paused; resume it before it is run here: "
+                f"`await Scheduler(log).handle({self.flow_id!r}).resume()`, or `ergon resume` in a shell"
+            )
         raise IllegalMove(
             f"flow {self.flow_id!r} is {record.status}, owned by {record.owner}; it cannot be run here now"
         )
