@@ -14,6 +14,7 @@ import pytest
 
 from ergon import (
     ExecutionLog,
+    InMemoryExecutionLog,
     NotInFlow,
     flow,
     flow_id,
@@ -70,6 +71,23 @@ async def test_two_flows_draw_different_values(log: ExecutionLog) -> None:
 
     assert one[0] != other[0]
     assert one[1] != other[1]
+
+
+async def test_chance_follows_from_the_flow_id_alone_and_the_docstrings_say_so() -> None:
+    """So it is nothing to make a secret of."""
+
+    @flow
+    async def draw() -> list[str]:
+        return [str(random()), str(uuid4()), str(rng().random())]
+
+    drawn = []
+    for _ in range(2):
+        async with InMemoryExecutionLog() as log, worker(log, draw):
+            drawn.append(await (await start(log, draw.bind(), "a")).result(10))
+
+    assert drawn[0] == drawn[1]
+    for function in (random, uuid4, rng):
+        assert "secret" in (function.__doc__ or "")
 
 
 async def test_flow_time_is_when_the_last_thing_happened_and_a_steps_time_is_the_clock(

@@ -31,6 +31,28 @@ def test_every_public_name_can_be_imported_and_is_documented(name: str) -> None:
     assert found.__doc__ or name == "Outcome"  # a union has none
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "schedule_timer",
+        "schedule_timer_named",
+        "wait_signal",
+        "invoke",
+        "now",
+        "random",
+        "rng",
+        "uuid4",
+        "flow_id",
+        "idempotency_key",
+        "attempt",
+        "patched",
+        "deprecate_patch",
+    ],
+)
+def test_what_works_only_in_a_flow_or_a_step_says_what_it_raises_elsewhere(name: str) -> None:
+    assert "`NotInFlow`" in (getattr(ergon, name).__doc__ or "")
+
+
 def test_a_star_import_leaves_out_logs_whose_driver_is_not_installed() -> None:
     program = """
 from importlib.machinery import PathFinder

@@ -89,6 +89,7 @@ def invoke(
     id: the child's flow id; default: derived from the parent's, so that a replay finds the same child.
     queue, tags: default: the child flow's own.
     detached: the child outlives its parent; default: it is cancelled when the parent ends first.
+    Raises `NotInFlow` outside a flow or a step, and `UsageError` for what is no flow with its arguments.
     """
     return start_child(
         flow_call_of(child),

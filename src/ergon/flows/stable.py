@@ -15,7 +15,10 @@ from ergon.flows.context import caller_place, current_machine, need_machine, ste
 
 
 def now() -> datetime:
-    """Flow time: when the last thing this flow saw happened, in UTC. In a step: the log's clock."""
+    """Flow time: when the last thing this flow saw happened, in UTC. In a step: the log's clock.
+
+    Raises `NotInFlow` elsewhere.
+    """
     machine = current_machine()
     if machine is not None:
         return datetime.fromtimestamp(machine.loop.time(), UTC)
@@ -26,22 +29,35 @@ def now() -> datetime:
 
 
 def rng() -> random_module.Random:
-    """This flow's random generator, seeded by the flow id: any distribution, the same on every replay."""
+    """This flow's random generator: any distribution, the same on every replay.
+
+    Its seed is the flow's id alone: a flow of that id in another log draws the same, and whoever knows the id can
+    compute it all. So it is not for tokens, passwords and other secrets: draw those in a step, with `secrets`.
+    Raises `NotInFlow` outside a flow, in a step too.
+    """
     return need_machine("rng()").random()
 
 
 def random() -> float:
-    """A random number in [0, 1), the same on every replay."""
+    """A random number in [0, 1), the same on every replay.
+
+    Drawn from `rng()`, by the flow's id alone: not for secrets. Raises `NotInFlow` outside a flow, in a step too.
+    """
     return need_machine("random()").random().random()
 
 
 def uuid4() -> uuid_module.UUID:
-    """A random UUID, the same on every replay and different for every flow."""
+    """A random UUID, the same on every replay and different for every flow id.
+
+    Drawn from `rng()`, by the flow's id alone: a flow of the same id in another log gets the same ones, and whoever
+    knows the id can compute them. So it is no token and no secret: make those in a step, with `secrets` or
+    `uuid.uuid4`. Raises `NotInFlow` outside a flow, in a step too.
+    """
     return uuid_module.UUID(int=need_machine("uuid4()").random().getrandbits(128), version=4)
 
 
 def flow_id() -> str:
-    """The id of the flow that runs here, in a flow or a step."""
+    """The id of the flow that runs here, in a flow or a step. Raises `NotInFlow` elsewhere."""
     machine = current_machine()
     if machine is not None:
         return machine.flow_id
@@ -52,7 +68,10 @@ def flow_id() -> str:
 
 
 def idempotency_key() -> str:
-    """In a step: a key to hand to outside systems, the same for every attempt of this call and of no other."""
+    """In a step: a key to hand to outside systems, the same for every attempt of this call and of no other.
+
+    Raises `NotInFlow` elsewhere.
+    """
     context = step_context.get()
     if context is None or current_machine() is not None:
         raise NotInFlow("idempotency_key() works only inside a step: each step call has one.")
@@ -60,7 +79,7 @@ def idempotency_key() -> str:
 
 
 def attempt() -> int:
-    """In a step: which attempt this is, from 1."""
+    """In a step: which attempt this is, from 1. Raises `NotInFlow` elsewhere."""
     context = step_context.get()
     if context is None or current_machine() is not None:
         raise NotInFlow("attempt() works only inside a step.")
@@ -82,13 +101,17 @@ def patched(name: str) -> bool:
             await check_stock(order)
 
     When no flow started before the change is left, replace it by `deprecate_patch(name)`, later by nothing.
+    Raises `NotInFlow` outside a flow, in a step too.
     """
     check_name("patch name", name)
     return need_machine("patched()").patched(name, caller_place())
 
 
 def deprecate_patch(name: str) -> None:
-    """Declare that no flow from before the patch is left: the old branch is gone, the marker still allowed."""
+    """Declare that no flow from before the patch is left: the old branch is gone, the marker still allowed.
+
+    Raises `NotInFlow` outside a flow, in a step too.
+    """
     check_name("patch name", name)
     need_machine("deprecate_patch()").patched(name, caller_place())
 

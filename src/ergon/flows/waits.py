@@ -23,7 +23,7 @@ async def wait_signal(name: str, type: Any = MISSING, /) -> Any:
 
     Signals of one name come in the order they were sent; one that was sent before the flow waits is kept. For a
     time limit put `async with asyncio.timeout(seconds):` around it. Works in steps too, where the wait is recorded
-    under the step. Raises `DecodingError` when the value does not fit. It is
+    under the step. Raises `NotInFlow` outside a flow or a step, and `DecodingError` when the value does not fit. It is
     taken then: catch the error and wait again for the next; a retry of the flow takes the same value again.
     """
     check_name("signal name", name)
@@ -51,12 +51,18 @@ await_external_signal = wait_signal
 
 
 async def schedule_timer(seconds: float) -> None:
-    """Wait for `seconds`, across restarts. The same as `asyncio.sleep` in a flow; works in steps too."""
+    """Wait for `seconds`, across restarts. The same as `asyncio.sleep` in a flow; works in steps too.
+
+    Raises `NotInFlow` elsewhere, and `UsageError` for less than 0 seconds.
+    """
     await schedule_timer_named(seconds, "")
 
 
 async def schedule_timer_named(seconds: float, name: str) -> None:
-    """Wait for `seconds`, across restarts, under a name that `ergon why` and `ergon show` tell."""
+    """Wait for `seconds`, across restarts, under a name that `ergon why` and `ergon show` tell.
+
+    Raises `NotInFlow` outside a flow or a step, and `UsageError` for less than 0 seconds.
+    """
     if not seconds >= 0:
         raise UsageError(f"a timer of {seconds!r} seconds: give 0 or more")
     if name:
