@@ -8,19 +8,22 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, Final, Literal, TypeVar
 
 from ergon.core.commit import FlowFilter, FlowRecord, Received, WorkerRecord
 from ergon.core.history import Event
 from ergon.core.status import TaskStatus
 from ergon.errors import UsageError
-from ergon.storage.sqlite import damage, rows
+from ergon.storage.sqlite import damage, joined, rows
 from ergon.storage.sqlite.errors import is_unreadable
 from ergon.storage.sqlite.statements import statements, with_rows
 from ergon.storage.sqlite.transaction import as_json
 
 T = TypeVar("T")
 _SQL: Final = statements("catalog.sql")
+_SEQ: Final[Callable[[Event], int]] = attrgetter("seq")
+_ID: Final[Callable[[Received], int]] = attrgetter("id")
 
 
 def find(connection: sqlite3.Connection, flow_id: str) -> FlowRecord | None:
@@ -33,14 +36,26 @@ def find(connection: sqlite3.Connection, flow_id: str) -> FlowRecord | None:
 def history(connection: sqlite3.Connection, flow_id: str, after: int, limit: int | None) -> list[Event]:
     """A flow's events after one, in order."""
     with damage.of(flow_id):
-        text = _text(connection, "history", flow=flow_id, after=after, limit=-1 if limit is None else limit)
-        return rows.events_by_flow(text).get(flow_id, [])
+        return joined.read(
+            connection,
+            _SQL["history"],
+            lambda text: rows.events_by_flow(text).get(flow_id, []),
+            _SEQ,
+            flow=flow_id,
+            after=after,
+            limit=limit,
+        )
 
 
 def unread(connection: sqlite3.Connection, flow_id: str) -> list[Received]:
     """A flow's messages that no event accounts for, oldest first."""
     with damage.of(flow_id):
-        return rows.messages(_text(connection, "inbox", flow=flow_id))
+        return joined.read(connection, _SQL["inbox"], rows.messages, _ID, flow=flow_id)
+
+
+def newest_message(connection: sqlite3.Connection) -> int:
+    """The highest number that a message ever had."""
+    return int(connection.execute(_SQL["cursor"]).fetchone()[0])
 
 
 def arrivals(connection: sqlite3.Connection, worker_id: str, after: int) -> tuple[int, list[Received]]:
@@ -48,16 +63,17 @@ def arrivals(connection: sqlite3.Connection, worker_id: str, after: int) -> tupl
 
     The cursor is read first: what lands between the two reads is returned now and again next time.
     """
-    cursor = max(after, int(connection.execute(_SQL["cursor"]).fetchone()[0]))
+    cursor = max(after, newest_message(connection))
     if cursor == after > 0:
         return cursor, []
     statement = "arrivals" if after > 0 else "arrivals_from_start"
     try:
-        return cursor, rows.messages(_text(connection, statement, worker=worker_id, after=after))
+        found = joined.read(connection, _SQL[statement], rows.messages, _ID, worker=worker_id, after=after)
     except damage.UNREADABLE as error:
         if not is_unreadable(error):
             raise
-    return cursor, _sound_arrivals(connection, f"{statement}_ids", worker_id, after)
+        found = _sound_arrivals(connection, f"{statement}_ids", worker_id, after)
+    return cursor, found
 
 
 def ended_or_parked(
@@ -66,7 +82,8 @@ def ended_or_parked(
     """Those of the flows that ended or are parked, and the ids that belong to none."""
     flows = as_json(flow_ids)
     try:
-        records = rows.flow_records(_text(connection, "ended_or_parked", flows=flows))
+        with joined.bounded(connection):
+            records = rows.flow_records(_text(connection, "ended_or_parked", flows=flows))
     except damage.UNREADABLE as error:
         if not is_unreadable(error):
             raise
@@ -105,7 +122,8 @@ def page(
     """
     window = {"before": _position(after) if after is not None else 1 << 62, "limit": limit + 1}
     try:
-        found = _page(connection, where, "num, row", rows.numbered, **window)
+        with joined.bounded(connection):
+            found = _page(connection, where, "num, row", rows.numbered, **window)
         found.sort(reverse=True)
         flows = rows.flow_records("[" + ",".join(row for _, row in found[:limit]) + "]")
         return flows, _next_key([num for num, _ in found], limit)

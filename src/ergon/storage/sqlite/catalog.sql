@@ -5,12 +5,14 @@ SELECT '[' || row || ']' FROM flow_rows WHERE id = :flow;
 SELECT '[' || row || ']' FROM flow_rows WHERE num = :num;
 
 -- name: history
+-- This and the other statements with `:after` and `:limit`: see `joined.py`, which reads what is too long in pages.
 SELECT '[' || group_concat(row) || ']'
 FROM (SELECT row FROM event_rows WHERE flow_id = :flow AND seq > :after ORDER BY seq LIMIT :limit);
 
 -- name: inbox
 SELECT '[' || group_concat(row) || ']'
-FROM (SELECT row FROM inbox_rows WHERE flow_id = :flow AND consumed_seq IS NULL ORDER BY id);
+FROM (SELECT row FROM inbox_rows WHERE flow_id = :flow AND consumed_seq IS NULL AND id > :after
+      ORDER BY id LIMIT :limit);
 
 -- name: cursor
 SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'inbox'), 0);
@@ -18,12 +20,12 @@ SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'inbox'), 0);
 -- name: arrivals_from_start
 SELECT '[' || group_concat(row) || ']'
 FROM (SELECT r.row FROM flows AS f CROSS JOIN inbox_rows AS r ON r.flow_id = f.id
-      WHERE f.owner = :worker AND r.consumed_seq IS NULL ORDER BY r.id);
+      WHERE f.owner = :worker AND r.consumed_seq IS NULL AND r.id > :after ORDER BY r.id LIMIT :limit);
 
 -- name: arrivals
 SELECT '[' || group_concat(row) || ']'
 FROM (SELECT r.row FROM inbox_rows AS r CROSS JOIN flows AS f ON f.id = r.flow_id
-      WHERE r.id > :after AND +r.consumed_seq IS NULL AND f.owner = :worker ORDER BY r.id);
+      WHERE r.id > :after AND +r.consumed_seq IS NULL AND f.owner = :worker ORDER BY r.id LIMIT :limit);
 
 -- name: arrivals_from_start_ids
 SELECT json_group_array(id)

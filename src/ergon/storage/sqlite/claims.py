@@ -13,11 +13,11 @@ from functools import lru_cache
 from itertools import chain, combinations
 from typing import Final, NamedTuple
 
-from ergon.core.commit import ClaimedFlow, ClaimRequest, Lease, Received
+from ergon.core.commit import ClaimedFlow, ClaimRequest, FlowRecord, Lease, Received
 from ergon.core.status import TaskStatus
 from ergon.core.versions import VersionSet
-from ergon.storage.sqlite import damage, leases, rows
-from ergon.storage.sqlite.errors import is_unreadable
+from ergon.storage.sqlite import catalog, damage, joined, leases, rows
+from ergon.storage.sqlite.errors import is_too_long, is_unreadable
 from ergon.storage.sqlite.statements import statements
 from ergon.storage.sqlite.transaction import Transaction, as_json
 
@@ -82,14 +82,22 @@ def new_flows(taken: Taken, worker: str) -> list[ClaimedFlow] | None:
 def load(connection: sqlite3.Connection, worker: str, nums: list[int]) -> tuple[list[ClaimedFlow], list[int]]:
     """Read flows just taken, with their histories and unread messages; and tell which cannot be read.
 
-    One that an operator took away meanwhile is left out. One damaged row keeps only its own flow from running.
+    One that an operator took away meanwhile is left out. One damaged row keeps only its own flow from running. Where
+    all of them are too large together they are read in parts, and one flow that is too large page by page.
     """
     try:
-        return _load(connection, worker, nums), []
+        with joined.bounded(connection):
+            return _load(connection, worker, nums), []
     except damage.UNREADABLE as error:
         if not is_unreadable(error):
             raise
-    return damage.one_by_one(nums, lambda num: _load(connection, worker, [num]))
+        if isinstance(error, sqlite3.Error) and is_too_long(error) and len(nums) > 1:
+            half = len(nums) // 2
+            (flows, damaged), (others, damaged_too) = (
+                load(connection, worker, part) for part in (nums[:half], nums[half:])
+            )
+            return flows + others, damaged + damaged_too
+    return damage.one_by_one(nums, lambda num: _load_one(connection, worker, num))
 
 
 def park_unreadable(tx: Transaction, worker: str, nums: list[int]) -> None:
@@ -101,7 +109,8 @@ def park_unreadable(tx: Transaction, worker: str, nums: list[int]) -> None:
 
 def _rows_of_new(tx: Transaction, nums: list[int]) -> str | None:
     try:
-        return str(tx.one(_SQL["load_flows"], nums=as_json(nums))[0])
+        with joined.bounded(tx.connection):
+            return str(tx.one(_SQL["load_flows"], nums=as_json(nums))[0])
     except damage.UNREADABLE as error:
         if not is_unreadable(error):
             raise
@@ -123,8 +132,29 @@ def _load(connection: sqlite3.Connection, worker: str, nums: list[int]) -> list[
             flow, Lease(worker, flow.epoch), events.get(flow.id, []), unread.get(flow.id, []), int(newest)
         )
         for flow in records
-        if flow.status is TaskStatus.RUNNING and flow.owner == worker
+        if _is_owned(flow, worker)
     ]
+
+
+def _load_one(connection: sqlite3.Connection, worker: str, num: int) -> list[ClaimedFlow]:
+    """The same of one flow, however large it is."""
+    with joined.one_moment(connection):
+        (found,) = connection.execute(_SQL["load_flows"], {"nums": as_json([num])}).fetchone()
+        return [
+            ClaimedFlow(
+                flow,
+                Lease(worker, flow.epoch),
+                catalog.history(connection, flow.id, 0, None),
+                catalog.unread(connection, flow.id),
+                catalog.newest_message(connection),
+            )
+            for flow in rows.flow_records(found)
+            if _is_owned(flow, worker)
+        ]
+
+
+def _is_owned(flow: FlowRecord, worker: str) -> bool:
+    return flow.status is TaskStatus.RUNNING and flow.owner == worker
 
 
 def _choose(tx: Transaction, request: ClaimRequest) -> list[int]:

@@ -56,6 +56,11 @@ def is_constraint(error: sqlite3.Error) -> bool:
     return primary_code(error) in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH)
 
 
+def is_too_long(error: sqlite3.Error) -> bool:
+    """Tell whether a value, or a text made of many, is longer than the connection's limit."""
+    return primary_code(error) == sqlite3.SQLITE_TOOBIG
+
+
 def is_unreadable(error: Exception) -> bool:
     """Tell whether what a row holds, not the file or the moment, is why it could not be read."""
     if not isinstance(error, sqlite3.Error):
