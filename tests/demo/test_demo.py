@@ -96,6 +96,17 @@ def test_the_demo_kills_its_worker_and_proves_that_nothing_was_lost_or_done_twic
     assert len(manifest.read_text().splitlines()) == 720
 
 
+def test_the_demo_works_in_its_own_log_whichever_the_environment_names(demo, tmp_path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "file").write_bytes(os.urandom(300))
+
+    out = finished(demo("tree", ERGON_NAMESPACE="acme", ERGON_LOG=str(tmp_path / "other.db")))
+
+    assert promises_kept(out)
+    assert "unset ERGON_NAMESPACE" in out
+    assert not list(tmp_path.glob("*.db"))
+
+
 def test_a_small_tree_is_killed_more_than_once_too_and_the_number_it_tells_is_true(demo, tmp_path) -> None:
     (tmp_path / "tree").mkdir()
     for number in range(16):

@@ -48,6 +48,10 @@ class Crew:
             "--drain",
             "3",
         ]
+        # The log is the demo's own, whichever the user works with otherwise.
+        env = {
+            name: value for name, value in os.environ.items() if name not in ("ERGON_LOG", "ERGON_NAMESPACE")
+        }
         with self._home.worker_log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603
                 [*command, "--until-eof", "--log", str(self._home.log)],
@@ -55,7 +59,7 @@ class Crew:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C is for the demo, which stops the worker itself
-                env={**os.environ, "ERGON_DEBUG": "1", PAUSE: f"{self._pause_seconds}"},
+                env={**env, "ERGON_DEBUG": "1", PAUSE: f"{self._pause_seconds}"},
             )
         self.started_at = time.monotonic()
 

@@ -154,6 +154,11 @@ def _tell_next(screen: Screen, home: Home, state: State) -> None:
         "Look for yourself",
         [
             (f"export ERGON_LOG={quoted(home.log.resolve())}", ""),
+            *(
+                [("unset ERGON_NAMESPACE", "the demo's log has none")]
+                if os.environ.get("ERGON_NAMESPACE")
+                else ()
+            ),
             (f"{ergon} ls", "the flows, newest first"),
             (f"{ergon} show {FLOW_ID}", "its children and its history, with times and source lines"),
             (f"{ergon} why {FLOW_ID}", "one sentence"),
