@@ -281,6 +281,22 @@ def test_a_worker_until_eof_ends_with_whoever_started_it(command) -> None:
     assert worker.wait(20) == 0
 
 
+@pytest.mark.parametrize("seconds", ["inf", "1e300"])
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_worker_whose_steps_may_take_for_ever_ends_when_told_to_stop(
+    command, seconds: str, processes: str
+) -> None:
+    worker = command("worker", "shop.py", "--drain", seconds, "--processes", processes)
+    assert worker.stderr is not None
+    wait_for(lambda: " runs " in worker.stderr.readline())
+
+    worker.terminate()
+    _, err = worker.communicate(timeout=30)
+
+    assert worker.returncode == 0
+    assert "Error" not in err
+
+
 def test_cancel_pause_resume_kill_and_delete_act_on_a_flow_of_another_process(command, ergon) -> None:
     worker = command("worker", "shop.py")
     for name in ("a", "b"):

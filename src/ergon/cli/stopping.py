@@ -27,7 +27,7 @@ def leave_if_late(drain_seconds: float) -> None:
     Code of a flow, or of a step, that computes without end keeps the event loop from ever hearing that it is to stop.
     Callable from a signal handler.
     """
-    seconds = drain_seconds + GRACE_SECONDS
+    seconds = min(drain_seconds + GRACE_SECONDS, threading.TIMEOUT_MAX)
 
     def end() -> None:
         told = f"did not stop within {seconds:g} s of being told to, and is ended; open steps run again\n"
