@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -295,6 +296,42 @@ def test_a_worker_whose_steps_may_take_for_ever_ends_when_told_to_stop(
 
     assert worker.returncode == 0
     assert "Error" not in err
+
+
+def test_a_worker_whose_code_computes_for_ever_ends_soon_after_whoever_started_it(
+    command, here: Path
+) -> None:
+    """Its standard input ends, and nobody reads any more what it says."""
+    schedule_with("spins", {}, "s")
+    worker = command("worker", "shop.py", "--until-eof", "--drain", "0.1", stdin=subprocess.PIPE)
+    wait_for((here / "spinning").exists)
+
+    for pipe in (worker.stdin, worker.stdout, worker.stderr):
+        pipe.close()
+    worker.stdin = worker.stdout = worker.stderr = None
+
+    assert worker.wait(20) == 130
+
+
+def test_a_worker_until_eof_that_is_started_without_standard_input_stops(here: Path) -> None:
+    line = shlex.join([sys.executable, "-m", "ergon", "worker", "shop.py", "--until-eof"])
+
+    done = subprocess.run(
+        ["sh", "-c", f"{line} <&-"], capture_output=True, text=True, timeout=30, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.rstrip().endswith("stopped")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_worker_until_eof_stops_when_its_standard_input_cannot_be_read(here: Path) -> None:
+    line = [sys.executable, "-m", "ergon", "worker", "shop.py", "--until-eof"]
+    with (here / "output").open("w") as write_only:
+        done = subprocess.run(line, stdin=write_only, capture_output=True, text=True, timeout=30, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert "standard input cannot be read" in done.stderr
 
 
 def test_cancel_pause_resume_kill_and_delete_act_on_a_flow_of_another_process(command, ergon) -> None:

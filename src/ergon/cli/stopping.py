@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import Final
 
 from ergon.cli.problems import INTERRUPTED, OK
 from ergon.worker.signals import listen
+
+logger = logging.getLogger("ergon.worker")
 
 GRACE_SECONDS: Final = 5.0
 """What a process may take beyond its drain deadline to give its flows back, before it ends as it is."""
@@ -31,7 +36,8 @@ def leave_if_late(drain_seconds: float) -> None:
 
     def end() -> None:
         told = f"did not stop within {seconds:g} s of being told to, and is ended; open steps run again\n"
-        os.write(2, told.encode())  # not through sys.stderr, whose lock whoever keeps us may hold
+        with contextlib.suppress(OSError):  # whoever read what we say may have died
+            os.write(2, told.encode())  # not through sys.stderr, whose lock whoever keeps us may hold
         leave()
 
     timer = threading.Timer(seconds, end)
@@ -56,15 +62,22 @@ def on_signals(
     listen(tell, again=at_second)
 
 
-def on_eof(stop: asyncio.Future[int]) -> None:
-    """Settle `stop` with 0 when standard input ends."""
+def on_eof(stop: asyncio.Future[int], *, drain_seconds: float | None = None) -> None:
+    """Settle `stop` with 0 when standard input ends, or at once where it is closed. drain_seconds: as for signals."""
     resolve = _resolver(stop)
+    is_closed = sys.__stdin__ is None  # since the start: by now its number may be that of another file
 
     def read() -> None:
-        # Not through sys.stdin, whose lock this thread would still hold when the interpreter ends.
-        while os.read(0, 4096):
-            pass
-        resolve(OK)
+        try:
+            # Not through sys.stdin, whose lock this thread would still hold when the interpreter ends.
+            while not is_closed and os.read(0, 4096):
+                pass
+        except OSError as error:
+            logger.warning("standard input cannot be read (%s), which counts as its end", error)
+        finally:
+            if drain_seconds is not None:
+                leave_if_late(drain_seconds)
+            resolve(OK)
 
     threading.Thread(target=read, name="ergon-stdin", daemon=True).start()
 

@@ -140,7 +140,7 @@ async def _run_here(wanted: Wanted) -> int:
             f" with tags {', '.join(sorted(tags))}" if tags else "",
         )
         if wanted.until_eof:
-            on_eof(stop)
+            on_eof(stop, drain_seconds=wanted.drain_seconds)
         code = await stop
         logger.info("stopping: running steps have %g s to end", wanted.drain_seconds)
         await handle.shutdown(wanted.drain_seconds)
