@@ -5,15 +5,19 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ergon import Scheduler, SqliteExecutionLog, Worker, WorkerOptions, flow, step
+import ergon.cli.doctor as doctor_module
+from ergon import ScheduleOptions, Scheduler, SqliteExecutionLog, Worker, WorkerOptions, flow, step
 from ergon.cli.rows import EVENT, FLOW, MESSAGE, WORKER
 from ergon.core.commit import ClaimRequest, Commit, Lease, Settled, WorkerRecord
 from ergon.core.status import TaskStatus
@@ -251,6 +255,68 @@ async def test_doctor_names_the_flow_that_a_misspelt_name_may_have_meant(ergon_a
         report = await ergon_async("doctor")
 
     assert "and no live worker has code for them; did you mean `ask`?" in report.out
+
+
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        ({"queue": "billing"}, "no live worker with its code takes from queue `billing`"),
+        ({"version": "2"}, "no live worker runs version '2'"),
+        ({"tags": ("gpu",)}, "no live worker that takes from queue `default` has tag `gpu`"),
+    ],
+)
+async def test_doctor_finds_flows_that_no_live_worker_takes_though_one_has_their_code(
+    ergon_async, options: dict[str, Any], told: str
+) -> None:
+    @flow(name="asks")
+    async def asks() -> None: ...
+
+    async with SqliteExecutionLog("ergon.db") as log, Worker(log, flows=[asks], versions=["1"]):
+        scheduler = Scheduler(log, version=options.get("version", "1"))
+        chosen = ScheduleOptions(queue=options.get("queue"))
+        await scheduler.schedule(asks.bind(), id="a", tags=options.get("tags"), options=chosen)
+        report = await ergon_async("doctor")
+        why = await ergon_async("why", "a")
+
+    assert report.code == 1
+    assert f"`asks`: 1 ready, and {told}" in report.out
+    assert told in why.out
+
+
+async def test_doctor_says_where_it_has_looked_at_the_newest_flows_only(ergon_async, monkeypatch) -> None:
+    monkeypatch.setattr("ergon.cli.doctor.LOOKED_AT_MAX", 1)
+    for number in (1, 2):
+        await leave(f"asks-{number}", Settled(TaskStatus.SUSPENDED))
+    content = await ergon_async("doctor")
+    for number in (3, 4):
+        await waiting(f"asks-{number}")
+    stuck = await ergon_async("doctor")
+
+    assert content.code == 0
+    assert "none is ready in vain (among the newest 1)" in content.out
+    assert "1 ready, and no live worker has code for them (among the newest 1)" in stuck.out
+
+
+def test_doctor_looks_where_a_linked_log_is(filled, here: Path, monkeypatch) -> None:
+    (here / "disk").mkdir()
+    for file in here.glob("ergon.db*"):
+        file.rename(here / "disk" / file.name)
+    (here / "ergon.db").symlink_to(here / "disk" / "ergon.db")
+    asked: list[Path] = []
+    usage = shutil.disk_usage
+
+    def ask(place: Path) -> Any:
+        asked.append(place)
+        return usage(place)
+
+    monkeypatch.setattr(shutil, "disk_usage", ask)
+    report = filled("doctor")
+    (here / "disk" / "ergon.db-wal").write_bytes(bytes(5_000))
+    (of_the_log, *_) = doctor_module._place(here / "ergon.db")
+
+    assert asked[0] == here / "disk"
+    assert f"(a link to {here / 'disk' / 'ergon.db'})" in report.out
+    assert of_the_log.fact.endswith("WAL 5.0 kB")
 
 
 def test_a_flow_that_sleeps_beyond_all_calendars_hides_no_other(ergon, command, here) -> None:

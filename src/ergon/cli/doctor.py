@@ -22,11 +22,15 @@ from ergon.core.status import TaskStatus
 from ergon.errors import StoreError
 from ergon.executor.sentences import one_line
 from ergon.opening import open_log
+from ergon.scheduler.why import missing_for
 from ergon.storage.log import ExecutionLog
 from ergon.storage.process import state_of
+from ergon.storage.sqlite.place import place_of
 
 FREE_BYTES_MIN: Final = 200_000_000
 SHOWN_MAX: Final = 5
+LOOKED_AT_MAX: Final = 1000
+"""How many flows are looked at one by one."""
 
 
 class Finding(NamedTuple):
@@ -113,12 +117,13 @@ async def _durability(log: ExecutionLog) -> list[Finding]:
 def _place(path: Path | None) -> list[Finding]:
     if path is None:
         return []
-    wal = path.with_name(path.name + "-wal")
-    bytes_wal = wal.stat().st_size if wal.exists() else 0
-    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)
-    free = shutil.disk_usage(path.parent).free
+    place = place_of(path)
+    bytes_wal = place.wal.stat().st_size if place.wal.exists() else 0
+    writable = os.access(place.file, os.W_OK) and os.access(place.folder, os.W_OK | os.X_OK)
+    free = shutil.disk_usage(place.folder).free
+    leads = f" (a link to {place.file})" if path.is_symlink() else ""
     return [
-        Finding("log", "ok", f"{path}, {size(path.stat().st_size)}, WAL {size(bytes_wal)}"),
+        Finding("log", "ok", f"{path}{leads}, {size(path.stat().st_size)}, WAL {size(bytes_wal)}"),
         Finding(
             "writable",
             "ok" if writable else "wrong",
@@ -136,14 +141,15 @@ async def _workers(log: ExecutionLog, workers: list[tuple[WorkerRecord, str]]) -
     fact = f"{len(alive)} alive" + (f": {', '.join(alive[:SHOWN_MAX])}" if alive else "")
     findings = [Finding("workers", "ok", f"{fact}; {states['dead']} died, {states['stopped']} stopped")]
     dead = {worker.id for worker, state in workers if state == "dead"}
-    running, _ = await log.list(FlowFilter(statuses=(TaskStatus.RUNNING,)), limit=1000)
+    running, more = await log.list(FlowFilter(statuses=(TaskStatus.RUNNING,)), limit=LOOKED_AT_MAX)
     orphans = [flow.id for flow in running if flow.owner in dead]
     if orphans:
         findings.append(
             Finding(
                 "orphans",
                 "note" if alive else "wrong",
-                f"still owned by a worker that died: {len(orphans)} ({_some(orphans)}); the next worker takes over",
+                f"still owned by a worker that died: {len(orphans)} ({_some(orphans)}); the next worker takes over"
+                + _of_the_newest(more),
             )
         )
     return findings
@@ -163,20 +169,35 @@ async def _parked(log: ExecutionLog) -> list[Finding]:
 
 
 async def _stuck(log: ExecutionLog, workers: list[tuple[WorkerRecord, str]]) -> list[Finding]:
-    """Flows that are ready, or were to wake, while nobody alive has their code."""
-    waiting, _ = await log.list(FlowFilter(statuses=(TaskStatus.PENDING, TaskStatus.SUSPENDED)), limit=1000)
-    ready = [flow for flow in waiting if _is_ready(flow, log.now())]
-    known = {name for worker, state in workers if state in ("alive", "draining") for name in worker.flows}
-    stuck = Counter(flow.name for flow in ready if flow.name not in known)
-    return [
-        Finding(
-            "no worker",
-            "wrong",
-            f"`{name}`: {count} ready, and no live worker has code for them"
-            + near(name, sorted(known), ask="; did you mean `{}`?"),
-        )
-        for name, count in stuck.most_common(SHOWN_MAX)
+    """Flows that are ready, or were to wake, while nobody alive takes them."""
+    statuses = (TaskStatus.PENDING, TaskStatus.SUSPENDED)
+    waiting, more = await log.list(FlowFilter(statuses=statuses), limit=LOOKED_AT_MAX)
+    alive = [worker for worker, state in workers if state in ("alive", "draining")]
+    ready = Counter(
+        (flow.name, _why_not(flow, alive)) for flow in waiting if _is_ready(flow, log.now())
+    ).most_common()
+    stuck = [
+        Finding("no worker", "wrong", f"`{name}`: {count} ready, and {why_not}{_of_the_newest(more)}")
+        for (name, why_not), count in ready
+        if why_not is not None
     ]
+    if more is None or stuck:
+        return stuck[:SHOWN_MAX]
+    fact = f"none is ready in vain{_of_the_newest(more)}; `ergon why ID` tells of any other"
+    return [Finding("no worker", "note", fact)]
+
+
+def _why_not(flow: FlowRecord, alive: list[WorkerRecord]) -> str | None:
+    """What keeps all of these workers from taking the flow."""
+    known = {name for worker in alive for name in worker.flows}
+    if flow.name in known:
+        return missing_for(flow, alive)
+    return "no live worker has code for them" + near(flow.name, sorted(known), ask="; did you mean `{}`?")
+
+
+def _of_the_newest(more: object) -> str:
+    """What a count leaves out, where there are more flows than are looked at."""
+    return f" (among the newest {LOOKED_AT_MAX:,})" if more is not None else ""
 
 
 def _is_ready(flow: FlowRecord, now: float) -> bool:

@@ -63,18 +63,18 @@ async def _why_one(log: ExecutionLog, record: FlowRecord) -> str:
 def _pending(record: FlowRecord, workers: list[WorkerRecord], now: float) -> str:
     if record.wake_at is not None and record.wake_at > now:
         later = f"is scheduled to start at {clock_time(record.wake_at)}"
-        missing = _missing(record, workers) if workers else None
+        missing = missing_for(record, workers) if workers else None
         return later + (f"; as of now {missing}" if missing else "")
     if not workers:
         return "is ready, but no worker is alive: start one that runs its code"
-    missing = _missing(record, workers)
+    missing = missing_for(record, workers)
     if missing is not None:
         return f"is ready, but {missing}"
     able = next(worker for worker in workers if _takes(worker, record))
     return f"is ready and will be claimed by {able.name!r} as soon as it has room"
 
 
-def _missing(record: FlowRecord, workers: list[WorkerRecord]) -> str | None:
+def missing_for(record: FlowRecord, workers: list[WorkerRecord]) -> str | None:
     """What keeps every one of these workers from taking the flow; None: nothing keeps one of them."""
     able = [worker for worker in workers if record.name in worker.flows]
     if not able:
@@ -154,7 +154,7 @@ def _told_tags(record: FlowRecord) -> str:
 
 
 def _takes(worker: WorkerRecord, record: FlowRecord) -> bool:
-    return _missing(record, [worker]) is None
+    return missing_for(record, [worker]) is None
 
 
 def _step(wait: dict[str, Any]) -> str:
@@ -176,7 +176,7 @@ def _suspended(record: FlowRecord, workers: list[WorkerRecord], now: float) -> s
 def _nobody(record: FlowRecord, workers: list[WorkerRecord]) -> str:
     if not workers:
         return "no worker is alive"
-    return _missing(record, workers) or "will be claimed in a moment"
+    return missing_for(record, workers) or "will be claimed in a moment"
 
 
 def _ended(record: FlowRecord, _workers: list[WorkerRecord], _now: float) -> str:
