@@ -104,16 +104,30 @@ def _check_no_option(path: str) -> None:
         )
 
 
+def _check_no_password(path: str) -> None:
+    """Raise `LogRefused` where a file's name looks like a broken URL. Messages show paths, and never a password."""
+    drive = os.path.splitdrive(path)[0]
+    user, at, _ = path.removeprefix(drive).rpartition("@")
+    if at and ":" in user and not os.path.exists(path):  # noqa: PTH110 - pathlib would cost more than all the rest
+        raise LogRefused(
+            "the log's URL has a user and a password, but is not written as scheme://user:password@host/database with "
+            "postgresql or redis for the scheme. When it is really the name of a new file, write sqlite: before it, "
+            "and %40 for the at sign"
+        )
+
+
 def _store(url: str) -> tuple[str, str]:
     """A URL's scheme, and its path where that is a file's. Raises `LogRefused`."""
     scheme, colon, rest = url.partition(":")
     if not colon or len(scheme) == 1 or os.sep in scheme:  # a path; one letter is a Windows drive
+        _check_no_password(url)
         _check_no_option(url)
         return "sqlite", url
     scheme = scheme.lower()
     if scheme == "memory":
         return scheme, ":memory:"
     if scheme in ("sqlite", "file"):
+        _check_no_password(rest)
         _check_no_option(rest)
         return "sqlite", unquote(rest.removeprefix("//"))
     if scheme in (*_POSTGRES, *_REDIS):

@@ -87,6 +87,11 @@ from ergon.errors import FlowIdConflict, IllegalMove, LogRefused, LogTooNew, Sto
         ("worker shop.py --version >=blue", 2, ["'>=blue'", "such as '>=1.2'", "dotted numbers"]),
         ("demo nowhere", 2, ["nowhere"]),
         ("doctor --log mysql://u:hunter2@db/x", 2, ["mysql"]),
+        ("ls --log postgres//u:hunter2@h/db", 2, ["is not written as scheme://user:password@host"]),
+        ("ls --log u:hunter2@h/db", 2, ["is not written as scheme://user:password@host"]),
+        ("show x --log sqlite:u:hunter2@h?x=1", 2, ["is not written as scheme://"]),
+        ("worker shop.py --processes 2 --log //u:hunter2@h", 2, ["is not written as scheme://"]),
+        ("doctor --log postgres//u:hunter2@h/db", 2, ["is not written as scheme://"]),
         ("ls --log memory:", 2, ["own process"]),
         ("ls --log .", 2, ["is a directory"]),
         ("ls --log shop.py", 1, ["shop.py"]),
@@ -107,6 +112,13 @@ def test_bad_input_gets_one_line_and_an_exit_code(ergon, here, typed, code, word
     assert "hunter2" not in answer.err
     for word in words:
         assert word in answer.err
+
+
+def test_a_file_may_have_a_name_like_a_user_with_a_password(ergon, here: Path) -> None:
+    made = ergon("run", "shop.py:count", "--input", '{"n": 1}', "--log", "sqlite:u:p%40h.db")
+
+    assert made.code == 0, made.err
+    assert ergon("ls", "--log", "./u:p@h.db").code == 0
 
 
 def test_a_step_is_not_taken_for_a_flow(ergon) -> None:
