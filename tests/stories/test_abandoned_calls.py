@@ -11,6 +11,7 @@ from concurrent.futures import Future
 import pytest
 
 from ergon import ExecutionLog, StepTimeout, flow, step
+from ergon.executor import calls, threads
 from ergon.executor.threads import StepThreads
 from tests.stories.helpers import start, until, worker
 
@@ -152,3 +153,35 @@ async def test_threads_end_with_their_pool_also_those_of_abandoned_calls() -> No
     release.set()
 
     await until(lambda: threading.active_count() <= before)
+
+
+async def test_a_step_waits_where_the_machine_gives_no_thread_and_begins_once(
+    log: ExecutionLog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was recorded as failed, and begun nevertheless by the next thread that there was."""
+    begun: list[str] = []
+    refusals = [RuntimeError("can't start new thread")] * 2
+
+    class ScarceThread(threading.Thread):
+        def start(self) -> None:
+            if refusals:
+                raise refusals.pop()
+            super().start()
+
+    @step
+    def charge() -> str:
+        begun.append("charge")
+        return "paid"
+
+    @flow
+    async def pay() -> str:
+        return await charge()
+
+    monkeypatch.setattr(threads, "Thread", ScarceThread)
+    monkeypatch.setattr(calls, "NO_THREAD_SECONDS", 0.05)
+    async with worker(log, pay):
+        assert await (await start(log, pay.bind())).result(10) == "paid"
+
+    assert begun == ["charge"]
+    assert refusals == []
+    assert caplog.text.count("until this machine gives it a thread: can't start new thread") == 1

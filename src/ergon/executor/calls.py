@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import importlib
 import inspect
+import logging
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 from ergon.errors import StepTimeout
 from ergon.executor.distant import DistantStep
 from ergon.executor.plainly import call_plainly
+from ergon.executor.threads import NoThread, StepThreads
 from ergon.flows.callables import is_async
 from ergon.flows.context import step_context
 from ergon.flows.step_calls import StepCall
@@ -21,6 +24,8 @@ from ergon.flows.steps import Step
 if TYPE_CHECKING:
     from ergon.executor.host import Host
 
+
+logger = logging.getLogger("ergon.executor")
 
 Begins = Callable[[], None]
 """Told when a plain function begins, on any thread."""
@@ -113,7 +118,7 @@ async def _call_on_thread(
 
     threads = host.threads()
     while True:
-        future = threads.submit(begin)
+        future = await _handed_over(threads, begin)
         try:
             answer = await asyncio.wrap_future(future, loop=host.loop)
         except asyncio.CancelledError:
@@ -122,6 +127,19 @@ async def _call_on_thread(
         if answer is not _NOT_BEGUN:
             return answer
         await host.wait_may_start()
+
+
+async def _handed_over(threads: StepThreads, begin: Callable[[], Any]) -> Future[Any]:
+    """The call, taken by a thread or waiting for one. A machine that gives none now is no failure of the step."""
+    told = False
+    while True:
+        try:
+            return threads.submit(begin)
+        except NoThread as error:
+            if not told:
+                told = True
+                logger.warning("a plain function waits until this machine gives it a thread: %s", error)
+            await asyncio.sleep(NO_THREAD_SECONDS)
 
 
 async def call_inside_step(
@@ -139,6 +157,9 @@ async def call_inside_step(
         return await asyncio.wrap_future(there)
     return await asyncio.to_thread(call_plainly, step.function, args, kwargs)
 
+
+NO_THREAD_SECONDS: Final = 1.0
+"""Before a thread is asked for again."""
 
 _NOT_BEGUN: Final = object()
 """In place of what the function returns: the lease was in doubt when its turn came."""

@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Executor as Pool
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any, Final, NamedTuple
@@ -31,6 +32,10 @@ class _Call(NamedTuple):
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+
+
+class NoThread(RuntimeError):
+    """The machine gives no thread now, for want of memory or of processes; the call was not taken."""
 
 
 class StepThreads(Pool):
@@ -56,14 +61,18 @@ class StepThreads(Pool):
         self._has_warned = False
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run a function on one of the threads. Raises `RuntimeError` after `shutdown`."""
+        """Run a function on one of the threads. Raises `RuntimeError` after `shutdown`, and `NoThread`."""
         with self._lock:
             if self._closed:
                 raise RuntimeError("the threads for steps are closed")
             future: Future[Any] = Future()
-            self._calls.put(_Call(future, self._describe(), function, args, kwargs))
             self._open += 1
-            self._start_thread()
+            try:
+                self._start_thread()
+            except NoThread:
+                self._open -= 1
+                raise
+            self._calls.put(_Call(future, self._describe(), function, args, kwargs))
             warning = self._warning()
         if warning:
             logger.warning("%s", warning)
@@ -75,7 +84,8 @@ class StepThreads(Pool):
             if future not in self._running or self._closed:
                 return
             self._abandoned.add(future)
-            self._start_thread()
+            with suppress(NoThread):
+                self._start_thread()
             warning = self._warning()
         if warning:
             logger.warning("%s", warning)
@@ -83,9 +93,14 @@ class StepThreads(Pool):
     def _start_thread(self) -> None:
         """Start another thread if a call waits for one and there may be more."""
         if self._threads < min(self._open, self._most()):
+            try:
+                Thread(target=self._work, name=f"ergon-step_{self._started + 1}", daemon=True).start()
+            except RuntimeError as error:
+                if self._threads <= len(self._abandoned):
+                    raise NoThread(str(error)) from error
+                return  # those that there are have to do
             self._threads += 1
             self._started += 1
-            Thread(target=self._work, name=f"ergon-step_{self._started}", daemon=True).start()
 
     def _most(self) -> int:
         """How many threads there may be now."""
