@@ -81,6 +81,10 @@ from ergon.errors import FlowIdConflict, IllegalMove, LogRefused, LogTooNew, Sto
         ("run shop.py:count --input [1]", 2, ["JSON object", '"n"']),
         ('run shop.py:count --input {"n":2} --id count-1', 2, ["another input"]),
         ("run shop.py:count --input {n}", 2, ["is not JSON"]),
+        ('run shop.py:count --input {"n":[0,{"m":1e400}]}', 2, ["--input: $.n[1].m is a number too large"]),
+        ("run shop.py:main", 2, ["'main' in shop.py is no flow: it is not decorated with @flow", "count"]),
+        ("run unread.py:x", 2, ["importing unread.py raised SyntaxError", " (unread.py:2); "]),
+        ("run twice.py:f", 2, ["name of several flows, f (line 2) and other (line 4)", "@flow(name=...)"]),
         ("worker", 2, ["TARGET"]),
         ("worker shop.py --capacity 0", 2, ["capacity"]),
         ("worker shop.py --drain -1", 2, ["drain"]),
@@ -101,6 +105,12 @@ def test_bad_input_gets_one_line_and_an_exit_code(ergon, here, typed, code, word
     (here / "empty.py").write_text("")
     (here / "broken.py").write_text("1 / 0")
     (here / "needs.py").write_text("import nothing_of_that_name")
+    (here / "unread.py").write_text("n = 1\ndef f(:\n")
+    (here / "twice.py").write_text(
+        "from ergon import flow\n@flow\nasync def f(): ...\n@flow(name='f')\nasync def other(): ...\n"
+    )
+    with (here / "shop.py").open("a") as shop:
+        shop.write("def main(): ...\n")
     ergon("run", "shop.py:count", "--input", '{"n": 1}', "--id", "count-1")
 
     answer = ergon(*typed.split(" "))

@@ -166,10 +166,27 @@ def read_json(text: str, option: str) -> Any:
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"{option}: cannot read the file {text[1:]!r}: {_why(error)}") from None
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         hint = f"; a text needs quotes: '{json.dumps(text)}'" if re.fullmatch(r"[\w .:/-]+", text) else ""
         raise BadInput(f"{option} {_cut(text)!r} is not JSON: {error}{hint}") from None
+    if (place := _too_large(value)) is not None:
+        raise BadInput(f"{option}: {place} is a number too large for a float; give a smaller one, or a text")
+    return value
+
+
+def _too_large(value: Any) -> str | None:
+    """Where a number is that Python read as infinity, such as `$.items[3].price`."""
+    left = [("$", value)]
+    while left:
+        place, found = left.pop()
+        if isinstance(found, dict):
+            left += [(f"{place}.{key}", each) for key, each in found.items()]
+        elif isinstance(found, list):
+            left += [(f"{place}[{index}]", each) for index, each in enumerate(found)]
+        elif isinstance(found, float) and math.isinf(found):
+            return place
+    return None
 
 
 def _refuse_constant(name: str) -> float:

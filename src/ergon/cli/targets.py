@@ -34,6 +34,8 @@ class Target:
     """What stands after the colon."""
     steps: frozenset[str] = frozenset()
     """The module's names for steps, which many take for flows."""
+    plain: frozenset[str] = frozenset()
+    """The module's own functions and classes that are neither."""
 
     def one(self) -> Flow[..., Any]:
         """The flow it names, or the only one there is. Raises `BadInput`."""
@@ -51,11 +53,16 @@ class Target:
         if len(exact) == 1:
             return exact[0]
         if exact:
-            raise BadInput(f"{self.wanted!r} can be {' or '.join(flow.name for flow in exact)}; say which")
+            raise BadInput(_several(self.wanted, exact))
         module = self.text.rpartition(":")[0]
         if self.wanted in self.steps:
             raise BadInput(
                 f"{self.wanted!r} in {module} is a step, which runs in a flow. Name a flow: {', '.join(names)}"
+            )
+        if self.wanted in self.plain:
+            raise BadInput(
+                f"{self.wanted!r} in {module} is no flow: it is not decorated with @flow. Decorate it, or name a flow: "
+                f"{', '.join(names)}"
             )
         raise BadInput(
             f"there is no flow {self.wanted!r} in {module}{near(self.wanted, names, otherwise='.')} "
@@ -89,7 +96,12 @@ def _load(text: str, place: str, wanted: str, names: Mapping[Path, str]) -> Targ
     if not flows:
         raise BadInput(f"{place} has no function decorated with @flow and no @flow_type class")
     steps = frozenset(name for name, thing in vars(module).items() if isinstance(thing, Step))
-    return Target(text, flows, wanted or None, steps)
+    plain = frozenset(
+        name
+        for name, thing in vars(module).items()
+        if inspect.isroutine(thing) or (isinstance(thing, type) and not flows_of(thing))
+    )
+    return Target(text, flows, wanted or None, steps, plain)
 
 
 def flows_in(module: ModuleType) -> tuple[Flow[..., Any], ...]:
@@ -103,6 +115,19 @@ def flows_in(module: ModuleType) -> tuple[Flow[..., Any], ...]:
         elif isinstance(thing, type):
             found.update((id(flow), flow) for flow in flows_of(thing))
     return tuple(sorted(found.values(), key=lambda flow: flow.name))
+
+
+def _several(wanted: str, flows: Sequence[Flow[..., Any]]) -> str:
+    """What to say where a name is that of several flows."""
+    if len({flow.name for flow in flows}) == len(flows):
+        return f"{wanted!r} can be {' or '.join(flow.name for flow in flows)}; say which"
+    places = " and ".join(
+        f"{flow.function.__qualname__} (line {flow.function.__code__.co_firstlineno})" for flow in flows
+    )
+    return (
+        f"{wanted!r} is the name of several flows, {places}, and a log knows a flow by its name; give all but one "
+        "another: @flow(name=...)"
+    )
 
 
 def _owner_of(flow: Flow[..., Any]) -> str:
@@ -173,11 +198,18 @@ def _load_module(name: str) -> ModuleType:
 def _import_failed(what: str, error: Exception | SystemExit) -> BadInput:
     if isinstance(error, RuntimeError) and "asyncio.run() cannot be called" in str(error):
         return _is_program(what, error)
-    line = users_line(error)
-    place = f" ({line})" if line else ""
+    said = error.msg if isinstance(error, SyntaxError) and error.filename else error
     return BadInput(
-        f"importing {what} raised {type(error).__name__}: {error}{place}; ERGON_DEBUG=1 shows the traceback"
+        f"importing {what} raised {type(error).__name__}: {said}{_place_of(error)}; ERGON_DEBUG=1 shows the traceback"
     )
+
+
+def _place_of(error: Exception | SystemExit) -> str:
+    """Where it was raised, or what Python could not read: not where in its own machinery of imports it says so."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({Path(error.filename).name}:{error.lineno})"
+    line = users_line(error)
+    return f" ({line})" if line else ""
 
 
 def _is_program(what: str, error: RuntimeError) -> BadInput:
