@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import pytest
 
-from ergon.core.commit import ClaimRequest, FlowFilter
+from ergon.core.commit import ClaimRequest, Commit, FlowFilter, Lease
 from ergon.core.status import TaskStatus
 from ergon.errors import LogClosed, StoreError
 from ergon.storage.sqlite import InMemoryExecutionLog, SqliteExecutionLog
-from tests.storage.kit import new_flow, signal, worker_record
+from ergon.testing.conformance.life import open_files
+from tests.storage.kit import event, new_flow, signal, worker_record
 
 USES = {
     "find": lambda log: log.find("f1"),
@@ -95,6 +97,78 @@ def test_what_was_submitted_before_the_loop_ended_is_written_when_the_log_is_clo
     asyncio.run(log.close())
 
     assert asyncio.run(count()) == 1
+
+
+@pytest.mark.parametrize("memory", [False, True], ids=["file", "memory"])
+def test_logs_that_nobody_closed_leave_no_thread_and_no_file_open_once_their_loop_is_closed(file, memory):
+    async def use_and_leave():
+        log = await (InMemoryExecutionLog() if memory else SqliteExecutionLog(file)).connect()
+        await log.create(new_flow("f1"))
+        assert await log.find("f1") is not None
+        await asyncio.sleep(0.1)  # until the writer rests
+        return log
+
+    async def close(log):
+        await log.close()
+
+    asyncio.run(close(asyncio.run(use_and_leave())))  # what a process opens once
+    before = open_files(), threading.active_count()
+    left = [asyncio.run(use_and_leave()) for _ in range(3)]
+
+    give_up_at = time.monotonic() + 10
+    while open_files() > before[0] or threading.active_count() > before[1]:
+        assert time.monotonic() < give_up_at
+        time.sleep(0.01)
+
+    for log in left:
+        asyncio.run(close(log))
+
+
+def test_what_was_submitted_before_the_loop_ended_is_written_though_nobody_closes_the_log(file):
+    async def leave():
+        log = await SqliteExecutionLog(file).connect()
+        asyncio.ensure_future(log.create(new_flow("f1")))  # noqa: RUF006 - left behind, that is the point
+        await asyncio.sleep(0)
+        return log
+
+    async def find():
+        async with SqliteExecutionLog(file) as log:
+            return await log.find("f1")
+
+    log = asyncio.run(leave())
+    writer_of(log).thread.join(10)
+
+    assert not writer_of(log).thread.is_alive()
+    assert asyncio.run(find()) is not None
+    with pytest.raises(LogClosed):
+        log.submit(Commit("f1", Lease("w1", 1), (event(1),)), lambda _: None)
+
+
+def test_a_log_connected_again_is_read_though_threads_of_its_earlier_loop_end_only_then(file):
+    log = asyncio.run(connected(file))
+    earlier, may_end = writer_of(log), threading.Event()
+    close = earlier._lookout.close
+
+    def close_later():
+        may_end.wait(10)
+        close()
+
+    earlier._lookout.close = close_later
+
+    async def later():
+        async with log:
+            assert await log.find("f1") is not None
+            may_end.set()
+            await asyncio.to_thread(earlier.thread.join)
+            assert await asyncio.wait_for(log.find("f1"), 10) is not None
+
+    asyncio.run(later())
+
+
+def writer_of(log):
+    writer = log._session._writer
+    assert writer is not None
+    return writer
 
 
 class LoopOfItsOwn:

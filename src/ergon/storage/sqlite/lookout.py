@@ -24,6 +24,8 @@ _LOOK_SECONDS: Final = (0.002, 0.015)
 _LOOK_BUSY_SECONDS: Final = 0.005
 _LOOK_WATCHED_SECONDS: Final = 0.5
 _LOOK_CLOSED_SECONDS: Final = 1.0
+_REST_SECONDS: Final = 1.0
+"""The longest rest: then the writer sees whether there is an event loop still that it could write for."""
 _MISSES_MAX: Final = 3
 """Commits that the watch did not tell of, until it is not believed any more: some file systems have no watches."""
 
@@ -70,7 +72,7 @@ class Lookout:
     def rest(self) -> bool:
         """Return when rung, or when it is time to look after something: True when another process committed."""
         if self._wal is None:
-            self._rings.get()
+            self._is_rung(_REST_SECONDS)
             return False
         now = time.monotonic()
         recent = now - self._changed_at < _RECENT_SECONDS

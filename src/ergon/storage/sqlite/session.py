@@ -2,6 +2,8 @@
 
 Whoever waits for the threads to start or to end may be cancelled, by Ctrl-C or a time limit. Ending is a task of its
 own that goes on then, and that the next `open` or `close` waits for; a thread that was to start is told to end.
+Where the event loop is closed and the log is not, nobody can tell the threads: the writer's looks, now and then while
+it rests, and sends the reader's home.
 """
 
 from __future__ import annotations
@@ -133,6 +135,7 @@ class Session:
             self._reader = Reader(
                 lambda: open_reader(path, self._settings), loop=loop, where=self._settings.where
             )
+        writer.when_left = self._reader.abandon
         self._state = "open"
         self._watch_forks()
 

@@ -47,6 +47,8 @@ class Writer:
         name: str,
     ) -> None:
         self._open_group, self._loop, self._on_hint = open_group, loop, on_hint
+        self.when_left: Callable[[], None] = _nothing
+        """Called on the thread when it ends because the event loop was closed and the log was not."""
         self._pending: list[What] = []
         self._listeners: list[Done] = []
         """Whom to tell of each of `_pending`. Appended to last, so its length says how many are whole."""
@@ -72,6 +74,8 @@ class Writer:
     def submit(self, what: What, done: Done) -> None:
         """Put something into the next batch. `done` is called on the event loop."""
         if self._ended:
+            if self._loop.is_closed():
+                raise self._refusal()
             self._loop.call_soon(done, self._refusal())
             return
         self._pending.append(what)
@@ -125,6 +129,8 @@ class Writer:
             self._tell(self._loop.call_exception_handler, {"message": self._died(), "exception": error})
         finally:
             self._lookout.close()
+            if self._loop.is_closed():
+                self.when_left()
             with contextlib.suppress(*FAILURES):
                 upkeep.truncate(_STOP_WAIT_SECONDS)
             with contextlib.suppress(*FAILURES):
@@ -141,7 +147,7 @@ class Writer:
                 self._calls.pop(0)()
             if self._listeners or self._unasked:
                 break
-            if self._stopping:
+            if self._stopping or self._loop.is_closed():
                 return False
             if self._unprepared:
                 prepare(group.connection, self._unprepared.pop())
@@ -240,6 +246,10 @@ class Writer:
             self._loop.call_soon(self._answer_slice)
         if not listeners and hint is not None:
             self._on_hint(hint)
+
+
+def _nothing() -> None:
+    """There is nobody else to tell."""
 
 
 def set_result(future: asyncio.Future[Any], result: Any) -> None:
