@@ -73,7 +73,7 @@ async def with_nested_tasks(work: Callable[[], Coroutine[Any, Any, str]]) -> lis
     async def inner() -> list[str]:
         return await with_a_group(work)
 
-    return await asyncio.create_task(asyncio.wait_for(inner(), 60))
+    return await asyncio.create_task(inner())
 
 
 WAYS = [with_a_task, with_gather, with_a_group, with_wait, with_nested_tasks]

@@ -27,7 +27,7 @@ from ergon.errors import (
 from ergon.executor.body_waits import BodyWaits, resolve
 from ergon.executor.calls import call, call_inside_step
 from ergon.executor.failure_lines import failure_line
-from ergon.executor.idleness import works_beside
+from ergon.executor.idleness import Look, has_limits, works_beside
 from ergon.executor.mutations import FIXED, Watched, watch
 from ergon.executor.plainly import step_exited
 from ergon.executor.verifying import verdict
@@ -38,6 +38,7 @@ from ergon.replay.exits import ends_process
 from ergon.replay.operations import Operation
 
 if TYPE_CHECKING:
+    from ergon.executor.host import Host
     from ergon.executor.work import Work
 
 logger = logging.getLogger("ergon.executor")
@@ -59,6 +60,8 @@ class StepBody:
     task: asyncio.Task[Any] | None = None
     waits: BodyWaits | None = None
     """What it waits for durably; None when it never has."""
+    _limit: asyncio.Timeout | None = None
+    """What ends the attempt when it takes longer than its step may."""
     _earlier: Sequence[Event] = ()
     _prepare: Callable[[], Coroutine[Any, Any, bool]] | None = None
     _watched: Watched | None = None
@@ -181,7 +184,19 @@ class StepBody:
                 self.waits.begin(self.attempt)
         if not host.may_start():
             await host.wait_may_start()
-        return await call(self.request, host)
+        if self.request.step.options.timeout is None:
+            return await call(self.request, host)
+        return await self._call_in_time(host, self.request.step.options.timeout)
+
+    async def _call_in_time(self, host: Host, seconds: float) -> Any:
+        is_async = self.request.step.is_async
+        ends_at = self.waits.ends_at(self.attempt) if self.waits is not None else None
+        left = seconds if ends_at is None else min(ends_at - host.now(), seconds)
+        self._limit = asyncio.timeout(left if is_async else None)
+        try:
+            return await call(self.request, host, self._limit)
+        finally:
+            self._limit = None
 
     def _failed(self, error: Exception) -> None:
         policy = self.request.step.options.retry
@@ -327,10 +342,33 @@ class StepBody:
         """Call the plain function of another step, as part of this one."""
         return call_inside_step(step, args, kwargs, self.work.host)
 
-    def computes(self) -> bool:
-        """True when it does more than wait durably. Takes a look at every task: for the moments when it matters."""
+    def computes(self, look: Look) -> bool:
+        """True when it does more than wait durably. For the moments when it matters."""
         waits = self.waits
-        return waits is None or not waits.idle or works_beside(self, self.task, waits.tasks())
+        return waits is None or not waits.idle or works_beside(self, self.task, waits.tasks(), look)
+
+    def has_limits(self, look: Look) -> bool:
+        """True when a time limit of its own code, which nobody else knows of, runs while it waits."""
+        return has_limits(self, self.task, look, but=self._limit)
+
+    @property
+    def due(self) -> float | None:
+        """When it goes on by itself, by the log's clock; None when it does not, or has never waited durably."""
+        waits, ends_at = self.waits, self._ends_at()
+        if waits is None or ends_at is None:
+            return waits.due if waits is not None else None
+        return ends_at if waits.due is None else min(waits.due, ends_at)
+
+    def keep_limit(self) -> None:
+        """It is let go: note when its attempt ends, if it waits durably, so that waiting elsewhere takes no longer."""
+        waits, ends_at = self.waits, self._ends_at()
+        if waits is not None and waits.idle and ends_at is not None:
+            waits.note_end(self.attempt, ends_at)
+
+    def _ends_at(self) -> float | None:
+        when = self._limit.when() if self._limit is not None else None
+        host = self.work.host
+        return host.now() + when - host.loop.time() if when is not None else None
 
     def _durable_waits(self) -> BodyWaits:
         if self.waits is None:

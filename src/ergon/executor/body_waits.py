@@ -12,8 +12,9 @@ name that has not been asked for again, and counts from when that one began. A c
 
 After a failed attempt the next one keeps signals and completed children, and waits for timers and failed children anew.
 
-While a body waits it is `idle`, and its flow may leave memory if `idleness.py` finds no other work in it. The attempts
-live in `body.py`.
+While a body waits it is `idle`, and its flow may leave memory if `idleness.py` finds no other work in it, and no time
+limit. That of `@step(timeout=)` is recorded then under the key `limit:#1`, and the attempt goes on with what is left of
+it. The attempts live in `body.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ergon.core.codec import decoder_for, digest, encode
 from ergon.core.commit import Received
@@ -89,6 +90,19 @@ class BodyWaits:
         if event is None or event.attempt > self._failed or key.startswith("signal:"):
             return event
         return event if key.startswith("child:") and has_completed(event.payload) else None
+
+    # -- the limit of the attempt ----------------------------------------------------------------------------
+
+    def ends_at(self, attempt: int) -> float | None:
+        """When this attempt ends at the latest, if an earlier run of it was let go."""
+        event = self._recorded.get(_LIMIT)
+        return _time.decode(event.payload or "") if event is not None and event.attempt == attempt else None
+
+    def note_end(self, attempt: int, at: float) -> None:
+        """The attempt is let go where it waits: remember when it ends. Lands with what lets it go."""
+        if self.ends_at(attempt) is None:
+            kind = EventKind.STEP_WAITED
+            self._work.note(kind, self._op, attempt, wait=_LIMIT, payload=encode(at), flush=False)
 
     # -- asked by the body -------------------------------------------------------------------------------
 
@@ -336,6 +350,9 @@ class _Timer(NamedTuple):
 
 
 _timer = decoder_for(tuple[float, float])
+_time = decoder_for(float)
+_LIMIT: Final = "limit:#1"
+"""The key under which is recorded when the attempt ends. An answer to nothing: the body does not ask for it."""
 
 
 class _Open(NamedTuple):

@@ -31,8 +31,11 @@ Begins = Callable[[], None]
 """Told when a plain function begins, on any thread."""
 
 
-async def call(request: StepCall, host: Host) -> Any:
-    """What the function returns. Raises what it raises, and `StepTimeout`."""
+async def call(request: StepCall, host: Host, limit: asyncio.Timeout | None = None) -> Any:
+    """What the function returns. Raises what it raises, and `StepTimeout` when `limit` is over.
+
+    `limit`: of a step that has one; it runs already for an `async def`.
+    """
     step, args, kwargs = request.step, request.args, request.kwargs
 
     def ask(begins: Begins | None) -> Awaitable[Any]:
@@ -40,12 +43,13 @@ async def call(request: StepCall, host: Host) -> Any:
             return step.function(*args, **kwargs)  # type: ignore[no-any-return]
         return call_elsewhere(step, args, kwargs, host, begins)
 
-    return await _in_time(ask, request, host, f"step `{step.name}`: one attempt", is_async=step.is_async)
+    return await _in_time(ask, request, host, f"step `{step.name}`: one attempt", limit)
 
 
 async def call_verify(request: StepCall, host: Host) -> Any:
     """What the step's `verify` returns. Raises what it raises, and `StepTimeout`: it has the time of an attempt."""
-    verify, args, kwargs = request.step.options.verify, request.args, request.kwargs
+    options, args, kwargs = request.step.options, request.args, request.kwargs
+    verify = options.verify
     assert verify is not None
 
     async def ask(begins: Begins | None) -> Any:
@@ -54,8 +58,10 @@ async def call_verify(request: StepCall, host: Host) -> Any:
         answer = await _call_on_thread(verify, args, kwargs, host, begins)
         return await answer if inspect.isawaitable(answer) else answer
 
-    what = f"verify of step `{request.step.name}`"
-    return await _in_time(ask, request, host, what, is_async=is_async(verify))
+    limit = None
+    if options.timeout is not None:
+        limit = asyncio.timeout(options.timeout if is_async(verify) else None)
+    return await _in_time(ask, request, host, f"verify of step `{request.step.name}`", limit)
 
 
 async def _in_time(
@@ -63,14 +69,12 @@ async def _in_time(
     request: StepCall,
     host: Host,
     what: str,
-    *,
-    is_async: bool,
+    limit: asyncio.Timeout | None,
 ) -> Any:
+    """A plain function may have to wait for a free thread or process: its time begins when it has one."""
     seconds = request.step.options.timeout
-    if seconds is None:
+    if seconds is None or limit is None:
         return await ask(None)
-    # A plain function may have to wait for a free thread or process: its time begins when it has one.
-    limit = asyncio.timeout(seconds if is_async else None)
     clock = _Clock(limit, seconds, host.loop)
     try:
         async with limit, clock:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ergon.executor import watchdog
@@ -78,7 +79,9 @@ class Host:
         hurry = hurry if hurry is not None else asyncio.Event()
         while (left := at - self.now()) > 0 and not hurry.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(left, 3_600.0)):
+                async with asyncio.timeout(None) as limit:
+                    # In no step's context: what a body sets itself is told from this, see `idleness.py`.
+                    Context().run(limit.reschedule, self.loop.time() + min(left, 3_600.0))
                     await hurry.wait()
 
     async def wait_may_start(self) -> None:

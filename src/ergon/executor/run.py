@@ -26,6 +26,7 @@ from ergon.executor.alarm import Alarm
 from ergon.executor.answers import enter, read_answer
 from ergon.executor.earlier import begins_attempt, read_earlier
 from ergon.executor.host import Host, tell_flow_error
+from ergon.executor.idleness import Look
 from ergon.executor.inbox import Inbox
 from ergon.executor.outbox import Fact, Outbox
 from ergon.executor.settling import Retry, backing_off, settle, still_backing_off
@@ -159,11 +160,15 @@ class FlowRun:
         if not self.ended and self.inbox.add(messages):
             self.advance()
 
-    def suspend(self) -> bool:
-        """Let the flow go because it can only wait. False when it no longer can."""
+    def suspend(self, look: Look | None = None) -> bool:
+        """Let the flow go because it can only wait. False when it no longer can.
+
+        `look`: at all bodies of the loop, for many flows in one turn; so below.
+        """
         if not self._can_only_wait():
             return False
-        if self.work.computes():  # in another branch of a body that waits
+        look = look or Look()
+        if self.work.computes(look) or self.work.has_limits(look):  # in another branch of a body that waits
             self.work.idle_since = self.host.loop.time()
             return False
         if self.inbox.others and (error := self.work.asks_for_others()) is not None:
@@ -173,27 +178,32 @@ class FlowRun:
             self._let_go(TaskStatus.SUSPENDED)
         return True
 
-    def drain(self) -> None:
+    def drain(self, look: Look | None = None) -> None:
         """The worker is shutting down: go at the next moment when no step runs, now if none does."""
-        if self._can_only_wait() and not self.work.computes():
-            self._let_go(self._idle_status())
+        look = look or Look()
+        if self._can_only_wait() and not self.work.computes(look):
+            self._let_go(self._idle_status(look))
         else:
             self.advance()
 
-    def give_back(self) -> None:
+    def give_back(self, look: Look | None = None) -> None:
         """Let the flow go whatever it does; another worker goes on. Open steps are cancelled and run again there."""
         if not self.ended and self.outbox.settled is None:
-            idle = self._can_only_wait() and not self.work.computes()
-            status = self._idle_status() if idle else TaskStatus.PENDING
+            look = look or Look()
+            idle = self._can_only_wait() and not self.work.computes(look)
+            status = self._idle_status(look) if idle else TaskStatus.PENDING
             self.work.drop()
             self._let_go(status)
 
-    def _idle_status(self) -> TaskStatus:
+    def _idle_status(self, look: Look) -> TaskStatus:
         """How to leave a flow that can only wait, when the process ends.
 
         Ctrl-C may have struck anywhere, also between taking something in and acting on it. A flow that waits for a
-        step that nobody runs, or for nothing at all, would never be woken: another run looks at it.
+        step that nobody runs, or for nothing at all, would never be woken: another run looks at it. It does too where a
+        step's body waits under a time limit of its own, which begins anew there and would not while the flow is away.
         """
+        if self.work.has_limits(look):
+            return TaskStatus.PENDING
         machine, bodies = self.machine, self.work.bodies
         for op in machine.pending.values():
             if op.kind == OperationKind.STEP and op.id not in bodies:
@@ -253,7 +263,7 @@ class FlowRun:
             if machine.pending:
                 self.work.children.leave(machine)
             self._finish()
-        elif self.host.draining and not self.work.computes():
+        elif self.host.draining and not self.work.computes(Look()):
             self._note_patches()
             self._let_go(TaskStatus.PENDING)
         else:
@@ -404,6 +414,7 @@ class FlowRun:
 
     def _let_go(self, status: TaskStatus) -> None:
         wake_at = self.wake_at if status is TaskStatus.SUSPENDED else None
+        self.work.keep_limits()
         self._settle(Settled(status, None, wake_at, self.waits(), self.inbox.seen))
 
     def park(self, why: Exception) -> None:

@@ -21,6 +21,7 @@ from ergon.executor.body_waits import StepWait
 from ergon.executor.children import Children
 from ergon.executor.given_up import GivenUp
 from ergon.executor.host import Host
+from ergon.executor.idleness import Look
 from ergon.executor.inbox import Inbox
 from ergon.executor.outbox import Outbox
 from ergon.executor.parts import NOBODY, Run
@@ -355,15 +356,23 @@ class Work:
                 )
         return None
 
-    def computes(self) -> bool:
+    def computes(self, look: Look) -> bool:
         """True when a body does more than wait durably. Not for each turn."""
-        return any(body.computes() for body in self.bodies.values())
+        return any(body.computes(look) for body in self.bodies.values())
+
+    def has_limits(self, look: Look) -> bool:
+        """True when a time limit of its own code runs while a body waits: it would be lost with the body."""
+        return any(body.has_limits(look) for body in self.bodies.values())
+
+    def keep_limits(self) -> None:
+        """The flow is let go: note when the attempts of those that wait will end."""
+        for body in self.bodies.values():
+            body.keep_limit()
 
     @property
     def due(self) -> list[float]:
         """When the bodies go on by themselves, by the log's clock: those that do."""
-        waits = [body.waits for body in self.bodies.values() if body.waits is not None]
-        return [due for each in waits if (due := each.due) is not None]
+        return [due for body in self.bodies.values() if (due := body.due) is not None]
 
     def describe(self) -> list[dict[str, Any]]:
         """What the bodies do or wait for."""
