@@ -373,6 +373,8 @@ class StepBody:
     def _durable_waits(self) -> BodyWaits:
         if self.waits is None:
             self.waits = BodyWaits(self.work, self.op, self.attempt)
+            if self.work.bodies.get(self.op.id) is not self:
+                self.waits.end()  # a task waits that it has left behind
         return self.waits
 
     def describe(self) -> Sequence[dict[str, Any]]:
