@@ -16,10 +16,9 @@ from ergon.storage.sqlite.errors import is_too_long
 
 BYTES_MAX: Final = 64 << 20
 """In one text of more than one row. SQLite itself keeps to it, which costs small rows nothing."""
-_FIRST: Final = 64
-"""Rows of the first page. How large the others are follows from how large their rows were."""
 _GROWTH_MAX: Final = 64
-"""A page has at most so many times the rows of the one before: the next ones may be larger."""
+"""A page has at most so many times the rows of the one before: the next ones may be larger. After a page that was too
+long comes one of a single row, for each that is too long is 64 MiB read in vain."""
 
 T = TypeVar("T")
 
@@ -84,7 +83,7 @@ def _page_by_page(
     key: Callable[[T], int],
     wanted: dict[str, Any],
 ) -> list[T]:
-    after, left, size = wanted["after"], wanted["limit"], _FIRST
+    after, left, size = wanted["after"], wanted["limit"], 1
     found: list[T] = []
     while left != 0:
         limit = min(size, left) if left > 0 else size
@@ -94,7 +93,7 @@ def _page_by_page(
         except sqlite3.Error as error:
             if limit == 1 or not is_too_long(error):
                 raise
-            size = limit // 2
+            size = 1
             continue
         page = decode(text)
         found += page
