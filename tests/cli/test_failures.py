@@ -134,11 +134,11 @@ def test_a_loop_that_is_run_in_a_flow_is_told_with_the_line_and_without_a_warnin
 
 def test_a_decorator_that_refuses_is_told_with_the_line_that_has_it(ergon, here) -> None:
     (here / "plain.py").write_text("from ergon import flow\n\n@flow\ndef plain() -> None: ...\n")
-    (here / "odd.py").write_text("import json\n\njson.loads('{')\n")
+    (here / "halts.py").write_text("import json\n\njson.loads('{')\n")
 
     assert "is a plain `def` (plain.py:3); " in ergon("run", "plain.py:plain").err
-    assert "JSONDecodeError: " in (told := ergon("run", "odd:plain").err)
-    assert " (odd.py:3); " in told
+    assert "JSONDecodeError: " in (told := ergon("run", "halts:plain").err)
+    assert " (halts.py:3); " in told
 
 
 def test_frames_of_the_standard_library_are_kept_where_it_failed_and_travel_no_further() -> None:
