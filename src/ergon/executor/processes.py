@@ -176,6 +176,7 @@ class ProcessSteps(Pool):
     ) -> Future[Any]:
         with _put_off(_TOLD_TO_STOP):
             future = pool.submit(function, *args)
+        _watch_all(pool)
         # Its processes are taken now: a pool that was shut down forgets them. (`kill_workers` came with Python 3.14.)
         self._running[future] = pool._processes or {}, self._describe()  # noqa: SLF001
         # Also when the caller has gone: until then its process is busy.
@@ -195,6 +196,18 @@ class ProcessSteps(Pool):
 
 def _nothing() -> None:
     """Nobody wants to know that a call has begun."""
+
+
+def _watch_all(pool: ProcessPoolExecutor) -> None:
+    """Let the pool's thread look which processes it is to watch.
+
+    `submit` wakes it before it starts a process. When the thread was quicker, the death of that process goes unnoticed,
+    and its call never ends.
+    """
+    with pool._shutdown_lock:  # noqa: SLF001
+        wakeup = pool._executor_manager_thread_wakeup  # noqa: SLF001
+        if wakeup is not None:
+            wakeup.wakeup()
 
 
 class _Process(SpawnProcess):
