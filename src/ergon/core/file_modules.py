@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -96,6 +96,11 @@ class _Finder(PathFinder):
     """Finds what another process imported by `import_file`."""
 
     @classmethod
-    def find_spec(cls, fullname: str, *_: object) -> ModuleSpec | None:
+    def find_spec(
+        cls,
+        fullname: str,
+        path: Sequence[str] | None = None,  # noqa: ARG003
+        target: ModuleType | None = None,  # noqa: ARG003
+    ) -> ModuleSpec | None:
         file = _files.get(fullname)
         return spec_from_file_location(fullname, file) if file is not None else None
