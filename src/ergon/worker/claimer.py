@@ -150,7 +150,7 @@ class Claimer:
     def _room(self) -> int:
         room = self._residents.room
         if room <= 0:
-            self._residents.evict(0.0, CLAIM_BATCH_MAX)
+            self._residents.make_room(CLAIM_BATCH_MAX)
             room = self._residents.room
         return room
 

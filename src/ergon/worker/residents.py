@@ -15,6 +15,7 @@ from ergon.errors import LogClosed, StoreError
 from ergon.executor.doing import Doing
 from ergon.executor.failure_lines import failure_line
 from ergon.executor.host import Host
+from ergon.executor.idleness import Look
 from ergon.executor.run import FlowRun
 from ergon.storage.log import ExecutionLog
 from ergon.worker.registry import FlowRegistry
@@ -26,6 +27,9 @@ STEP_WAIT_EVICT_SECONDS: Final = 60.0
 """A flow whose step body waits durably is evicted only after this: the body runs again from its start then."""
 
 DRAIN_LOOK_SECONDS: Final = 0.1
+
+SWEPT_AT_ONCE: Final = 100
+"""More flows than this are not let go in one turn of the event loop: some ten milliseconds."""
 
 _CHUNK: Final = 500
 
@@ -223,11 +227,24 @@ class Residents:
     # -- leaving memory ----------------------------------------------------------------------------------
 
     async def sweep(self) -> None:
-        """Evict flows that have only waited for a while and will go on doing so."""
-        self.evict(self._evict_after)
+        """Evict flows that have only waited for a while and will go on doing so, a few in each turn of the loop."""
+        waiting = self._waiting(self._evict_after)
+        for start in range(0, len(waiting), SWEPT_AT_ONCE):
+            if start:
+                await asyncio.sleep(0)
+            look = Look()
+            for since, run in waiting[start : start + SWEPT_AT_ONCE]:
+                if run.work.idle_since == since:  # it has not done anything meanwhile
+                    run.suspend(look)
 
-    def evict(self, idle_seconds: float, count: int | None = None) -> int:
-        """Let go up to `count` flows that have waited this long; the longest-waiting first."""
+    def make_room(self, count: int) -> None:
+        """Let go up to `count` flows that can only wait, at once; the longest-waiting first."""
+        look = Look()
+        for _, run in self._waiting(0.0)[:count]:
+            run.suspend(look)
+
+    def _waiting(self, idle_seconds: float) -> list[tuple[float, FlowRun]]:
+        """Those that have waited this long, and since when; the longest-waiting first."""
         now, log_now = self._host.loop.time(), self._log.now()
         # Room is needed now, for flows that may be what these wait for.
         patience = STEP_WAIT_EVICT_SECONDS if idle_seconds else self._evict_after
@@ -240,7 +257,7 @@ class Residents:
             if wake_at is None or wake_at - log_now > self._evict_after:
                 waiting.append((since, run))
         waiting.sort(key=lambda pair: pair[0])
-        return sum(run.suspend() for _, run in waiting[:count])
+        return waiting
 
     async def drain(self, deadline_seconds: float) -> int:
         """Let every flow go: at once if it waits, after its running steps otherwise, at the deadline in any case.
@@ -250,8 +267,9 @@ class Residents:
         self._host.draining = True
         self._emptied.clear()
         self._turns.give_back()
+        look = Look()
         for run in list(self.runs.values()):
-            run.drain()
+            run.drain(look)
         if not self.runs:
             return 0
         try:
@@ -261,8 +279,9 @@ class Residents:
             left = list(self.runs.values())
             interrupted = sum(1 for run in left if run.work.bodies)
             self._emptied.clear()
+            look = Look()
             for run in left:
-                run.give_back()
+                run.give_back(look)
             try:
                 async with asyncio.timeout(5):
                     await self._emptied.wait()
@@ -280,8 +299,9 @@ class Residents:
                 async with asyncio.timeout(DRAIN_LOOK_SECONDS):
                     await self._emptied.wait()
             # A body that computed beside a durable wait may be done by now, which nothing tells.
+            look = Look()
             for run in [run for run in self.runs.values() if run.work.idle_since is not None]:
-                run.drain()
+                run.drain(look)
 
     def abort_all(self, why: str) -> None:
         """The lease is lost, or the worker ends: forget every flow."""
