@@ -281,6 +281,8 @@ class StepBody:
         if not isinstance(answer, Happened):
             self.attempt += 1
             return True
+        if self.waits is not None:
+            self.waits.surely_heard()
         try:
             text, copy = recode(answer.result, step.decoder)
         except Exception as error:  # noqa: BLE001 - step boundary: the user's type may raise anything
@@ -359,11 +361,25 @@ class StepBody:
             return waits.due if waits is not None else None
         return ends_at if waits.due is None else min(waits.due, ends_at)
 
-    def keep_limit(self) -> None:
-        """It is let go: note when its attempt ends, if it waits durably, so that waiting elsewhere takes no longer."""
+    def leave_notes(self) -> None:
+        """It is let go: note which signals it has had and, if it waits durably, when its attempt ends at the latest."""
         waits, ends_at = self.waits, self._ends_at()
-        if waits is not None and waits.idle and ends_at is not None:
-            waits.note_end(self.attempt, ends_at)
+        if waits is not None:
+            waits.note_heard()
+            if waits.idle and ends_at is not None:
+                waits.note_end(self.attempt, ends_at)
+
+    def end_waits(self) -> None:
+        """The step is over, or the flow waits for it no more: what is on its way to it, or was, goes back."""
+        if self.waits is None and self._earlier:  # it has not begun to go on after this
+            waits = self._durable_waits()
+            for event in self._earlier:
+                if event.kind == EventKind.STEP_WAITED:
+                    waits.remember(event)
+                elif event.kind == EventKind.STEP_RETRIED:
+                    waits.failed(event.attempt)
+        if self.waits is not None:
+            self.waits.end()
 
     def _ends_at(self) -> float | None:
         when = self._limit.when() if self._limit is not None else None

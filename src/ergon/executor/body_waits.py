@@ -59,6 +59,11 @@ class BodyWaits:
         self._unasked: dict[str, list[_Timer]] = {}
         """Of these the ones that the body, since it runs again, has not asked for."""
         self._failed = 0
+        self._unheard: dict[str, int] = {}
+        """By key, signals that an earlier run took for the body, and the number of the event of each: that run may
+        have died before the body had them, and this one has not asked yet."""
+        self._has_heard = False
+        """It has been given a signal, of which there is no note yet."""
 
     def begin(self, attempt: int) -> None:
         """The body runs from its start: its first waits are the first ones again."""
@@ -69,8 +74,15 @@ class BodyWaits:
     def remember(self, event: Event) -> None:
         """A wait was answered; a further attempt finds it."""
         key = split_wait(event.op)[1]
+        if key == _HEARD:
+            self._unheard.clear()
+            return
         self.children.discard(wait_of(self._op.call_id, key))
         self._recorded[key] = event
+        if (
+            event.seq and event.attempt and key.startswith("signal:")
+        ):  # of an earlier run, and of this attempt of the flow
+            self._unheard[key] = event.seq
         kind, _, name = key.rpartition("#")[0].partition(":")
         if kind == "timer" and event.attempt > self._failed:
             self._timers.setdefault(name, []).append(_Timer(*_timer.decode(event.payload or "")))
@@ -79,6 +91,7 @@ class BodyWaits:
         """This attempt of the body failed: the next begins its timers anew, and children that failed."""
         self._failed = attempt
         self._timers.clear()
+        self._unheard.clear()  # it was alive to fail
 
     def _standing(self, key: str) -> Event | None:
         """The recorded answer of a wait, if it still counts.
@@ -103,6 +116,12 @@ class BodyWaits:
         if self.ends_at(attempt) is None:
             kind = EventKind.STEP_WAITED
             self._work.note(kind, self._op, attempt, wait=_LIMIT, payload=encode(at), flush=False)
+
+    def note_heard(self) -> None:
+        """The flow is let go: remember that the body has had all its signals, as it need not if this process died."""
+        if self._has_heard and not self._answered:
+            self._has_heard = False
+            self._work.note(EventKind.STEP_WAITED, self._op, self._attempt, wait=_HEARD, flush=False)
 
     # -- asked by the body -------------------------------------------------------------------------------
 
@@ -149,6 +168,8 @@ class BodyWaits:
                 self._work.unwant(arrived)
                 if self._put_back(key):
                     self._work.advance()
+        self._unheard.pop(key, None)
+        self._has_heard = True
         assert recorded.payload is not None
         return recorded.payload
 
@@ -230,6 +251,14 @@ class BodyWaits:
                 self._work.unwant(wait.until)
         for key in list(self._taken):
             self._put_back(key)
+        for key, seq in self._unheard.items():
+            self._recorded.pop(key, None)
+            self._work.return_to_log(self._op, key, seq)
+        self._unheard.clear()
+
+    def surely_heard(self) -> None:
+        """Whatever an earlier run took for the body has reached it: the step happened."""
+        self._unheard.clear()
 
     def _put_back(self, key: str) -> bool:
         taken = self._taken.pop(key, None)
@@ -351,6 +380,8 @@ class _Timer(NamedTuple):
 
 _timer = decoder_for(tuple[float, float])
 _time = decoder_for(float)
+_HEARD: Final = "heard:#1"
+"""The key under which is recorded that the body has had all signals so far."""
 _LIMIT: Final = "limit:#1"
 """The key under which is recorded when the attempt ends. An answer to nothing: the body does not ask for it."""
 

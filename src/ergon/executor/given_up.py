@@ -43,8 +43,7 @@ class GivenUp:
             self._work.starts_anew = self._put_back_unreceived(op, op.left_at) or self._work.starts_anew
         else:
             body.drop()
-            if body.waits is not None:
-                body.waits.end()
+            body.end_waits()
         if self._is_over(op):
             return
         if op.kind == OperationKind.CHILD:
@@ -84,8 +83,7 @@ class GivenUp:
         """What step bodies have not received yet goes back: another attempt of the flow may not call the step."""
         machine = self._machine
         for body in self._work.bodies.values():
-            if body.waits is not None:
-                body.waits.end()
+            body.end_waits()
         for op in abandoned:
             self._put_back_unreceived(op, op.left_at)
         if machine.ended_at is not None:

@@ -175,7 +175,7 @@ class FlowRun:
             self.machine.stop(error)
             self.park(error)
         else:
-            self._let_go(TaskStatus.SUSPENDED)
+            self._let_go(TaskStatus.PENDING if self.work.starts_anew else TaskStatus.SUSPENDED)
         return True
 
     def drain(self, look: Look | None = None) -> None:
@@ -276,9 +276,9 @@ class FlowRun:
         if machine.abandoned:
             for op in machine.take_abandoned():
                 self.work.given_up.abandon(op)
-            if self.work.starts_anew:
-                self._let_go(TaskStatus.PENDING)
-                return
+        if self.work.starts_anew and not self.work.bodies:
+            self._let_go(TaskStatus.PENDING)
+            return
         inbox = self.inbox
         if inbox.signals or inbox.others or (machine.attempt > 1 and machine.earlier.signals):
             inbox.take()
@@ -414,7 +414,7 @@ class FlowRun:
 
     def _let_go(self, status: TaskStatus) -> None:
         wake_at = self.wake_at if status is TaskStatus.SUSPENDED else None
-        self.work.keep_limits()
+        self.work.leave_notes()
         self._settle(Settled(status, None, wake_at, self.waits(), self.inbox.seen))
 
     def park(self, why: Exception) -> None:

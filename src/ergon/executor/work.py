@@ -282,6 +282,15 @@ class Work:
         self._inbox.put_back(message)
         return True
 
+    def return_to_log(self, op: Operation, key: str, seq: int) -> None:
+        """A body, perhaps, never received the signal that an earlier run took for it: it is to be read once more.
+
+        It is not in memory. The flow is claimed anew with its messages when no other body runs.
+        """
+        if not self.closed and self._outbox.settled is None:
+            self.note_put_back(op, key, seq)
+            self.starts_anew = True
+
     def note_put_back(self, op: Operation, key: str, seq: int) -> None:
         """Record that the signal of event `seq` is unread again."""
         self.note(EventKind.SIGNAL_RETURNED, op, 0, wait=key, flush=False)
@@ -364,10 +373,10 @@ class Work:
         """True when a time limit of its own code runs while a body waits: it would be lost with the body."""
         return any(body.has_limits(look) for body in self.bodies.values())
 
-    def keep_limits(self) -> None:
-        """The flow is let go: note when the attempts of those that wait will end."""
+    def leave_notes(self) -> None:
+        """The flow is let go: note what the next run has to know of the bodies that wait."""
         for body in self.bodies.values():
-            body.keep_limit()
+            body.leave_notes()
 
     @property
     def due(self) -> list[float]:
